@@ -1,0 +1,1 @@
+//! Certified thresholds: p-values, family-wise error control, calibration of a table of losses.

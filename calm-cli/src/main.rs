@@ -1,0 +1,3 @@
+//! The calm command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Early-exit decoding without a tensor library: backbone trait, confidence measures, policies, decoding loop.

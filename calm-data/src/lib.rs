@@ -1,0 +1,1 @@
+//! Datasets: JSON Lines, Parquet, and the bundled corpus.

@@ -1,0 +1,3 @@
+//! The paper's experiment: sweep, calibration, tables and plots.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! T5 on libtorch: weights, tokenizer, encoder, multi-exit decoder, K/V cache.

@@ -1,0 +1,1 @@
+//! Multi-exit training of T5 and of its exit classifier.
