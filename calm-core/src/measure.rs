@@ -1,0 +1,178 @@
+//! Confidence measures: what is known after a layer, mapped to a number that is compared with the threshold.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backbone::{ExitClassifier, Top2};
+use crate::policy::PolicyError;
+
+/// What a measure sees of one row after one layer. Inputs it did not ask for are empty.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerView<'a> {
+    /// The layer that just ran, from 1.
+    pub layer: usize,
+    /// Decoding position, from 0.
+    pub position: usize,
+    /// Residual state after this layer, before any final norm; `d_model` long.
+    pub hidden: &'a [f32],
+    /// Residual state after the layer before; the embedding at layer 1.
+    pub previous_hidden: &'a [f32],
+    /// Logits of the shared head on this layer's state.
+    pub logits: &'a [f32],
+    /// Best token and its probability margin over the second best, which engines compute faster than logits.
+    pub top2: Option<Top2>,
+}
+
+/// What a measure wants to see. The loop asks the engine for nothing else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MeasureInputs {
+    /// [`LayerView::hidden`]
+    pub hidden: bool,
+    /// [`LayerView::previous_hidden`]
+    pub previous_hidden: bool,
+    /// [`LayerView::logits`], a product with the whole vocabulary
+    pub logits: bool,
+    /// [`LayerView::top2`], a product with the whole vocabulary
+    pub top2: bool,
+}
+
+/// A confidence measure.
+pub trait ConfidenceMeasure {
+    /// Name in reports, unique among the measures of a run.
+    fn name(&self) -> &str;
+
+    /// What [`confidence`](Self::confidence) looks at.
+    fn inputs(&self) -> MeasureInputs;
+
+    /// Confidence of one row after one layer. The row leaves there if it reaches the threshold, which is in [0,1].
+    fn confidence(&self, view: &LayerView<'_>) -> f32;
+}
+
+/// A confidence measure that policies can share between threads.
+pub type SharedMeasure = Arc<dyn ConfidenceMeasure + Send + Sync>;
+
+/// The measures of the paper, section 3.5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// Probability of the best token minus that of the second best: [`SoftmaxResponse`].
+    Softmax,
+    /// Cosine between the states after this layer and the one before: [`StateSaturation`].
+    State,
+    /// The trained [`ExitClassifier`].
+    Classifier,
+}
+
+impl Measure {
+    /// All built-in measures.
+    pub const ALL: [Measure; 3] = [Measure::Softmax, Measure::State, Measure::Classifier];
+
+    /// The name in configurations, flags and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Measure::Softmax => "softmax",
+            Measure::State => "state",
+            Measure::Classifier => "classifier",
+        }
+    }
+
+    /// The measure itself, given the classifier that came with the backbone.
+    ///
+    /// # Errors
+    /// [`PolicyError::NoClassifier`] for the classifier measure without one.
+    pub fn resolve(self, classifier: Option<&ExitClassifier>) -> Result<SharedMeasure, PolicyError> {
+        Ok(match self {
+            Measure::Softmax => Arc::new(SoftmaxResponse),
+            Measure::State => Arc::new(StateSaturation),
+            Measure::Classifier => Arc::new(classifier.ok_or(PolicyError::NoClassifier)?.clone()),
+        })
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Measure {
+    type Err = PolicyError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Measure::ALL
+            .into_iter()
+            .find(|measure| measure.name() == name)
+            .ok_or_else(|| PolicyError::UnknownMeasure(name.to_owned()))
+    }
+}
+
+/// Softmax response: probability of the best token minus that of the second best.
+///
+/// Not the largest probability, which is the default of the paper's released code.
+#[derive(Debug, Clone, Copy)]
+pub struct SoftmaxResponse;
+
+impl ConfidenceMeasure for SoftmaxResponse {
+    fn name(&self) -> &str {
+        Measure::Softmax.name()
+    }
+
+    fn inputs(&self) -> MeasureInputs {
+        MeasureInputs { top2: true, ..MeasureInputs::default() }
+    }
+
+    fn confidence(&self, view: &LayerView<'_>) -> f32 {
+        view.top2.map_or(0.0, |top2| top2.margin)
+    }
+}
+
+/// Hidden-state saturation: the cosine between the states after this layer and the one before.
+///
+/// It compares layers, so it is 0 at layer 1, which has none before it. A cosine below 0 is returned as it is; no
+/// threshold in [0,1] tells it from 0.
+#[derive(Debug, Clone, Copy)]
+pub struct StateSaturation;
+
+impl ConfidenceMeasure for StateSaturation {
+    fn name(&self) -> &str {
+        Measure::State.name()
+    }
+
+    fn inputs(&self) -> MeasureInputs {
+        MeasureInputs { hidden: true, previous_hidden: true, ..MeasureInputs::default() }
+    }
+
+    fn confidence(&self, view: &LayerView<'_>) -> f32 {
+        if view.layer == 1 { 0.0 } else { cosine(view.hidden, view.previous_hidden) }
+    }
+}
+
+impl ConfidenceMeasure for ExitClassifier {
+    fn name(&self) -> &str {
+        Measure::Classifier.name()
+    }
+
+    fn inputs(&self) -> MeasureInputs {
+        MeasureInputs { hidden: true, ..MeasureInputs::default() }
+    }
+
+    fn confidence(&self, view: &LayerView<'_>) -> f32 {
+        sigmoid(dot(&self.weight, view.hidden) + f64::from(self.bias)) as f32
+    }
+}
+
+fn dot(left: &[f32], right: &[f32]) -> f64 {
+    left.iter().zip(right).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+fn cosine(left: &[f32], right: &[f32]) -> f32 {
+    let norms = (dot(left, left) * dot(right, right)).sqrt();
+    if norms > 0.0 { (dot(left, right) / norms) as f32 } else { 0.0 }
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}

@@ -1,0 +1,64 @@
+//! Exit thresholds, constant or falling with the position.
+
+use crate::policy::PolicyError;
+
+/// The exit threshold lambda and its decay tau.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Threshold {
+    value: f64,
+    decay: Option<f64>,
+}
+
+/// What a [`Threshold`] asks for at one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum StepThreshold {
+    /// No exit before the last layer, and no confidence either.
+    NeverExit,
+    /// Exit as soon as the confidence is at least this.
+    AtLeast(f64),
+}
+
+impl Threshold {
+    /// A threshold in [0,1] and, unless it is constant, its decay tau >= 0.
+    ///
+    /// # Errors
+    /// [`PolicyError::Threshold`] or [`PolicyError::Decay`] outside these ranges.
+    pub fn new(value: f64, decay: Option<f64>) -> Result<Self, PolicyError> {
+        if !(0.0..=1.0).contains(&value) {
+            return Err(PolicyError::Threshold(value));
+        }
+        if let Some(tau) = decay.filter(|tau| !(tau.is_finite() && *tau >= 0.0)) {
+            return Err(PolicyError::Decay(tau));
+        }
+        // The sum turns -0 into 0, so that equal thresholds have equal names.
+        Ok(Self { value: value + 0.0, decay: decay.map(|tau| tau + 0.0) })
+    }
+
+    /// Lambda, in [0,1].
+    pub fn value(&self) -> f64 {
+        self.value
+    }
+
+    /// Tau, or `None` for a constant threshold.
+    pub fn decay(&self) -> Option<f64> {
+        self.decay
+    }
+
+    /// The threshold at decoding step `step` (from 0) of at most `max_tokens`.
+    ///
+    /// With a decay this is Eq. 5 of the paper, `clip(0.9 lambda + 0.1 exp(-tau t/N), 0, 1)`, which starts above lambda,
+    /// and with which even lambda = 1 would let tokens leave early. The guarantee of the paper (Prop. 1) needs lambda = 1
+    /// to be the full model, so 1 is no number to compare with but the order never to exit.
+    pub fn at(&self, step: usize, max_tokens: usize) -> StepThreshold {
+        if self.value == 1.0 {
+            return StepThreshold::NeverExit;
+        }
+        StepThreshold::AtLeast(match self.decay {
+            None => self.value,
+            Some(tau) => {
+                let progress = step as f64 / max_tokens.max(1) as f64;
+                (0.9 * self.value + 0.1 * (-tau * progress).exp()).clamp(0.0, 1.0)
+            }
+        })
+    }
+}
