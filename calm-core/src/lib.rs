@@ -2,9 +2,11 @@
 
 mod backbone;
 mod decode;
+mod exit_test;
 mod generation;
 mod measure;
 mod policy;
+mod propagation;
 mod threshold;
 
 pub use backbone::{
