@@ -58,11 +58,13 @@ pub type SharedMeasure = Arc<dyn ConfidenceMeasure + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Measure {
-    /// Probability of the best token minus that of the second best: [`SoftmaxResponse`].
+    /// Softmax response: probability of the best token minus that of the second best. (The paper's released code has the
+    /// largest probability as default; its text has the difference.)
     Softmax,
-    /// Cosine between the states after this layer and the one before: [`StateSaturation`].
+    /// Hidden-state saturation: the cosine between the states after this layer and the one before. Layer 1 has none
+    /// before it, so its confidence is 0. A cosine below 0 is left as it is; no threshold tells it from 0.
     State,
-    /// The trained [`ExitClassifier`].
+    /// The trained [`ExitClassifier`]: `sigmoid(w h + b)`.
     Classifier,
 }
 
@@ -76,6 +78,16 @@ impl Measure {
             Measure::Softmax => "softmax",
             Measure::State => "state",
             Measure::Classifier => "classifier",
+        }
+    }
+
+    /// What the measure looks at.
+    pub fn inputs(self) -> MeasureInputs {
+        let nothing = MeasureInputs::default();
+        match self {
+            Measure::Softmax => MeasureInputs { top2: true, ..nothing },
+            Measure::State => MeasureInputs { hidden: true, previous_hidden: true, ..nothing },
+            Measure::Classifier => MeasureInputs { hidden: true, ..nothing },
         }
     }
 
@@ -109,11 +121,7 @@ impl FromStr for Measure {
     }
 }
 
-/// Softmax response: probability of the best token minus that of the second best.
-///
-/// Not the largest probability, which is the default of the paper's released code.
-#[derive(Debug, Clone, Copy)]
-pub struct SoftmaxResponse;
+struct SoftmaxResponse;
 
 impl ConfidenceMeasure for SoftmaxResponse {
     fn name(&self) -> &str {
@@ -121,7 +129,7 @@ impl ConfidenceMeasure for SoftmaxResponse {
     }
 
     fn inputs(&self) -> MeasureInputs {
-        MeasureInputs { top2: true, ..MeasureInputs::default() }
+        Measure::Softmax.inputs()
     }
 
     fn confidence(&self, view: &LayerView<'_>) -> f32 {
@@ -129,12 +137,7 @@ impl ConfidenceMeasure for SoftmaxResponse {
     }
 }
 
-/// Hidden-state saturation: the cosine between the states after this layer and the one before.
-///
-/// It compares layers, so it is 0 at layer 1, which has none before it. A cosine below 0 is returned as it is; no
-/// threshold in [0,1] tells it from 0.
-#[derive(Debug, Clone, Copy)]
-pub struct StateSaturation;
+struct StateSaturation;
 
 impl ConfidenceMeasure for StateSaturation {
     fn name(&self) -> &str {
@@ -142,7 +145,7 @@ impl ConfidenceMeasure for StateSaturation {
     }
 
     fn inputs(&self) -> MeasureInputs {
-        MeasureInputs { hidden: true, previous_hidden: true, ..MeasureInputs::default() }
+        Measure::State.inputs()
     }
 
     fn confidence(&self, view: &LayerView<'_>) -> f32 {
@@ -156,7 +159,7 @@ impl ConfidenceMeasure for ExitClassifier {
     }
 
     fn inputs(&self) -> MeasureInputs {
-        MeasureInputs { hidden: true, ..MeasureInputs::default() }
+        Measure::Classifier.inputs()
     }
 
     fn confidence(&self, view: &LayerView<'_>) -> f32 {

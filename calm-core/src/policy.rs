@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Backbone, BackboneShape};
-use crate::measure::{Measure, SharedMeasure};
+use crate::measure::{Measure, MeasureInputs, SharedMeasure};
 use crate::threshold::Threshold;
 
 /// Where each token leaves the decoder, ready to decode with.
@@ -41,6 +41,14 @@ impl Policy {
                 Err(PolicyError::StaticLayers { layers, available: shape.num_decoder_layers })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What exit tests look at, or `None` for policies without tests, as a threshold of 1 is.
+    pub fn test_inputs(&self) -> Option<MeasureInputs> {
+        match self {
+            Policy::Calm { measure, threshold } if !threshold.never_exits() => Some(measure.inputs()),
+            _ => None,
         }
     }
 }
@@ -107,6 +115,14 @@ impl PolicySpec {
         };
         policy.check(shape)?;
         Ok(policy)
+    }
+
+    /// As [`Policy::test_inputs`], without a backbone.
+    pub fn test_inputs(&self) -> Option<MeasureInputs> {
+        match self {
+            PolicySpec::Calm { measure, threshold } if !threshold.never_exits() => Some(measure.inputs()),
+            _ => None,
+        }
     }
 
     /// A short name, unique and fit for file names: `full`, `static-3`, `oracle`, `calm-state-0.85` or, with a decay,

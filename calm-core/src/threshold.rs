@@ -44,13 +44,18 @@ impl Threshold {
         self.decay
     }
 
+    /// Whether this is the threshold 1, which no token passes whatever its confidence.
+    pub fn never_exits(&self) -> bool {
+        self.value == 1.0
+    }
+
     /// The threshold at decoding step `step` (from 0) of at most `max_tokens`.
     ///
     /// With a decay this is Eq. 5 of the paper, `clip(0.9 lambda + 0.1 exp(-tau t/N), 0, 1)`, which starts above lambda,
     /// and with which even lambda = 1 would let tokens leave early. The guarantee of the paper (Prop. 1) needs lambda = 1
     /// to be the full model, so 1 is no number to compare with but the order never to exit.
     pub fn at(&self, step: usize, max_tokens: usize) -> StepThreshold {
-        if self.value == 1.0 {
+        if self.never_exits() {
             return StepThreshold::NeverExit;
         }
         StepThreshold::AtLeast(match self.decay {

@@ -1,0 +1,17 @@
+//! Batches of sources of like length, which waste little on padding.
+
+/// Indices into `lengths` in batches of at most `batch_size`, longest first, equally long ones in input order.
+///
+/// Longest first, so that a batch that does not fit into memory is the first one. A `batch_size` of 0 counts as 1.
+pub fn batch_by_length(lengths: &[usize], batch_size: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));
+    order.chunks(batch_size.max(1)).map(<[usize]>::to_vec).collect()
+}
+
+/// Results of such batches, given in the order of the batches, in input order.
+pub fn in_input_order<T>(batches: &[Vec<usize>], results: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut indexed: Vec<(usize, T)> = batches.iter().flatten().copied().zip(results).collect();
+    indexed.sort_by_key(|&(index, _)| index);
+    indexed.into_iter().map(|(_, result)| result).collect()
+}
