@@ -1,1 +1,105 @@
-//! Certified thresholds: p-values, family-wise error control, calibration of a table of losses.
+//! From a table of losses to a certified threshold: p-values, family-wise error control, calibration.
+//!
+//! A model with early exits has one knob, the threshold: the lower, the faster and the further from the full model.
+//! Given the losses of some calibration prompts at a grid of thresholds, [`calibrate`] returns the least threshold for
+//! which the expected loss is *proved* to be small, in the sense of Learn then Test (Angelopoulos et al. 2021), as
+//! Confident Adaptive Language Modeling does (Schuster et al. 2022, section 4 and algorithm 1). The crate is plain
+//! statistics: it needs no model and no tensor library, and serves anything with a knob and a bounded loss.
+//!
+//! # What is guaranteed
+//!
+//! For a tolerance `delta` and an error probability `epsilon` chosen beforehand,
+//!
+//! > P( expected loss at the returned threshold <= `delta` ) >= 1 - `epsilon`,
+//!
+//! where the probability is over the draw of the calibration prompts and the expectation over a new prompt (the
+//! paper's definitions 1 and 2, proposition 1). It holds for every sample size, whatever the model and the
+//! distribution of the prompts, and does not need the loss to be monotone in the threshold. It speaks of the *mean*
+//! over prompts: single prompts may lose more, and once in 1/`epsilon` calibrations the mean may too.
+//!
+//! When nothing can be certified the threshold is 1, which by definition never exits and so is the full model, and
+//! [`Calibration::fallback`] says so. Few prompts, a small `delta` or a poor model end there; it is not an error.
+//!
+//! # What is assumed, and what breaks it
+//!
+//! * Calibration prompts and later prompts are independent draws from one distribution. The unit is the prompt, never
+//!   the token, and several prompts cut from one document are not independent. Prompts of another kind later on void
+//!   the guarantee.
+//! * The grid of thresholds, its order, the loss, the confidence measure, the p-value, `delta` and `epsilon` are fixed
+//!   before anybody looks at the calibration losses. Trying three measures on the same prompts and keeping the best
+//!   one needs `epsilon / 3` for each.
+//! * The calibration prompts were not used to train the model or its exits.
+//! * Losses lie in the range that their [`LossKind`] declares. It is declared, never guessed from the values: a sample
+//!   that happens to hold zeros and ones only does not make a loss binary.
+//! * Threshold 1 is the full model and nothing else.
+//!
+//! # Symbols
+//!
+//! The literature swaps its letters; here the two numbers are types, [`Tolerance`] and [`ErrorProbability`], and cannot
+//! be exchanged by accident.
+//!
+//! | quantity | here and CALM | Learn then Test |
+//! |---|---|---|
+//! | tolerated expected loss, [`Tolerance`] | delta | alpha |
+//! | probability that the guarantee fails, [`ErrorProbability`] | epsilon | delta |
+//!
+//! ```compile_fail,E0308
+//! use calm_calibrate::{CalibrationOptions, ErrorProbability};
+//! let swapped = CalibrationOptions::paper(ErrorProbability::new(0.05).unwrap());
+//! ```
+//!
+//! # A worked example
+//!
+//! A thousand prompts were answered by the full model and at four lower thresholds; the loss is a distance in `[0, 1]`
+//! to the full model's answer (textual consistency, the paper's equation 10). Here every tenth answer differs at the
+//! highest of these thresholds, and more below.
+//!
+//! ```
+//! use calm_calibrate::{CalibrationOptions, LossTable, Tolerance, calibrate};
+//!
+//! // The most conservative threshold first. The first row is the full model compared with itself.
+//! let thresholds = vec![1.0, 0.9, 0.8, 0.7, 0.6];
+//! let one_in = |period: usize, loss: f64| (0..1000).map(|i| if i % period == 0 { loss } else { 0.0 }).collect();
+//! let losses = vec![vec![0.0; 1000], one_in(10, 0.3), one_in(5, 0.3), one_in(4, 0.36), one_in(2, 0.3)];
+//! let table = LossTable::new(thresholds, losses)?;
+//!
+//! let delta = Tolerance::new(0.1)?;
+//! let calibration = calibrate(&table, &CalibrationOptions::paper(delta))?;
+//!
+//! // Mean losses of 0.03 and 0.06 are certified to be at most 0.1; 0.09 is below it too, but not by enough.
+//! assert_eq!(calibration.certified, [0.9, 0.8]);
+//! assert_eq!(calibration.threshold, 0.8);
+//! assert!(!calibration.fallback);
+//! assert!(calibration.p_values[1] <= 0.05 && calibration.p_values[2] > 0.05);
+//!
+//! // With a tolerance of 0.01 nothing is certified, and the model must not exit early.
+//! let strict = calibrate(&table, &CalibrationOptions::paper(Tolerance::new(0.01)?))?;
+//! assert!(strict.fallback && strict.certified.is_empty() && strict.threshold == 1.0);
+//! # Ok::<(), calm_calibrate::Error>(())
+//! ```
+//!
+//! For risk consistency (equation 11) the loss of a prompt is [`positive_part_risk_loss`]. Binary losses ("is the
+//! answer different?") deserve [`LossKind::Binary`] with [`PValue::Binomial`], which certifies with the fewest prompts.
+//!
+//! # Where things are
+//!
+//! [`p_value`] has one file for each p-value, [`procedure`] one for each family-wise procedure; both have an enum whose
+//! `match` is the place to add another. [`LossTable`] is the input, [`calibrate`] puts the three together.
+
+mod binomial_distribution;
+mod calibrate;
+mod error;
+mod level;
+mod loss;
+mod names;
+pub mod p_value;
+pub mod procedure;
+mod table;
+
+pub use calibrate::{Calibration, CalibrationOptions, calibrate};
+pub use error::{Error, InvalidLoss};
+pub use level::{ErrorProbability, Tolerance};
+pub use loss::{LossKind, LossSum, positive_part_risk_loss};
+pub use p_value::{LogP, PValue};
+pub use procedure::Procedure;
+pub use table::LossTable;

@@ -1,0 +1,11 @@
+use super::LogP;
+use crate::binomial_distribution::log_cdf;
+use crate::{LossSum, Tolerance};
+
+/// Bentkus' inequality, `e P(X <= ceil(sum))` for X binomial with n trials of probability `delta` (Bentkus 2004;
+/// Bates et al. 2021, section 3.1.2).
+///
+/// The sum is rounded up: rounding it down gives smaller values that the inequality does not support.
+pub fn bentkus(losses: LossSum, tolerance: Tolerance) -> LogP {
+    LogP::from_ln_bound(1.0 + log_cdf(losses.ceil(), losses.examples(), tolerance.get()))
+}

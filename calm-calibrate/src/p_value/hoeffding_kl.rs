@@ -1,0 +1,18 @@
+use super::LogP;
+use crate::binomial_distribution::binomial_deviance;
+use crate::{LossSum, Tolerance};
+
+/// Hoeffding's inequality with the Kullback-Leibler divergence, `exp(-n h(min(mean, delta), delta))` with
+/// `h(a, b) = a ln(a / b) + (1 - a) ln((1 - a) / (1 - b))` (Hoeffding 1963, theorem 1).
+///
+/// Without any loss it is `(1 - delta)^n`.
+pub fn hoeffding_kl(losses: LossSum, tolerance: Tolerance) -> LogP {
+    let (sum, examples, delta) = (losses.sum(), losses.examples() as f64, tolerance.get());
+    LogP::from_ln_bound(if sum == 0.0 {
+        examples * (-delta).ln_1p()
+    } else if sum >= examples * delta {
+        0.0
+    } else {
+        -binomial_deviance(sum, examples, delta)
+    })
+}

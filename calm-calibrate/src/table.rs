@@ -1,0 +1,62 @@
+use crate::Error;
+
+/// The losses of the same examples at every threshold of a grid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LossTable {
+    thresholds: Vec<f64>,
+    losses: Vec<Vec<f64>>,
+}
+
+impl LossTable {
+    /// A table of `losses[threshold][example]`.
+    ///
+    /// `thresholds` lie in `[0, 1]` and strictly descend, so that the most conservative one comes first. Whether
+    /// threshold 1, the full model, is among them makes no difference to a calibration. The losses themselves are
+    /// checked against their declared kind by [`calibrate`](crate::calibrate()).
+    pub fn new(thresholds: Vec<f64>, losses: Vec<Vec<f64>>) -> Result<Self, Error> {
+        for (threshold_index, &threshold) in thresholds.iter().enumerate() {
+            if !(0.0..=1.0).contains(&threshold) {
+                return Err(Error::InvalidThreshold { threshold_index, threshold });
+            }
+            if let Some(&previous) = thresholds[..threshold_index].last()
+                && threshold >= previous
+            {
+                return Err(Error::ThresholdOrder { threshold_index, threshold, previous });
+            }
+        }
+        if thresholds.len() != losses.len() {
+            return Err(Error::RowCount { thresholds: thresholds.len(), rows: losses.len() });
+        }
+        let expected = losses.first().ok_or(Error::NoThresholds)?.len();
+        if expected == 0 {
+            return Err(Error::NoExamples);
+        }
+        if let Some(threshold_index) = losses.iter().position(|row| row.len() != expected) {
+            return Err(Error::RowLength {
+                threshold_index,
+                threshold: thresholds[threshold_index],
+                expected,
+                found: losses[threshold_index].len(),
+            });
+        }
+        Ok(Self { thresholds, losses })
+    }
+
+    /// The thresholds, descending.
+    pub fn thresholds(&self) -> &[f64] {
+        &self.thresholds
+    }
+
+    /// The losses of all examples at the threshold with this index.
+    ///
+    /// # Panics
+    /// If `threshold_index` is not below the number of thresholds.
+    pub fn losses(&self, threshold_index: usize) -> &[f64] {
+        &self.losses[threshold_index]
+    }
+
+    /// The number of examples, at least 1.
+    pub fn examples(&self) -> usize {
+        self.losses[0].len()
+    }
+}

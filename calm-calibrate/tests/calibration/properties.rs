@@ -1,0 +1,111 @@
+//! Laws of the p-values.
+
+use calm_calibrate::p_value::{bentkus, binomial, hoeffding, hoeffding_bentkus, hoeffding_kl};
+use calm_calibrate::{CalibrationOptions, LossKind, LossSum, LossTable, PValue, calibrate};
+use proptest::prelude::*;
+
+use crate::{binary, tolerance, unit};
+
+/// What rounding may do to the order of two logarithms.
+fn at_most(lesser: f64, greater: f64) -> bool {
+    lesser <= greater + 1e-10 * greater.abs().max(1e-3)
+}
+
+/// Sample sizes from 1 to 1e7, about as many in each decade.
+fn examples() -> impl Strategy<Value = usize> {
+    (0.0..=7.0).prop_map(|exponent: f64| 10f64.powf(exponent) as usize)
+}
+
+/// Tolerances over the whole of (0, 1), the ends included as far as doubles reach.
+fn delta() -> impl Strategy<Value = f64> {
+    prop_oneof![0.001..0.999, (-300.0..-1.0).prop_map(|e: f64| 10f64.powf(e)), Just(1.0 - f64::EPSILON / 2.0)]
+}
+
+/// A fraction of the examples; often close to `delta`, where it is decided.
+fn sum(examples: usize, delta: f64, position: f64, near: bool) -> f64 {
+    let mean = if near { (delta * (0.7 + 0.4 * position)).min(1.0) } else { position };
+    (mean * examples as f64).min(examples as f64)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn always_a_probability(n in examples(), d in delta(), position in 0.0..=1.0, near: bool) {
+        let s = sum(n, d, position, near);
+        for &p_value in PValue::ALL {
+            let losses = if p_value == PValue::Binomial { binary(s.ceil() as usize, n) } else { unit(s, n) };
+            let log_p = p_value.log_p(losses, tolerance(d)).unwrap();
+            prop_assert!(log_p.ln() <= 0.0 && log_p.ln().is_finite(), "{}: {}", p_value, log_p.ln());
+            prop_assert!((0.0..=1.0).contains(&log_p.p()));
+        }
+    }
+
+    #[test]
+    fn sharper_ones_are_smaller(n in examples(), d in delta(), position in 0.0..=1.0, near: bool) {
+        let s = sum(n, d, position, near);
+        let (losses, d) = (unit(s, n), tolerance(d));
+        let combined = hoeffding_bentkus(losses, d);
+        prop_assert!(combined <= hoeffding_kl(losses, d) && combined <= bentkus(losses, d));
+        prop_assert!(at_most(hoeffding_kl(losses, d).ln(), hoeffding(losses, d).ln()));
+        let whole = binary(s.ceil() as usize, n);
+        prop_assert!(at_most(binomial(whole, d).unwrap().ln(), hoeffding_bentkus(whole, d).ln()));
+    }
+
+    #[test]
+    fn grows_with_the_losses(n in examples(), d in delta(), a in 0.0..=1.0, b in 0.0..=1.0, near: bool) {
+        let (low, high): (f64, f64) = if a < b { (a, b) } else { (b, a) };
+        let (low, high) = (sum(n, d, low, near), sum(n, d, high, near));
+        for &p_value in PValue::ALL {
+            let log_p = |s: f64| {
+                let losses = if p_value == PValue::Binomial { binary(s.ceil() as usize, n) } else { unit(s, n) };
+                p_value.log_p(losses, tolerance(d)).unwrap().ln()
+            };
+            prop_assert!(at_most(log_p(low), log_p(high)), "{}: {} {}", p_value, log_p(low), log_p(high));
+        }
+    }
+
+    #[test]
+    fn falls_with_the_tolerance(n in examples(), position in 0.0..=1.0, a in 0.001..0.999, b in 0.001..0.999) {
+        let (strict, lax): (f64, f64) = if a < b { (a, b) } else { (b, a) };
+        let s = sum(n, strict, position, true);
+        for &p_value in PValue::ALL {
+            let losses = if p_value == PValue::Binomial { binary(s.ceil() as usize, n) } else { unit(s, n) };
+            let log_p = |d: f64| p_value.log_p(losses, tolerance(d)).unwrap().ln();
+            prop_assert!(at_most(log_p(lax), log_p(strict)), "{}: {} {}", p_value, log_p(lax), log_p(strict));
+        }
+    }
+
+    #[test]
+    fn a_mean_of_delta_or_more_proves_nothing(n in examples(), d in delta(), excess in 0.0..=1.0) {
+        let mean: f64 = d + excess * (1.0 - d);
+        let losses = unit((mean * n as f64).min(n as f64), n);
+        for p_value in [PValue::Hoeffding, PValue::HoeffdingKl, PValue::Bentkus, PValue::HoeffdingBentkus] {
+            prop_assert!(p_value.log_p(losses, tolerance(d)).unwrap().p() > 1.0 - 1e-9, "{}", p_value);
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_examples_does_not_matter(
+        losses in prop::collection::vec(0.0..=1.0, 1..200),
+        rotation in any::<prop::sample::Index>(),
+    ) {
+        let mut rotated = losses.clone();
+        rotated.rotate_left(rotation.index(losses.len()));
+        let sum = |losses: &[f64]| LossSum::of(losses, LossKind::UnitInterval).unwrap().sum();
+        prop_assert!((sum(&losses) - sum(&rotated)).abs() <= 1e-15 * sum(&losses));
+    }
+
+    #[test]
+    fn a_lower_loss_certifies_no_less(
+        rows in prop::collection::vec(prop::collection::vec(prop_oneof![Just(0.0), 0.0..=0.4], 60), 1..6),
+        factor in 0.0..=1.0,
+    ) {
+        let thresholds: Vec<f64> = (0..rows.len()).map(|i| 0.9 - 0.1 * i as f64).collect();
+        let options = CalibrationOptions::paper(tolerance(0.2));
+        let lower = rows.iter().map(|row| row.iter().map(|loss| loss * factor).collect()).collect();
+        let before = calibrate(&LossTable::new(thresholds.clone(), rows).unwrap(), &options).unwrap();
+        let after = calibrate(&LossTable::new(thresholds, lower).unwrap(), &options).unwrap();
+        prop_assert!(after.threshold <= before.threshold);
+    }
+}

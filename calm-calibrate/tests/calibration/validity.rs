@@ -1,0 +1,77 @@
+//! Super-uniformity by exact enumeration: with an expected loss of exactly delta, P(p <= epsilon) <= epsilon.
+
+use calm_calibrate::{ErrorProbability, LossSum, PValue};
+use statrs::distribution::{Binomial, Discrete};
+
+use crate::{binary, tolerance, unit};
+
+const SAMPLE_SIZES: [usize; 9] = [1, 2, 5, 12, 20, 60, 100, 333, 1000];
+const EPSILONS: [f64; 4] = [0.2, 0.1, 0.05, 0.01];
+
+/// P(p <= epsilon) when `losses(k)` has the probability of k successes in n trials of probability `probability`.
+fn size(
+    p_value: PValue,
+    (n, probability): (usize, f64),
+    delta: f64,
+    epsilon: f64,
+    losses: impl Fn(usize) -> LossSum,
+) -> f64 {
+    let (epsilon, delta) = (ErrorProbability::new(epsilon).unwrap(), tolerance(delta));
+    let distribution = Binomial::new(probability, n as u64).unwrap();
+    (0..=n)
+        .filter(|&k| p_value.log_p(losses(k), delta).unwrap().rejected_at(epsilon))
+        .map(|k| distribution.pmf(k as u64))
+        .sum()
+}
+
+#[test]
+fn bernoulli_losses() {
+    for n in SAMPLE_SIZES {
+        for delta in [0.01, 0.02, 0.1, 0.25, 0.5, 0.9] {
+            for epsilon in EPSILONS {
+                for &p_value in PValue::ALL {
+                    let size = size(p_value, (n, delta), delta, epsilon, |k| binary(k, n));
+                    assert!(
+                        size <= epsilon * (1.0 + 1e-12),
+                        "{p_value}, n {n}, delta {delta}: {size} > {epsilon}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Losses of 0 or `value`, whose sums are fractions. Hoeffding and Bentkus are not tight here, so this does not replace the
+/// reference values.
+#[test]
+fn two_point_losses() {
+    for n in SAMPLE_SIZES {
+        for (delta, value) in [(0.02, 0.3), (0.1, 0.25), (0.1, 0.7), (0.25, 0.5), (0.5, 0.9)] {
+            for epsilon in EPSILONS {
+                for &p_value in PValue::ALL.iter().filter(|&&p_value| p_value != PValue::Binomial) {
+                    let losses = |k| unit(k as f64 * value, n);
+                    let size = size(p_value, (n, delta / value), delta, epsilon, losses);
+                    assert!(
+                        size <= epsilon * (1.0 + 1e-12),
+                        "{p_value}, n {n}, delta {delta}: {size} > {epsilon}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Valid, but not by never rejecting: how much of 0.05 is used.
+#[test]
+fn not_vacuous() {
+    let check = |p_value: PValue, range: std::ops::RangeInclusive<f64>| {
+        for n in [100, 333, 1000] {
+            let size = size(p_value, (n, 0.1), 0.1, 0.05, |k| binary(k, n));
+            assert!(range.contains(&size), "{p_value}, n {n}: {size}");
+        }
+    };
+    check(PValue::Binomial, 0.02..=0.05);
+    check(PValue::HoeffdingBentkus, 0.005..=0.02);
+    check(PValue::Bentkus, 0.005..=0.02);
+    check(PValue::HoeffdingKl, 0.002..=0.02);
+}
