@@ -1,0 +1,30 @@
+use rayon::prelude::*;
+
+use crate::Error;
+
+/// Segments that one thread takes at least: fewer are not worth a second thread.
+const MIN_SEGMENTS_PER_THREAD: usize = 128;
+
+/// Applies `f` to every hypothesis and its references, in parallel; the results are in the order of the segments.
+pub(crate) fn map_segments<H, L, R, T>(
+    hypotheses: &[H],
+    references: &[L],
+    f: impl Fn(&str, &[R]) -> T + Sync,
+) -> Result<Vec<T>, Error>
+where
+    H: AsRef<str> + Sync,
+    L: AsRef<[R]> + Sync,
+    T: Send,
+{
+    if hypotheses.len() != references.len() {
+        return Err(Error::CountMismatch { hypotheses: hypotheses.len(), references: references.len() });
+    }
+    if hypotheses.is_empty() {
+        return Err(Error::EmptyCorpus);
+    }
+    if let Some(segment) = references.iter().position(|of_segment| of_segment.as_ref().is_empty()) {
+        return Err(Error::NoReference { segment });
+    }
+    let segments = hypotheses.par_iter().zip(references).with_min_len(MIN_SEGMENTS_PER_THREAD);
+    Ok(segments.map(|(hypothesis, of_segment)| f(hypothesis.as_ref(), of_segment.as_ref())).collect())
+}

@@ -1,0 +1,32 @@
+/// Why a score cannot be computed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Hypotheses and references do not pair up.
+    #[error("{hypotheses} hypotheses but references for {references}")]
+    CountMismatch {
+        /// Number of hypotheses.
+        hypotheses: usize,
+        /// Number of segments that references were given for.
+        references: usize,
+    },
+    /// A corpus without segments has no score.
+    #[error("the corpus has no segments")]
+    EmptyCorpus,
+    /// A segment without references has no score.
+    #[error("segment {segment} (counted from 0) has no reference")]
+    NoReference {
+        /// Index of the segment; 0 where a single sentence is scored.
+        segment: usize,
+    },
+    /// No metric or loss has this name.
+    #[error("unknown {what} `{name}`: expected one of {known}")]
+    UnknownName {
+        /// "metric" or "loss".
+        what: &'static str,
+        /// The name that was given.
+        name: String,
+        /// All names, separated by commas.
+        known: String,
+    },
+}

@@ -1,0 +1,104 @@
+use serde::{Deserialize, Serialize};
+
+use crate::bleu::effective_order_bleu;
+use crate::corpus::map_segments;
+use crate::names::named;
+use crate::{ChrfOptions, Error, exact_match, python, rouge_l, sentence_chrf, token_f1};
+
+/// How bad one output is beside another text, from 0 (as good as it) to 1: the distance between two systems' outputs, or
+/// between an output and a reference.
+///
+/// Identical texts have the loss 0, also where the metric behind it has nothing to compare, as for two empty texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
+pub enum Loss {
+    /// 1 - chrF2 / 100.
+    Chrf,
+    /// 1 - ROUGE-L F-measure.
+    RougeL,
+    /// 1 - token-F1.
+    TokenF1,
+    /// 1 - sentence BLEU / 100, with effective order.
+    Bleu,
+    /// [`token_disagreement`] of the words between white space.
+    TokenDisagreement,
+    /// 1 unless the texts match exactly once normalised as for SQuAD.
+    Exact,
+}
+
+named!(Loss, "loss", {
+    Chrf => "chrf",
+    RougeL => "rouge-l",
+    TokenF1 => "token-f1",
+    Bleu => "bleu",
+    TokenDisagreement => "token-disagreement",
+    Exact => "exact",
+});
+
+/// Which values a loss takes; exact binomial bounds hold for binary losses only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// 0 or 1.
+    Binary,
+    /// Anything from 0 to 1.
+    UnitInterval,
+}
+
+impl Loss {
+    /// Which values this loss takes.
+    pub fn kind(self) -> LossKind {
+        match self {
+            Self::Exact => LossKind::Binary,
+            Self::Chrf | Self::RougeL | Self::TokenF1 | Self::Bleu | Self::TokenDisagreement => {
+                LossKind::UnitInterval
+            }
+        }
+    }
+
+    /// The loss of `output` beside `reference`. Not symmetric: chrF weighs recall more, BLEU penalises brevity.
+    pub fn between(self, output: &str, reference: &str) -> f64 {
+        if output == reference {
+            return 0.0;
+        }
+        let loss = match self {
+            Self::Chrf => 1.0 - sentence_chrf(output, reference, &ChrfOptions::default()) / 100.0,
+            Self::RougeL => 1.0 - rouge_l(output, reference).f_measure,
+            Self::TokenF1 => 1.0 - token_f1(output, reference),
+            Self::Bleu => 1.0 - effective_order_bleu(output, &[reference]).score / 100.0,
+            Self::TokenDisagreement => {
+                let words = |text| python::split(text).collect::<Vec<_>>();
+                token_disagreement(&words(output), &words(reference))
+            }
+            Self::Exact => f64::from(!exact_match(output, reference)),
+        };
+        loss.clamp(0.0, 1.0)
+    }
+
+    /// The loss of every output beside the best of its references: `references[i]` are those of `outputs[i]`.
+    ///
+    /// # Errors
+    /// When the counts differ, when there are no outputs, when an output has no reference.
+    pub fn of_each<H, L, R>(self, outputs: &[H], references: &[L]) -> Result<Vec<f64>, Error>
+    where
+        H: AsRef<str> + Sync,
+        L: AsRef<[R]> + Sync,
+        R: AsRef<str>,
+    {
+        map_segments(outputs, references, |output, references: &[R]| {
+            references.iter().map(|reference| self.between(output, reference.as_ref())).fold(1.0, f64::min)
+        })
+    }
+}
+
+/// Share of the positions, up to the longer length, at which the two sequences do not hold the same token; 0 for two
+/// empty sequences.
+pub fn token_disagreement<T: PartialEq>(a: &[T], b: &[T]) -> f64 {
+    let positions = a.len().max(b.len());
+    if positions == 0 {
+        return 0.0;
+    }
+    let same = a.iter().zip(b).filter(|(a, b)| a == b).count();
+    (positions - same) as f64 / positions as f64
+}
