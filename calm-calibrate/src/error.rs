@@ -37,7 +37,7 @@ pub enum Error {
         invalid: InvalidLoss,
     },
     /// A sum of losses that `examples` losses of this kind cannot have.
-    #[error("{examples} {kind} losses cannot have the sum {sum}")]
+    #[error("{examples} losses of kind {kind} cannot have the sum {sum}")]
     ImpossibleSum {
         /// The sum given.
         sum: f64,
@@ -47,7 +47,7 @@ pub enum Error {
         kind: LossKind,
     },
     /// A p-value that does not hold for losses of this kind.
-    #[error("the {p_value} p-value does not hold for {kind} losses")]
+    #[error("the {p_value} p-value does not hold for losses of kind {kind}")]
     KindMismatch {
         /// The p-value asked for.
         p_value: PValue,

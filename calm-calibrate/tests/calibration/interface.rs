@@ -147,7 +147,7 @@ fn the_kind_of_loss_is_not_guessed() {
     let table = LossTable::new(vec![0.9], vec![vec![0.0; 100]]).unwrap();
     let options = CalibrationOptions { p_value: PValue::Binomial, ..paper(0.1) };
     let error = calibrate(&table, &options).unwrap_err();
-    assert_eq!(error.to_string(), "the binomial p-value does not hold for unit losses");
+    assert_eq!(error.to_string(), "the binomial p-value does not hold for losses of kind unit");
     let declared = CalibrationOptions { loss_kind: LossKind::Binary, ..options };
     assert_eq!(calibrate(&table, &declared).unwrap().threshold, 0.9);
 }

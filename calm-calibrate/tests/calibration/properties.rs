@@ -4,7 +4,7 @@ use calm_calibrate::p_value::{bentkus, binomial, hoeffding, hoeffding_bentkus, h
 use calm_calibrate::{CalibrationOptions, LossKind, LossSum, LossTable, PValue, calibrate};
 use proptest::prelude::*;
 
-use crate::{binary, tolerance, unit};
+use crate::{binary, fixed_cases, tolerance, unit};
 
 /// What rounding may do to the order of two logarithms.
 fn at_most(lesser: f64, greater: f64) -> bool {
@@ -28,7 +28,7 @@ fn sum(examples: usize, delta: f64, position: f64, near: bool) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(fixed_cases())]
 
     #[test]
     fn always_a_probability(n in examples(), d in delta(), position in 0.0..=1.0, near: bool) {
