@@ -134,7 +134,5 @@ fn f_score(orders: &[OrderStatistics], options: &ChrfOptions) -> f64 {
     precision /= f64::from(effective_order);
     recall /= f64::from(effective_order);
     let factor = f64::from(options.beta) * f64::from(options.beta);
-    let denominator = factor * precision + recall;
-    // beta 0 and recall 0 leave nothing to divide by.
-    if denominator == 0.0 { 0.0 } else { 100.0 * ((1.0 + factor) * precision * recall / denominator) }
+    100.0 * (1.0 + factor) * precision * recall / (factor * precision + recall)
 }
