@@ -1,0 +1,32 @@
+//! Batches by length and back.
+
+use calm_core::{batch_by_length, in_input_order};
+use proptest::prelude::*;
+
+#[test]
+fn batches_hold_sources_of_like_length() {
+    let check = |lengths: &[usize], batch_size: usize, expected: &[&[usize]]| {
+        assert_eq!(batch_by_length(lengths, batch_size), expected);
+    };
+    check(&[], 4, &[]);
+    check(&[3, 9, 3, 1, 9], 2, &[&[1, 4], &[0, 2], &[3]]);
+    check(&[3, 9, 3, 1, 9], 100, &[&[1, 4, 0, 2, 3]]);
+    check(&[5, 7], 0, &[&[1], &[0]]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_source_is_in_one_batch_and_comes_back(
+        lengths in proptest::collection::vec(0..20_usize, 0..40),
+        batch_size in 1..9_usize,
+    ) {
+        let batches = batch_by_length(&lengths, batch_size);
+        prop_assert_eq!(batches.len(), lengths.len().div_ceil(batch_size));
+        prop_assert!(batches.iter().all(|batch| (1..=batch_size).contains(&batch.len())));
+        let results: Vec<usize> = batches.iter().flatten().map(|&index| lengths[index]).collect();
+        prop_assert!(results.is_sorted_by(|a, b| a >= b));
+        prop_assert_eq!(in_input_order(&batches, results), lengths);
+    }
+}

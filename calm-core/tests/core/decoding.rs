@@ -1,0 +1,380 @@
+//! The decoding loop against the naive decoder, and the laws that hold for any backbone.
+
+use std::sync::Arc;
+
+use calm_core::{
+    Backbone, ConfidenceMeasure, DecodeOptions, Generation, LayerView, Measure, MeasureInputs, Policy,
+    PolicySpec, Propagation, Threshold, Token, average_layers, decode,
+};
+use proptest::prelude::*;
+
+use crate::naive::{self, Rule, View};
+use crate::toy::Toy;
+
+fn run(
+    toy: &Toy,
+    sources: &[Vec<Token>],
+    policy: &Policy,
+    max_tokens: usize,
+    propagation: Propagation,
+) -> Vec<Generation> {
+    let sources: Vec<&[Token]> = sources.iter().map(Vec::as_slice).collect();
+    let encoded = toy.encode(&sources).unwrap();
+    decode(toy, &encoded, sources.len(), policy, &DecodeOptions { max_tokens, propagation }).unwrap()
+}
+
+/// All that is to be equal when two ways of decoding are equivalent.
+fn outcome(generation: &Generation) -> Generation {
+    Generation { propagated: 0, seconds: 0.0, ..generation.clone() }
+}
+
+fn outcomes(generations: &[Generation]) -> Vec<Generation> {
+    generations.iter().map(outcome).collect()
+}
+
+/// A measure of all inputs at once. Its value has no meaning but changes when any of them does.
+struct Everything;
+
+fn everything(layer: usize, position: usize, hidden: &[f32], previous: &[f32], logits: &[f32]) -> f64 {
+    let sum = |values: &[f32]| values.iter().map(|&x| f64::from(x)).sum::<f64>();
+    let phase = sum(hidden) + 0.7 * sum(previous) + 0.3 * sum(logits) + 0.1 * (layer + 3 * position) as f64;
+    0.5 + 0.5 * phase.sin()
+}
+
+impl ConfidenceMeasure for Everything {
+    fn name(&self) -> &str {
+        "everything"
+    }
+
+    fn inputs(&self) -> MeasureInputs {
+        MeasureInputs { hidden: true, previous_hidden: true, logits: true, top2: true }
+    }
+
+    fn confidence(&self, view: &LayerView<'_>) -> f32 {
+        assert!(view.top2.is_some());
+        everything(view.layer, view.position, view.hidden, view.previous_hidden, view.logits) as f32
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Chosen {
+    BuiltIn(Measure),
+    Everything,
+}
+
+impl Chosen {
+    fn measure(self, toy: &Toy) -> Arc<dyn ConfidenceMeasure + Send + Sync> {
+        match self {
+            Chosen::BuiltIn(measure) => measure.resolve(toy.exit_classifier()).unwrap(),
+            Chosen::Everything => Arc::new(Everything),
+        }
+    }
+
+    /// The definition in the paper, section 3.5, written anew.
+    fn naive(self, toy: &Toy, view: &View<'_>) -> f64 {
+        let dot =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        match self {
+            Chosen::BuiltIn(Measure::Softmax) => {
+                let sum: f64 = view.logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+                let mut probabilities: Vec<f64> =
+                    view.logits.iter().map(|&logit| f64::from(logit).exp() / sum).collect();
+                probabilities.sort_by(f64::total_cmp);
+                probabilities[probabilities.len() - 1] - probabilities[probabilities.len() - 2]
+            }
+            Chosen::BuiltIn(Measure::State) if view.layer == 1 => 0.0,
+            Chosen::BuiltIn(Measure::State) => {
+                let (now, before) = (view.hidden, view.previous_hidden);
+                dot(now, before) / dot(now, now).sqrt() / dot(before, before).sqrt()
+            }
+            Chosen::BuiltIn(Measure::Classifier) => {
+                let classifier = toy.exit_classifier().unwrap();
+                1.0 / (1.0 + (-dot(&classifier.weight, view.hidden) - f64::from(classifier.bias)).exp())
+            }
+            Chosen::Everything => {
+                everything(view.layer, view.position, view.hidden, view.previous_hidden, view.logits)
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Setting {
+    Full,
+    Static(usize),
+    Oracle,
+    Calm { measure: Chosen, threshold: f64, decay: Option<f64> },
+}
+
+impl Setting {
+    fn policy(&self, toy: &Toy) -> Policy {
+        match *self {
+            Setting::Full => Policy::Full,
+            Setting::Static(layers) => Policy::Static { layers },
+            Setting::Oracle => Policy::Oracle,
+            Setting::Calm { measure, threshold, decay } => {
+                let threshold = Threshold::new(threshold, decay).unwrap();
+                Policy::Calm { measure: measure.measure(toy), threshold }
+            }
+        }
+    }
+
+    fn naive(&self, toy: &Toy, source: &[Token], max_tokens: usize) -> naive::Decoded {
+        match *self {
+            Setting::Full => naive::decode(toy, source, max_tokens, Rule::Fixed(toy.num_layers())),
+            Setting::Static(layers) => naive::decode(toy, source, max_tokens, Rule::Fixed(layers)),
+            Setting::Oracle => naive::decode(toy, source, max_tokens, Rule::Agreement),
+            Setting::Calm { threshold: 1.0, .. } => {
+                naive::decode(toy, source, max_tokens, Rule::Fixed(toy.num_layers()))
+            }
+            Setting::Calm { measure, threshold, decay } => {
+                let threshold_at = |t: usize| match decay {
+                    None => threshold,
+                    // Eq. 5
+                    Some(tau) => {
+                        let lambda = 0.9 * threshold + 0.1 * (-tau * t as f64 / max_tokens as f64).exp();
+                        lambda.clamp(0.0, 1.0)
+                    }
+                };
+                let confidence = |view: &View<'_>| measure.naive(toy, view);
+                naive::decode(toy, source, max_tokens, Rule::Confidence(&confidence, &threshold_at))
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    num_layers: usize,
+    seed: u64,
+    sources: Vec<Vec<Token>>,
+    max_tokens: usize,
+    setting: Setting,
+}
+
+fn settings(num_layers: usize) -> impl Strategy<Value = Setting> {
+    let measure = prop_oneof![
+        Just(Chosen::BuiltIn(Measure::Softmax)),
+        Just(Chosen::BuiltIn(Measure::State)),
+        Just(Chosen::BuiltIn(Measure::Classifier)),
+        Just(Chosen::Everything),
+    ];
+    let threshold = prop_oneof![8 => 0.0..1.0, 1 => Just(0.0), 1 => Just(1.0)];
+    let calm = (measure, threshold, proptest::option::of(0.0..8.0))
+        .prop_map(|(measure, threshold, decay)| Setting::Calm { measure, threshold, decay });
+    prop_oneof![
+        1 => Just(Setting::Full),
+        1 => (1..=num_layers).prop_map(Setting::Static),
+        2 => Just(Setting::Oracle),
+        8 => calm,
+    ]
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let source = proptest::collection::vec(0..11 as Token, 1..6);
+    let sources = proptest::collection::vec(source, 0..5);
+    (1..=5_usize, any::<u64>(), sources, 0..10_usize).prop_flat_map(
+        |(num_layers, seed, sources, max_tokens)| {
+            settings(num_layers).prop_map(move |setting| Case {
+                num_layers,
+                seed,
+                sources: sources.clone(),
+                max_tokens,
+                setting,
+            })
+        },
+    )
+}
+
+/// K/V entries that lazy propagation has to write: those of layers which a later token ran.
+fn entries_reached_later(exit_layers: &[usize], layers_run: impl Fn(usize) -> usize) -> usize {
+    let reached_later = |at: usize| (at + 1..exit_layers.len()).map(&layers_run).max().unwrap_or(0);
+    exit_layers.iter().enumerate().map(|(at, &left)| reached_later(at).saturating_sub(left)).sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn equals_the_naive_decoder(case in cases()) {
+        let toy = Toy::new(case.num_layers, case.seed);
+        let policy = case.setting.policy(&toy);
+        let generations = run(&toy, &case.sources, &policy, case.max_tokens, Propagation::Lazy);
+        prop_assert_eq!(generations.len(), case.sources.len());
+        for (source, generation) in case.sources.iter().zip(&generations) {
+            let expected = case.setting.naive(&toy, source, case.max_tokens);
+            prop_assert_eq!(&generation.tokens, &expected.tokens);
+            prop_assert_eq!(&generation.exit_layers, &expected.exit_layers);
+            prop_assert_eq!(generation.confidence.len(), expected.confidence.len());
+            for (found, expected) in generation.confidence.iter().zip(&expected.confidence) {
+                let equal = match (found, expected) {
+                    (Some(found), Some(expected)) => (f64::from(*found) - expected).abs() < 1e-6,
+                    (None, None) => true,
+                    _ => false,
+                };
+                prop_assert!(equal, "confidence {:?} instead of {:?}", found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_alone_equals_the_row_in_its_batch(case in cases()) {
+        let toy = Toy::new(case.num_layers, case.seed);
+        let policy = case.setting.policy(&toy);
+        let together = run(&toy, &case.sources, &policy, case.max_tokens, Propagation::Lazy);
+        for (source, generation) in case.sources.iter().zip(&together) {
+            let alone = run(&toy, std::slice::from_ref(source), &policy, case.max_tokens, Propagation::Lazy);
+            prop_assert_eq!(outcome(&alone[0]), outcome(generation));
+            prop_assert_eq!(alone[0].propagated, generation.propagated);
+        }
+    }
+
+    #[test]
+    fn lazy_propagation_equals_eager_propagation(case in cases()) {
+        let toy = Toy::new(case.num_layers, case.seed);
+        let policy = case.setting.policy(&toy);
+        let lazy = run(&toy, &case.sources, &policy, case.max_tokens, Propagation::Lazy);
+        let eager = run(&toy, &case.sources, &policy, case.max_tokens, Propagation::Eager);
+        prop_assert_eq!(outcomes(&lazy), outcomes(&eager));
+        for (lazy, eager) in lazy.iter().zip(&eager) {
+            let all_run = matches!(policy, Policy::Oracle);
+            let executed = |at: usize| if all_run { case.num_layers } else { lazy.exit_layers[at] };
+            prop_assert_eq!(lazy.executed_layers, (0..lazy.tokens.len()).map(executed).sum::<usize>());
+            prop_assert_eq!(lazy.propagated, entries_reached_later(&lazy.exit_layers, executed));
+            let skipped: usize = lazy.exit_layers.iter().map(|left| case.num_layers - left).sum();
+            prop_assert_eq!(eager.propagated, skipped);
+        }
+    }
+}
+
+/// A few dozen decodings of one policy, sources of mixed length.
+fn sample(spec: PolicySpec, num_layers: usize) -> Vec<Generation> {
+    let sources: Vec<Vec<Token>> = vec![vec![3], vec![4, 5, 6, 7, 2], vec![9, 8], vec![10, 2, 10, 2]];
+    let of_seed = |seed| {
+        let toy = Toy::new(num_layers, seed);
+        run(&toy, &sources, &spec.resolve(&toy).unwrap(), 12, Propagation::Lazy)
+    };
+    (0..20).flat_map(of_seed).collect()
+}
+
+fn calm(measure: Measure, threshold: f64, decay: Option<f64>) -> PolicySpec {
+    PolicySpec::Calm { measure, threshold: Threshold::new(threshold, decay).unwrap() }
+}
+
+#[test]
+fn equivalent_policies_give_the_same() {
+    let check = |spec: PolicySpec, other: PolicySpec| {
+        assert_eq!(outcomes(&sample(spec, 4)), outcomes(&sample(other, 4)), "{spec} and {other}");
+    };
+    check(PolicySpec::Full, PolicySpec::Static { layers: 4 });
+    for measure in Measure::ALL {
+        check(PolicySpec::Full, calm(measure, 1.0, None));
+        check(PolicySpec::Full, calm(measure, 1.0, Some(4.0)));
+    }
+}
+
+/// The tests of this module would show little if exits, ends and propagation were rare in the toy.
+#[test]
+fn the_toy_exercises_the_loop() {
+    for spec in [
+        calm(Measure::Softmax, 0.4, None),
+        calm(Measure::Softmax, 0.4, Some(4.0)),
+        calm(Measure::State, 0.85, None),
+        calm(Measure::Classifier, 0.6, None),
+        PolicySpec::Oracle,
+    ] {
+        let generations = sample(spec, 4);
+        let first = usize::from(matches!(spec, PolicySpec::Calm { measure: Measure::State, .. }));
+        for layer in first + 1..=4 {
+            let at_layer =
+                generations.iter().flat_map(|g| &g.exit_layers).filter(|&&left| left == layer).count();
+            assert!(at_layer > 20, "{spec}: {at_layer} exits at layer {layer}");
+        }
+        let ended = generations.iter().filter(|g| g.tokens.last() == Some(&1)).count();
+        assert!((10..75).contains(&ended), "{spec}: {ended} of {} ended", generations.len());
+        assert!(generations.iter().map(|g| g.propagated).sum::<usize>() > 100, "{spec}");
+    }
+}
+
+#[test]
+fn generations_end_after_the_end_token_or_at_the_limit() {
+    for generation in sample(calm(Measure::Softmax, 0.5, None), 3) {
+        let end = generation.tokens.iter().position(|&token| token == 1);
+        assert_eq!(generation.tokens.len(), end.map_or(12, |at| at + 1));
+        assert_eq!(generation.exit_layers.len(), generation.tokens.len());
+        assert_eq!(generation.confidence.len(), generation.tokens.len());
+        assert!(generation.seconds > 0.0);
+    }
+}
+
+#[test]
+fn nothing_to_decode_gives_nothing() {
+    let toy = Toy::new(2, 0);
+    assert!(run(&toy, &[], &Policy::Full, 5, Propagation::Lazy).is_empty());
+    assert_eq!(
+        run(&toy, &[vec![2], vec![3]], &Policy::Oracle, 0, Propagation::Eager),
+        vec![Generation::default(), Generation::default()]
+    );
+}
+
+/// Says what it is told to, and that it was asked.
+struct Scripted(fn(usize) -> f32);
+
+impl ConfidenceMeasure for Scripted {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    fn inputs(&self) -> MeasureInputs {
+        MeasureInputs::default()
+    }
+
+    fn confidence(&self, view: &LayerView<'_>) -> f32 {
+        assert!(view.layer < 4, "nothing is decided after the last layer");
+        assert!(view.hidden.is_empty() && view.previous_hidden.is_empty() && view.logits.is_empty());
+        assert_eq!(view.top2, None);
+        self.0(view.layer)
+    }
+}
+
+#[test]
+fn a_token_leaves_where_the_confidence_reaches_the_threshold() {
+    let check = |confidence: fn(usize) -> f32, threshold: f64, exit: usize, recorded: Option<f32>| {
+        let toy = Toy::new(4, 5);
+        let threshold = Threshold::new(threshold, None).unwrap();
+        let policy = Policy::Calm { measure: Arc::new(Scripted(confidence)), threshold };
+        for generation in run(&toy, &[vec![3, 4], vec![5]], &policy, 6, Propagation::Lazy) {
+            assert!(generation.exit_layers.iter().all(|&left| left == exit), "{:?}", generation.exit_layers);
+            for confidence in generation.confidence {
+                assert_eq!(confidence.map(f32::to_bits), recorded.map(f32::to_bits));
+            }
+        }
+    };
+    // A tie is an exit.
+    check(|layer| [0.0, 0.25, 0.5, 0.75][layer], 0.5, 2, Some(0.5));
+    check(|layer| [0.0, 0.25, 0.5, 0.75][layer], 0.25, 1, Some(0.25));
+    // The f32 nearest to 0.7 is less than 0.7.
+    check(|layer| [0.0, 0.7, 0.7, 0.75][layer], 0.7, 3, Some(0.75));
+    check(|_| 0.0, 0.0, 1, Some(0.0));
+    // No layer is sure, and the last tested has said so.
+    check(|layer| [0.0, 0.1, 0.9, 0.3][layer], 0.95, 4, Some(0.3));
+    check(|_| f32::NAN, 0.0, 4, Some(f32::NAN));
+    // Not even a confidence of 1 is enough for the threshold 1, nor is it asked for.
+    check(|_| panic!("not to be asked"), 1.0, 4, None);
+}
+
+#[test]
+fn mean_exit_layer_is_over_tokens() {
+    let check = |lists: &[&[usize]], expected: Option<f64>| {
+        let generation = |list: &&[usize]| Generation { exit_layers: list.to_vec(), ..Generation::default() };
+        let generations: Vec<Generation> = lists.iter().map(generation).collect();
+        assert_eq!(average_layers(&generations), expected);
+        if let [generation] = &generations[..] {
+            assert_eq!(generation.average_layers(), expected);
+        }
+    };
+    check(&[], None);
+    check(&[&[]], None);
+    check(&[&[1, 2, 6]], Some(3.0));
+    check(&[&[1, 2, 3], &[6]], Some(3.0));
+}

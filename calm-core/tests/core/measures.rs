@@ -1,0 +1,113 @@
+//! The built-in measures and what they are made of.
+
+use calm_core::{ConfidenceMeasure, ExitClassifier, LayerView, Matrix, Measure, PolicyError, Top2};
+use proptest::prelude::*;
+
+fn view<'a>(layer: usize, hidden: &'a [f32], previous_hidden: &'a [f32]) -> LayerView<'a> {
+    LayerView { layer, position: 0, hidden, previous_hidden, logits: &[], top2: None }
+}
+
+#[test]
+fn margin_is_between_the_two_best_probabilities() {
+    let check = |logits: &[f32], token: u32, margin: f32| {
+        let top2 = Top2::from_logits(logits);
+        assert_eq!(top2.token, token, "{logits:?}");
+        assert!((top2.margin - margin).abs() < 1e-6, "{logits:?}: {} instead of {margin}", top2.margin);
+    };
+    let ln = f32::ln;
+    check(&[ln(0.1), ln(0.6), ln(0.3)], 1, 0.3);
+    check(&[ln(0.6), ln(0.1), ln(0.3)], 0, 0.3);
+    check(&[ln(0.1), ln(0.3), ln(0.6)], 2, 0.3);
+    // Shifted logits mean the same, however large.
+    check(&[1e4, 1e4 + 1.0], 1, (1.0 - 1.0 / 1.0f32.exp()) / (1.0 + 1.0 / 1.0f32.exp()));
+    check(&[-3e38, 3e38, 0.0], 1, 1.0);
+    // At a tie the lowest token wins, by nothing.
+    check(&[0.5, 2.0, 2.0, 1.0], 1, 0.0);
+    check(&[7.0], 0, 1.0);
+    check(&[0.0, f32::NEG_INFINITY], 0, 1.0);
+}
+
+#[test]
+fn margin_of_what_is_no_number_is_never_confident() {
+    for logits in [&[f32::NAN, 1.0][..], &[1.0, f32::NAN, 3.0], &[f32::INFINITY, 0.0], &[]] {
+        let margin = Top2::from_logits(logits).margin;
+        assert!(margin.is_nan(), "{logits:?}: {margin}");
+    }
+}
+
+#[test]
+fn state_saturation_is_the_cosine() {
+    let measure = Measure::State.resolve(None).unwrap();
+    let check = |layer: usize, hidden: &[f32], previous: &[f32], expected: f32| {
+        let found = measure.confidence(&view(layer, hidden, previous));
+        assert!((found - expected).abs() < 1e-7, "{found} instead of {expected}");
+    };
+    check(2, &[3.0, 4.0], &[6.0, 8.0], 1.0);
+    check(2, &[3.0, 4.0], &[4.0, 3.0], 0.96);
+    check(3, &[1.0, 0.0], &[0.0, 2.0], 0.0);
+    check(3, &[1.0, 0.0], &[-1.0, 0.0], -1.0);
+    check(2, &[0.0, 0.0], &[1.0, 0.0], 0.0);
+    // Squares beyond f32.
+    check(2, &[1e30, 1e30], &[1e30, 1e30], 1.0);
+    // Longer than the sums that are formed side by side: 1..=19 against itself reversed, 1330 / 2470.
+    let up: Vec<f32> = (1..=19_u8).map(f32::from).collect();
+    let down: Vec<f32> = up.iter().rev().copied().collect();
+    check(2, &up, &down, 1330.0 / 2470.0);
+    // There is no layer before the first, whatever the embedding.
+    check(1, &[3.0, 4.0], &[3.0, 4.0], 0.0);
+}
+
+#[test]
+fn classifier_is_a_logistic_regression() {
+    let classifier = ExitClassifier { weight: vec![1.0, -2.0], bias: 0.5 };
+    let measure = Measure::Classifier.resolve(Some(&classifier)).unwrap();
+    let check = |hidden: &[f32], expected: f32| {
+        let found = measure.confidence(&view(1, hidden, &[]));
+        assert!((found - expected).abs() < 1e-7, "{found} instead of {expected}");
+    };
+    check(&[0.5, 0.5], 0.5);
+    check(&[0.5 + 3.0f32.ln(), 0.5], 0.75);
+    check(&[1e30, 0.0], 1.0);
+    check(&[-1e30, 0.0], 0.0);
+}
+
+#[test]
+fn measures_have_their_names() {
+    for (measure, name) in
+        [(Measure::Softmax, "softmax"), (Measure::State, "state"), (Measure::Classifier, "classifier")]
+    {
+        assert_eq!(measure.to_string(), name);
+        assert_eq!(name.parse(), Ok(measure));
+        assert_eq!(serde_json::to_string(&measure).unwrap(), format!("\"{name}\""));
+        let classifier = ExitClassifier { weight: vec![1.0], bias: 0.0 };
+        assert_eq!(measure.resolve(Some(&classifier)).unwrap().name(), name);
+        assert_eq!(measure.resolve(Some(&classifier)).unwrap().inputs(), measure.inputs());
+    }
+    assert_eq!("entropy".parse::<Measure>(), Err(PolicyError::UnknownMeasure("entropy".to_owned())));
+    assert_eq!(Measure::Classifier.resolve(None).err(), Some(PolicyError::NoClassifier));
+}
+
+#[test]
+fn matrices_have_rows() {
+    let matrix = Matrix { data: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], columns: 3 };
+    assert_eq!(matrix.num_rows(), 2);
+    assert_eq!(matrix.row(1), [4.0, 5.0, 6.0]);
+    assert_eq!(matrix.rows().collect::<Vec<_>>(), [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+    assert_eq!(Matrix::default().rows().len(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn confidences_are_in_range(logits in proptest::collection::vec(-50.0..50.0_f32, 1..30)) {
+        let top2 = Top2::from_logits(&logits);
+        prop_assert!((0.0..=1.0).contains(&top2.margin));
+        let best = logits.iter().copied().fold(f32::MIN, f32::max);
+        prop_assert_eq!(logits.iter().position(|&logit| logit == best), Some(top2.token as usize));
+
+        let classifier = ExitClassifier { weight: logits.clone(), bias: 1.0 };
+        let confidence = classifier.confidence(&view(1, &logits, &[]));
+        prop_assert!((0.0..=1.0).contains(&confidence));
+    }
+}

@@ -1,0 +1,89 @@
+//! Early-exit decoding of one sequence without a cache: every step computes all states anew from the tokens so far and
+//! the layers they left at, by the equations of the paper.
+
+use calm_core::{Backbone, Token};
+
+use crate::toy::{Toy, Vector, argmax};
+
+/// Where a token leaves.
+#[derive(Clone, Copy)]
+pub(crate) enum Rule<'a> {
+    /// After this layer.
+    Fixed(usize),
+    /// After the first layer that agrees with the last.
+    Agreement,
+    /// After the first layer but the last with confidence >= threshold(t).
+    Confidence(&'a dyn Fn(&View<'_>) -> f64, &'a dyn Fn(usize) -> f64),
+}
+
+/// What a confidence is made of.
+pub(crate) struct View<'a> {
+    pub(crate) layer: usize,
+    pub(crate) position: usize,
+    pub(crate) hidden: &'a [f32],
+    pub(crate) previous_hidden: &'a [f32],
+    pub(crate) logits: &'a [f32],
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Decoded {
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) exit_layers: Vec<usize>,
+    pub(crate) confidence: Vec<Option<f64>>,
+}
+
+pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<'_>) -> Decoded {
+    let num_layers = toy.num_layers();
+    let source = toy.source_states(source);
+    let mut decoded = Decoded::default();
+    for position in 0..max_tokens {
+        let mut inputs = vec![toy.shape().start_token];
+        inputs.extend(&decoded.tokens);
+        // states[s][i] is d_s^i of the paper; of the current token all layers.
+        let mut states: Vec<Vec<Vector>> = Vec::new();
+        for (s, &input) in inputs.iter().enumerate() {
+            states.push(vec![toy.embed(input)]);
+            for layer in 1..=num_layers {
+                let state = if decoded.exit_layers.get(s).is_some_and(|&left| layer > left) {
+                    states[s][layer - 1].clone()
+                } else {
+                    let kv: Vec<_> =
+                        states.iter().map(|state| toy.key_value(layer, &state[layer - 1])).collect();
+                    toy.block(layer, &states[s][layer - 1], &kv, &source)
+                };
+                states[s].push(state);
+            }
+        }
+
+        let states = &states[position];
+        let token_at = |layer: usize| argmax(&toy.logits(&states[layer]));
+        let mut confidence = None;
+        let exit = match rule {
+            Rule::Fixed(layer) => layer,
+            Rule::Agreement => (1..=num_layers)
+                .find(|&layer| token_at(layer) == token_at(num_layers))
+                .expect("the last agrees"),
+            Rule::Confidence(measure, threshold) => {
+                let confident = |&layer: &usize| {
+                    let value = measure(&View {
+                        layer,
+                        position,
+                        hidden: &states[layer],
+                        previous_hidden: &states[layer - 1],
+                        logits: &toy.logits(&states[layer]),
+                    });
+                    confidence = Some(value);
+                    value >= threshold(position)
+                };
+                (1..num_layers).find(confident).unwrap_or(num_layers)
+            }
+        };
+        decoded.tokens.push(token_at(exit));
+        decoded.exit_layers.push(exit);
+        decoded.confidence.push(confidence);
+        if token_at(exit) == toy.shape().eos_token {
+            break;
+        }
+    }
+    decoded
+}
