@@ -1,0 +1,127 @@
+//! Fetches Debian bookworm's indices with apt, into folders of our own.
+
+use super::index::{Stanza, stanzas};
+use crate::{Error, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SUITE: &str = "bookworm";
+const COMPONENT: &str = "main";
+const DEFAULT_MIRROR: &str = "http://mirror.invalid/debian";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Fetches the indices into `folder/indices` and returns that folder. The system's apt configuration (proxies) is
+/// used, its lists, caches and sources are not touched.
+pub(super) fn fetch(folder: &Path) -> Result<PathBuf> {
+    let lists = folder.join("indices");
+    let cache = folder.join("cache");
+    for new in [&lists.join("partial"), &cache.join("archives/partial")] {
+        fs::create_dir_all(new).map_err(Error::io(new))?;
+    }
+    let absolute = |path: &Path| fs::canonicalize(path).map_err(Error::io(path));
+    let sources = folder.join("debian.sources");
+    fs::write(&sources, bookworm_source(Path::new("/etc/apt"))).map_err(Error::io(&sources))?;
+    // Hooks of the system that run after an update are about the system's own lists.
+    let configuration = folder.join("apt.conf");
+    let hooks = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
+                 #clear APT::Update::Post-Invoke-Success;\n";
+    fs::write(&configuration, hooks).map_err(Error::io(&configuration))?;
+
+    let mut apt = Command::new("apt-get");
+    apt.arg("--config-file").arg(absolute(&configuration)?).arg("--quiet").arg("update");
+    for (key, path) in
+        [("Dir::State::Lists", &lists), ("Dir::Cache", &cache), ("Dir::Etc::SourceList", &sources)]
+    {
+        apt.arg("-o").arg(format!("{key}={}", absolute(path)?.display()));
+    }
+    apt.args(["-o", "Dir::Etc::SourceParts=-"])
+        .args(["-o", "Acquire::Languages=en,fr"])
+        .args(["-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"])
+        .args(["-o", "Acquire::GzipIndexes=false"])
+        // Without this an unreachable mirror is a warning.
+        .args(["-o", "APT::Update::Error-Mode=any"]);
+    run(apt)?;
+    Ok(lists)
+}
+
+/// The contents of an index, decompressed by apt's own helper if apt stores it compressed.
+pub(super) fn read_index(path: &Path) -> Result<Vec<u8>> {
+    if matches!(path.extension().and_then(|e| e.to_str()), Some("lz4" | "gz" | "xz" | "bz2" | "zst")) {
+        let mut helper = Command::new("/usr/lib/apt/apt-helper");
+        helper.arg("cat-file").arg(path);
+        run(helper)
+    } else {
+        fs::read(path).map_err(Error::io(path))
+    }
+}
+
+fn run(mut command: Command) -> Result<Vec<u8>> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let failed = |message| Error::Command { program: program.clone(), message };
+    let output = command
+        .output()
+        .map_err(|e| failed(format!("{e} (an existing folder of apt's lists can be used instead)")))?;
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(failed(format!("{}: {words}", output.status)))
+    }
+}
+
+/// A sources file for bookworm main of one architecture (descriptions are the same on all), at the mirror of the
+/// machine's own bookworm source if `etc` has one.
+fn bookworm_source(etc: &Path) -> String {
+    let (mirror, signed_by) = machine_source(etc).unwrap_or_else(|| {
+        (DEFAULT_MIRROR.to_owned(), Path::new(KEYRING).exists().then(|| KEYRING.to_owned()))
+    });
+    let mut source = format!(
+        "Types: deb\nURIs: {mirror}\nSuites: {SUITE}\nComponents: {COMPONENT}\nArchitectures: amd64\n"
+    );
+    if let Some(key) = signed_by {
+        source += &format!("Signed-By: {key}\n");
+    }
+    source
+}
+
+/// Mirror and key of the first enabled bookworm main source below `etc`.
+fn machine_source(etc: &Path) -> Option<(String, Option<String>)> {
+    let mut files: Vec<PathBuf> = fs::read_dir(etc.join("sources.list.d"))
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    files.sort();
+    files.insert(0, etc.join("sources.list"));
+    files.iter().find_map(|file| {
+        let text = fs::read_to_string(file).ok()?;
+        match file.extension()?.to_str()? {
+            "list" => text.lines().find_map(one_line_source),
+            "sources" => stanzas(file, &text).ok()?.iter().find_map(deb822_source),
+            _ => None,
+        }
+    })
+}
+
+/// `deb [option=value ...] URI SUITE COMPONENT...`
+fn one_line_source(line: &str) -> Option<(String, Option<String>)> {
+    let rest = line.trim().strip_prefix("deb ")?.trim_start();
+    let (options, rest) = match rest.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']')?,
+        None => ("", rest),
+    };
+    let signed_by = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
+    let mut words = rest.split_whitespace();
+    let mirror = words.next()?;
+    let wanted = words.next()? == SUITE && words.any(|component| component == COMPONENT);
+    wanted.then(|| (mirror.to_owned(), signed_by.map(str::to_owned)))
+}
+
+fn deb822_source(stanza: &Stanza<'_>) -> Option<(String, Option<String>)> {
+    let has = |field, wanted| stanza.get(field).is_some_and(|v| v.split_whitespace().any(|w| w == wanted));
+    let wanted = has("Types", "deb") && has("Suites", SUITE) && has("Components", COMPONENT);
+    if !wanted || has("Enabled", "no") {
+        return None;
+    }
+    let mirror = stanza.get("URIs")?.split_whitespace().next()?.to_owned();
+    Some((mirror, stanza.get("Signed-By").map(str::to_owned)))
+}

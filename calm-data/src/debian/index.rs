@@ -1,0 +1,123 @@
+//! Reads apt's indices: stanzas of `Field: value` lines, separated by empty lines (deb822(5)).
+
+use super::apt;
+use super::description::Description;
+use crate::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the three indices say, joined.
+pub(super) struct Indices {
+    /// One per distinct English description, ordered by its MD5 sum.
+    pub descriptions: Vec<Description>,
+}
+
+/// Reads the three indices of bookworm main in `folder`; also their names and SHA-256 sums.
+pub(super) fn read(folder: &Path) -> Result<(Indices, Vec<(String, String)>)> {
+    let mut digests = Vec::new();
+    let mut load = |suffix: &str| -> Result<(PathBuf, String)> {
+        let path = find(folder, suffix)?;
+        let bytes = apt::read_index(&path)?;
+        digests.push((suffix.to_owned(), hex(&Sha256::digest(&bytes))));
+        Ok((path, String::from_utf8_lossy(&bytes).into_owned()))
+    };
+    let (packages_path, packages) = load("_dists_bookworm_main_binary-amd64_Packages")?;
+    let (english_path, english) = load("_dists_bookworm_main_i18n_Translation-en")?;
+    let (french_path, french) = load("_dists_bookworm_main_i18n_Translation-fr")?;
+
+    let packages = stanzas(&packages_path, &packages)?;
+    let source_of: HashMap<&str, &str> = packages.iter().filter_map(source_package).collect();
+    let french = stanzas(&french_path, &french)?;
+    let french: HashMap<&str, &str> = french
+        .iter()
+        .filter_map(|stanza| Some((stanza.get("Description-md5")?, stanza.get("Description-fr")?)))
+        .collect();
+
+    let mut descriptions: BTreeMap<&str, Description> = BTreeMap::new();
+    let english = stanzas(&english_path, &english)?;
+    for stanza in &english {
+        let fields = (stanza.get("Package"), stanza.get("Description-md5"), stanza.get("Description-en"));
+        let (Some(package), Some(md5), Some(text)) = fields else { continue };
+        let source = *source_of.get(package).unwrap_or(&package);
+        // Packages may share one description: the first name stands for all of them, whatever their order.
+        let name = (source.to_owned(), package.to_owned());
+        match descriptions.entry(md5) {
+            Entry::Occupied(mut entry) => {
+                let first = entry.get().name.clone().min(name);
+                entry.get_mut().name = first;
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Description::new(md5, name, text, french.get(md5).copied())?);
+            }
+        }
+    }
+    Ok((Indices { descriptions: descriptions.into_values().collect() }, digests))
+}
+
+/// A binary package and the source package it is built from: the field `Source` (which may add a version in
+/// parentheses), or the binary package's own name if there is none (Debian Policy 5.6.1).
+fn source_package<'a>(stanza: &Stanza<'a>) -> Option<(&'a str, &'a str)> {
+    let package = stanza.get("Package")?;
+    let source = stanza.get("Source").and_then(|source| source.split_whitespace().next());
+    Some((package, source.unwrap_or(package)))
+}
+
+fn find(folder: &Path, suffix: &str) -> Result<PathBuf> {
+    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let is_index = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.split_once(suffix).is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with('.'))
+    };
+    let missing = || Error::NoIndex { folder: folder.to_owned(), suffix: suffix.to_owned() };
+    files.into_iter().find(is_index).ok_or_else(missing)
+}
+
+/// The fields of one stanza; continuation lines stay in the value, with their line breaks and indentation.
+pub(super) struct Stanza<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Stanza<'a> {
+    pub(super) fn get(&self, field: &str) -> Option<&'a str> {
+        self.0.iter().find(|(name, _)| *name == field).map(|(_, value)| *value)
+    }
+}
+
+/// Splits an index into stanzas. Lines that start with `#` between fields are comments, as in sources files.
+pub(super) fn stanzas<'a>(path: &Path, text: &'a str) -> Result<Vec<Stanza<'a>>> {
+    let mut stanzas = Vec::new();
+    let mut fields: Vec<(&str, &str)> = Vec::new();
+    let mut offset = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let end = offset + line.len();
+        // Not `trim`: translations contain lines of no-break spaces.
+        if line.trim_ascii().is_empty() {
+            if !fields.is_empty() {
+                stanzas.push(Stanza(std::mem::take(&mut fields)));
+            }
+        } else if line.starts_with([' ', '\t']) && !fields.is_empty() {
+            if let Some((_, value)) = fields.last_mut() {
+                let start = value.as_ptr() as usize - text.as_ptr() as usize;
+                *value = text[start..end].trim_ascii_end();
+            }
+        } else if let Some((name, value)) = line.split_once(':') {
+            if !line.starts_with('#') {
+                fields.push((name, value.trim_ascii()));
+            }
+        } else if !line.starts_with('#') {
+            return Err(Error::Stanza { path: path.to_owned(), line: number + 1 });
+        }
+        offset = end;
+    }
+    if !fields.is_empty() {
+        stanzas.push(Stanza(fields));
+    }
+    Ok(stanzas)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

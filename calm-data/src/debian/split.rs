@@ -1,0 +1,105 @@
+//! Removes duplicates and splits by source package.
+
+use super::tasks::{Candidate, Candidates};
+use super::text;
+use crate::{Error, Result, Row};
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+
+/// One task's splits, their rows in an order that depends on the seed alone.
+pub(super) struct Splits {
+    pub task: &'static str,
+    pub train: Vec<Row>,
+    pub calibration: Vec<Row>,
+    pub test: Vec<Row>,
+}
+
+/// No more examples than this come from one source package into a held-out split of a task: a few packages with a
+/// hundred look-alike binary packages would make its examples anything but independent.
+const MAX_PER_PACKAGE: usize = 8;
+
+/// Splits all tasks by one division of the source packages: the first packages in hashed order, until every task has
+/// `held_out` examples, are for testing, the next for calibration, the rest for training. Held-out packages' examples
+/// beyond `held_out` or [`MAX_PER_PACKAGE`] are left out altogether.
+pub(super) fn split(tasks: Vec<Candidates>, seed: u64, held_out: usize) -> Result<Vec<Splits>> {
+    let tasks: Vec<(&'static str, Vec<Row>)> =
+        tasks.into_iter().map(|task| (task.task, distinct(task.examples, seed))).collect();
+
+    let mut packages: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (number, (_, rows)) in tasks.iter().enumerate() {
+        for row in rows {
+            packages.entry(&row.package).or_insert_with(|| vec![0; tasks.len()])[number] += 1;
+        }
+    }
+    let mut packages: Vec<(&str, Vec<usize>)> = packages.into_iter().collect();
+    packages.sort_by_cached_key(|(name, _)| hash(seed, "package", name));
+    let mut remaining = packages.into_iter();
+    let mut take = |split: &'static str| -> Result<HashSet<String>> {
+        let mut names = HashSet::new();
+        let mut totals = vec![0; tasks.len()];
+        while let Some(short) = totals.iter().position(|&total| total < held_out) {
+            let (task, found) = (tasks[short].0, totals[short]);
+            let missing = Error::TooFewExamples { task, split, found, wanted: held_out };
+            let (name, counts) = remaining.next().ok_or(missing)?;
+            totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count.min(MAX_PER_PACKAGE));
+            names.insert(name.to_owned());
+        }
+        Ok(names)
+    };
+    let (test, calibration) = (take("test")?, take("calibration")?);
+    let is_held_out = |package: &str| test.contains(package) || calibration.contains(package);
+
+    let sort_out = |(task, rows): (&'static str, Vec<Row>)| {
+        let (test, calibration) =
+            (held_out_rows(&rows, &test, held_out), held_out_rows(&rows, &calibration, held_out));
+        let train = rows.into_iter().filter(|row| !is_held_out(&row.package)).collect();
+        Splits { task, train, calibration, test }
+    };
+    Ok(tasks.into_iter().map(sort_out).collect())
+}
+
+fn held_out_rows(rows: &[Row], packages: &HashSet<String>, held_out: usize) -> Vec<Row> {
+    let mut per_package: HashMap<&str, usize> = HashMap::new();
+    let mut chosen = Vec::new();
+    for row in rows.iter().filter(|row| packages.contains(&row.package)) {
+        let count = per_package.entry(&row.package).or_default();
+        *count += 1;
+        if *count <= MAX_PER_PACKAGE && chosen.len() < held_out {
+            chosen.push(row.clone());
+        }
+    }
+    chosen
+}
+
+/// The examples in hashed order, each only if neither of its texts has occurred before, nor, in another source
+/// package, a text with the same letters. So no split can hold a (near-)duplicate of another's text, and which of the
+/// duplicates stays favours no split.
+fn distinct(mut examples: Vec<Candidate>, seed: u64) -> Vec<Row> {
+    examples.sort_by_cached_key(|example| {
+        hash(seed, "example", &format!("{}\n{}", example.row.id, example.row.source))
+    });
+    let mut seen: [HashSet<String>; 2] = Default::default();
+    let mut homes: [HashMap<String, String>; 2] = Default::default();
+    let mut rows = Vec::new();
+    for Candidate { row, texts } in examples {
+        let skeletons = texts.each_ref().map(|text| text::skeleton(text));
+        let is_new = (0..2).all(|i| {
+            !seen[i].contains(&texts[i])
+                && homes[i].get(&skeletons[i]).is_none_or(|home| *home == row.package)
+        });
+        if is_new {
+            for (i, (text, skeleton)) in texts.into_iter().zip(skeletons).enumerate() {
+                seen[i].insert(text);
+                homes[i].insert(skeleton, row.package.clone());
+            }
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+/// A number that depends on the seed, the purpose and the text alone: an order that no file's order can change.
+pub(super) fn hash(seed: u64, purpose: &str, text: &str) -> u64 {
+    let digest = Sha256::digest(format!("{seed} {purpose} {text}"));
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
