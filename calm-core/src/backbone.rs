@@ -1,4 +1,5 @@
-//! What the decoding loop asks of an encoder-decoder: [`Backbone`] and one decoding in progress, [`DecoderSession`].
+//! What the decoding loop asks of an encoder-decoder: [`Backbone`] and one decoding in progress,
+//! [`DecoderSession`].
 
 /// A token of the backbone's vocabulary.
 pub type Token = u32;
@@ -8,7 +9,7 @@ pub type Token = u32;
 pub struct BackboneShape {
     /// Encoder layers; they all always run.
     pub num_encoder_layers: usize,
-    /// Decoder layers, L in the paper. Layers count from 1.
+    /// Decoder layers, L in the paper; at least 1. Layers count from 1.
     pub num_decoder_layers: usize,
     /// Width of the residual stream.
     pub d_model: usize,
@@ -26,7 +27,7 @@ pub struct BackboneShape {
     pub eos_token: Token,
 }
 
-/// The early-exit classifier of the paper, section 3.5: a logistic regression on the state, shared by all layers.
+/// The early-exit classifier of the paper (section 3.5), a logistic regression on the state for all layers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExitClassifier {
     /// One weight per element of the state, `d_model` in all.
@@ -75,7 +76,7 @@ pub struct CacheEntry {
 pub struct Top2 {
     /// The token with the largest logit, the lowest such token at a tie.
     pub token: Token,
-    /// Probability of the best token minus that of the second best, in [0,1].
+    /// Probability of the best token minus that of the second best, from 0 to 1.
     pub margin: f32,
 }
 
@@ -127,9 +128,9 @@ pub trait Backbone {
 
 /// One decoding in progress, step by step and layer by layer.
 ///
-/// Rows are numbered as the sources were; lists of rows are ascending and not empty. Layers count from 1; state 0 is
-/// the embedding. All rows of a step stand at the same position, and the states of every layer run in a step are
-/// readable until the next step begins.
+/// Rows are numbered as the sources were; lists of rows are ascending and not empty. Layers count from 1;
+/// state 0 is the embedding. All rows of a step stand at the same position, and the states of every layer run
+/// in a step are readable until the next step begins.
 pub trait DecoderSession {
     /// What can go wrong in the engine.
     type Error;
@@ -139,8 +140,8 @@ pub trait DecoderSession {
     /// Positions go up by one from 0. `rows` is a subset of the previous step's.
     fn begin_step(&mut self, position: usize, rows: &[usize], tokens: &[Token]) -> Result<(), Self::Error>;
 
-    /// Runs decoder layer `layer` for `rows`, which all ran `layer - 1` in this step: writes their K/V of this layer at
-    /// this position, then attends over positions `0..=position`.
+    /// Runs decoder layer `layer` for `rows`, which all ran `layer - 1` in this step: writes their K/V of
+    /// this layer at this position, then attends over positions `0..=position`.
     ///
     /// The caller has made sure that the K/V of this layer at all earlier positions exist.
     fn run_layer(&mut self, layer: usize, rows: &[usize]) -> Result<(), Self::Error>;
@@ -161,11 +162,11 @@ pub trait DecoderSession {
     /// Called once per row and step.
     fn keep(&mut self, layer: usize, rows: &[usize]) -> Result<(), Self::Error>;
 
-    /// Best token from the kept states of this step: one head product for all rows, whatever layer they left at.
+    /// Best token from the kept states of this step: one head product for rows that left at any layer.
     fn predict(&mut self, rows: &[usize]) -> Result<Vec<Token>, Self::Error>;
 
-    /// Writes the K/V of `layer` for each entry from the state kept there: this layer's own norm and K/V projections,
-    /// nothing else (paper section 3.3.1).
+    /// Writes the K/V of `layer` for each entry from the state kept there: this layer's own norm and K/V
+    /// projections, nothing else (paper section 3.3.1).
     ///
     /// Entries are in order of row, then position. An entry may already hold a value, which is then replaced.
     fn propagate(&mut self, layer: usize, entries: &[CacheEntry]) -> Result<(), Self::Error>;

@@ -1,8 +1,7 @@
 //! Batches of sources of like length, which waste little on padding.
 
-/// Indices into `lengths` in batches of at most `batch_size`, longest first, equally long ones in input order.
-///
-/// Longest first, so that a batch that does not fit into memory is the first one. A `batch_size` of 0 counts as 1.
+/// Indices into `lengths` in batches of at most `batch_size` (0 counts as 1): longest first, so that a batch
+/// that does not fit into memory is the first one, and equally long ones in input order.
 pub fn batch_by_length(lengths: &[usize], batch_size: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));

@@ -51,9 +51,9 @@ pub enum DecodeError<E> {
 
 /// Decodes all `rows` of `encoded` greedily, each until its end-of-sequence token or `max_tokens`.
 ///
-/// The result of a row does not depend on the others of its batch (as far as the engine's arithmetic does not): each
-/// leaves at its own layer, only the remaining rows are computed further, and rows that ended drop out. `rows` is the
-/// number of sources that `encoded` was made of; generations come in their order.
+/// The result of a row does not depend on the others of its batch (as far as the engine's arithmetic does
+/// not): each leaves at its own layer, only the remaining rows are computed further, and rows that ended drop
+/// out. `rows` is the number of sources that `encoded` was made of; generations come in their order.
 ///
 /// # Errors
 /// [`DecodeError`] when the backbone cannot follow the policy or the engine fails.
@@ -167,7 +167,7 @@ impl<S: DecoderSession> Decoder<'_, S> {
         Ok(())
     }
 
-    /// Runs layers up to `depth`. With a test, a row leaves after the first layer that passes it (paper Eq. 4).
+    /// Runs layers up to `depth`. With a test, rows leave after the first layer that passes it (paper Eq. 4).
     fn run_layers(
         &mut self,
         depth: usize,
@@ -194,7 +194,7 @@ impl<S: DecoderSession> Decoder<'_, S> {
                 return Ok(());
             }
         }
-        // No test after the last layer: there is nothing to decide, and the confidence of the layer before stays on record.
+        // After the last layer there is nothing to decide. The confidence of the layer before is kept.
         self.run_layer(depth, position, &remaining)?;
         self.leave(depth, &remaining)
     }

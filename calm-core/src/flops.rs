@@ -1,8 +1,8 @@
 //! The cost model: decoder FLOPs as the paper counts them.
 //!
-//! After Elbayad et al., Depth-Adaptive Transformer (ICLR 2020), appendix B, which the paper uses (appendix C.1): matrix
-//! products only, two FLOPs per multiplication and addition. Norms, residuals and non-linearities are left out, and so is
-//! the encoder, which always runs.
+//! After Elbayad et al., Depth-Adaptive Transformer (ICLR 2020), appendix B, which the paper uses (appendix
+//! C.1): matrix products only, two FLOPs per multiplication and addition. Norms, residuals and
+//! non-linearities are left out, and so is the encoder, which always runs.
 
 use crate::backbone::BackboneShape;
 use crate::measure::MeasureInputs;
@@ -21,8 +21,8 @@ pub struct CostModel {
 }
 
 impl CostModel {
-    /// The published formula with this backbone's own dimensions: attention `inner` wide, and three matrices in a gated
-    /// feed-forward network.
+    /// The published formula with this backbone's own dimensions: attention `inner` wide, and three matrices
+    /// in a gated feed-forward network.
     pub fn new(shape: &BackboneShape) -> Self {
         let matrices = if shape.gated { 3 } else { 2 };
         Self {
@@ -34,17 +34,17 @@ impl CostModel {
         }
     }
 
-    /// The published formula to the letter, to compare with the paper's Table 2: attention as wide as the residual stream,
-    /// and two matrices in the feed-forward network though T5 1.1 has three.
+    /// The published formula to the letter, to compare with the paper's Table 2: attention as wide as the
+    /// residual stream, and two matrices in the feed-forward network though T5 1.1 has three.
     pub fn as_published(shape: &BackboneShape) -> Self {
         Self::new(&BackboneShape { inner: shape.d_model, gated: false, ..shape.clone() })
     }
 
-    /// A block that runs for a token which attends over `keys` decoder positions (itself included) and `source_length`
-    /// encoder positions: `FC = 12 d^2 + 4 d d_ff + 4 t d + 4 |x| d`.
+    /// A block that runs for a token which attends over `keys` decoder positions (itself included) and
+    /// `source_length` encoder positions: `FC = 12 d^2 + 4 d d_ff + 4 t d + 4 |x| d`.
     ///
-    /// The first term are the six projections q, k, v, o of self-attention and q, o of cross-attention, the last two
-    /// scores and weighted sums.
+    /// The first term are the six projections (q, k, v, o of self-attention; q, o of cross-attention), the
+    /// last two are scores and weighted sums.
     pub fn block(&self, keys: usize, source_length: usize) -> f64 {
         12.0 * self.d_model * self.inner
             + 2.0 * self.feed_forward
@@ -70,19 +70,19 @@ impl CostModel {
         2.0 * self.vocab_size * self.d_model
     }
 
-    /// One exit test beside the head: `2 d` for the classifier. Comparing two states, which the source has not, are
-    /// three products: `6 d`. The head itself is not in it, since its product also gives the token.
+    /// One exit test beside the head: `2 d` for the classifier. Comparing two states, which the source has
+    /// not, are three products: `6 d`. The head itself is not in it, since its product also gives the token.
     fn state_test(&self, inputs: MeasureInputs) -> f64 {
         let products = if inputs.previous_hidden { 3.0 } else { f64::from(u8::from(inputs.hidden)) };
         products * 2.0 * self.d_model
     }
 
-    /// All FLOPs of decoding a sequence whose tokens left at `exit_layers`. Divide the sum over sequences by the number
-    /// of their tokens for FLOPs per token.
+    /// All FLOPs of decoding a sequence whose tokens left at `exit_layers`. Divide the sum over sequences by
+    /// the number of their tokens for FLOPs per token.
     ///
-    /// `test` is what the policy's measure looks at ([`Policy::test_inputs`](crate::Policy::test_inputs)), `None` if
-    /// nothing was tested. A test follows every block that ran but the last of the decoder. The tests of the oracle, which
-    /// is a bound and not a method, are not counted, nor the layers it ran only to know.
+    /// `test` is what the policy's measure looks at, as [`Policy::test_inputs`](crate::Policy::test_inputs)
+    /// has it, or `None` if nothing was tested. A test follows every block that ran but the last of the
+    /// decoder. What the oracle computes only to know its exits is not counted: it is a bound, not a method.
     pub fn sequence(&self, exit_layers: &[usize], source_length: usize, test: Option<MeasureInputs>) -> f64 {
         let tests_head = test.is_some_and(|inputs| inputs.logits || inputs.top2);
         let state_test = test.map_or(0.0, |inputs| self.state_test(inputs));

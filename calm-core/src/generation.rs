@@ -11,8 +11,9 @@ pub struct Generation {
     pub tokens: Vec<Token>,
     /// Layers that ran for each token before it left, from 1. For the oracle the layer it could have left at.
     pub exit_layers: Vec<usize>,
-    /// Confidence that each token was last tested with: at its exit layer or, for tokens that no layer was confident
-    /// about, at the last layer but one, since nothing is to be decided at the last. `None` if nothing was tested.
+    /// Confidence that each token was last tested with: at its exit layer or, for tokens that no layer was
+    /// confident about, at the last layer but one, since nothing is to be decided at the last. `None` if
+    /// nothing was tested.
     pub confidence: Vec<Option<f32>>,
     /// Layer-tokens that really ran. The oracle runs every layer for every token.
     pub executed_layers: usize,
@@ -29,7 +30,7 @@ impl Generation {
     }
 }
 
-/// Mean exit layer of all tokens of all generations, or `None` without tokens: the paper's measure of efficiency.
+/// Mean exit layer of all tokens, the measure of efficiency of the paper, or `None` without tokens.
 pub fn average_layers(generations: &[Generation]) -> Option<f64> {
     let exit_layers = || generations.iter().flat_map(|generation| &generation.exit_layers);
     let tokens = exit_layers().count();

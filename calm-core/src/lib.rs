@@ -1,11 +1,12 @@
 //! Early-exit decoding without a tensor library: the heart of Confident Adaptive Language Modeling (CALM).
 //!
-//! [`decode`] is the algorithm: a batch of sequences is decoded token by token, each token leaves the decoder at the first
-//! layer where a [`ConfidenceMeasure`] reaches the [`Threshold`], and the state it left with stands in for those of the
-//! layers it skipped. Networks take part by the [`Backbone`] trait; what they compute with is their own affair.
+//! [`decode`] is the algorithm: a batch of sequences is decoded token by token, each token leaves the decoder
+//! at the first layer where a [`ConfidenceMeasure`] reaches the [`Threshold`], and the state it left with
+//! stands in for those of the layers it skipped. Networks take part by the [`Backbone`] trait; what they
+//! compute with is their own affair.
 //!
-//! "The paper" is Schuster et al., Confident Adaptive Language Modeling, NeurIPS 2022 (arXiv 2207.07061). Layers count from
-//! 1, and the exit layer of a token is the number of layers that ran for it.
+//! "The paper" is Schuster et al., Confident Adaptive Language Modeling, NeurIPS 2022 (arXiv 2207.07061).
+//! Layers count from 1, and the exit layer of a token is the number of layers that ran for it.
 //!
 //! # A measure of your own
 //!
@@ -14,8 +15,8 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use calm_core::{Backbone, ConfidenceMeasure, DecodeError, DecodeOptions, Generation, LayerView, MeasureInputs};
-//! use calm_core::{Policy, Propagation, Threshold, Token, decode};
+//! use calm_core::{Backbone, DecodeError, DecodeOptions, Generation, Policy, Propagation, Threshold, Token};
+//! use calm_core::{ConfidenceMeasure, LayerView, MeasureInputs, decode};
 //!
 //! /// 1 for a prediction without doubt, 0 if all tokens are equally likely.
 //! struct NegatedEntropy;
@@ -33,8 +34,8 @@
 //!         let largest = view.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
 //!         let weights: Vec<f32> = view.logits.iter().map(|logit| (logit - largest).exp()).collect();
 //!         let sum: f32 = weights.iter().sum();
-//!         let entropy: f32 = weights.iter().map(|w| w / sum).filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum();
-//!         1.0 - entropy / (view.logits.len() as f32).ln()
+//!         let probabilities = weights.iter().map(|weight| weight / sum).filter(|p| *p > 0.0);
+//!         1.0 + probabilities.map(|p| p * p.ln()).sum::<f32>() / (view.logits.len() as f32).ln()
 //!     }
 //! }
 //!
@@ -50,7 +51,7 @@
 //!     decode(backbone, &encoded, sources.len(), &policy, &options)
 //! }
 //!
-//! let view = |logits| LayerView { layer: 1, position: 0, hidden: &[], previous_hidden: &[], logits, top2: None };
+//! let view = |logits| LayerView { layer: 1, logits, ..LayerView::default() };
 //! assert_eq!(NegatedEntropy.confidence(&view(&[200.0, 0.0, 0.0])), 1.0);
 //! assert!(NegatedEntropy.confidence(&view(&[7.0, 7.0])).abs() < 1e-6);
 //! ```

@@ -10,7 +10,7 @@ use crate::backbone::{ExitClassifier, Top2};
 use crate::policy::PolicyError;
 
 /// What a measure sees of one row after one layer. Inputs it did not ask for are empty.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct LayerView<'a> {
     /// The layer that just ran, from 1.
     pub layer: usize,
@@ -47,7 +47,7 @@ pub trait ConfidenceMeasure {
     /// What [`confidence`](Self::confidence) looks at.
     fn inputs(&self) -> MeasureInputs;
 
-    /// Confidence of one row after one layer. The row leaves there if it reaches the threshold, which is in [0,1].
+    /// Confidence of one row after one layer: the row leaves if it reaches the threshold, which is from 0 to 1.
     fn confidence(&self, view: &LayerView<'_>) -> f32;
 }
 
@@ -58,11 +58,11 @@ pub type SharedMeasure = Arc<dyn ConfidenceMeasure + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Measure {
-    /// Softmax response: probability of the best token minus that of the second best. (The paper's released code has the
-    /// largest probability as default; its text has the difference.)
+    /// Softmax response: probability of the best token minus that of the second best. (The paper's released
+    /// code has the largest probability as default; its text has the difference.)
     Softmax,
-    /// Hidden-state saturation: the cosine between the states after this layer and the one before. Layer 1 has none
-    /// before it, so its confidence is 0. A cosine below 0 is left as it is; no threshold tells it from 0.
+    /// Hidden-state saturation: the cosine between the states after this layer and the one before. Layer 1
+    /// has none before it and a confidence of 0. No threshold tells a cosine below 0 from 0, so it may stay.
     State,
     /// The trained [`ExitClassifier`]: `sigmoid(w h + b)`.
     Classifier,

@@ -18,8 +18,8 @@ pub enum Policy {
         /// Layers that run, from 1 to all.
         layers: usize,
     },
-    /// After the first layer that predicts the same token as the last one. It has to run them all to know, so it is a
-    /// bound for the other policies and not a faster decoding (paper section 3.3).
+    /// After the first layer that predicts the same token as the last one. It has to run them all to know, so
+    /// it is a bound for the other policies and not a faster decoding (paper section 3.3).
     Oracle,
     /// After the first layer whose confidence reaches the threshold (paper Eq. 4).
     Calm {
@@ -125,8 +125,8 @@ impl PolicySpec {
         }
     }
 
-    /// A short name, unique and fit for file names: `full`, `static-3`, `oracle`, `calm-state-0.85` or, with a decay,
-    /// `calm-softmax-0.85-tau4`.
+    /// A short name, unique and fit for file names: `full`, `static-3`, `oracle`, `calm-state-0.85` or, with
+    /// a decay, `calm-softmax-0.85-tau4`.
     pub fn id(&self) -> String {
         self.to_string()
     }
@@ -182,7 +182,7 @@ pub enum PolicyError {
     Field(String),
 }
 
-/// The written form of [`PolicySpec`], which serde reads strictly; its own tagged enums let unknown fields pass.
+/// The written form of [`PolicySpec`]. Serde's own tagged enums would let unknown fields pass.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlainPolicy {

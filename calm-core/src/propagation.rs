@@ -1,10 +1,10 @@
 //! Propagation: how far each layer's K/V cache is filled, and filling what is missing.
 //!
-//! A token that left at layer j has no K/V in the layers above. Its state after layer j stands in for the states it
-//! never got, so layer k > j projects that state with its own norm and weights (paper section 3.3.1). This may wait until
-//! a later token of the row runs layer k, which is when the K/V are read first: then those of all tokens that left since
-//! are computed at once, with the results that computing them step by step would have had. Layers that no token reaches
-//! again never get theirs.
+//! A token that left at layer j has no K/V in the layers above. Its state after layer j stands in for the
+//! states it never got, so layer k > j projects that state with its own norm and weights (paper section
+//! 3.3.1). This may wait until a later token of the row runs layer k, which is when the K/V are read first:
+//! then those of all tokens that left since are computed at once, with the results that computing them step
+//! by step would have had. Layers that no token reaches again never get theirs.
 
 use crate::backbone::{CacheEntry, DecoderSession};
 
@@ -60,7 +60,7 @@ impl Propagator {
         }
     }
 
-    /// `rows` count as having left at `layer`, so what the layers above wrote at `position` is to be replaced.
+    /// `rows` count as having left at `layer`: what the layers above wrote at `position` is to be replaced.
     pub(crate) fn discard_above(&mut self, layer: usize, rows: &[usize], position: usize) {
         for filled in self.filled.chunks_exact_mut(self.num_rows).skip(layer) {
             for &row in rows {

@@ -19,7 +19,7 @@ pub enum StepThreshold {
 }
 
 impl Threshold {
-    /// A threshold in [0,1] and, unless it is constant, its decay tau >= 0.
+    /// A threshold from 0 to 1 and, unless it is constant, its decay tau >= 0.
     ///
     /// # Errors
     /// [`PolicyError::Threshold`] or [`PolicyError::Decay`] outside these ranges.
@@ -34,7 +34,7 @@ impl Threshold {
         Ok(Self { value: value + 0.0, decay: decay.map(|tau| tau + 0.0) })
     }
 
-    /// Lambda, in [0,1].
+    /// Lambda, from 0 to 1.
     pub fn value(&self) -> f64 {
         self.value
     }
@@ -51,9 +51,9 @@ impl Threshold {
 
     /// The threshold at decoding step `step` (from 0) of at most `max_tokens`.
     ///
-    /// With a decay this is Eq. 5 of the paper, `clip(0.9 lambda + 0.1 exp(-tau t/N), 0, 1)`, which starts above lambda,
-    /// and with which even lambda = 1 would let tokens leave early. The guarantee of the paper (Prop. 1) needs lambda = 1
-    /// to be the full model, so 1 is no number to compare with but the order never to exit.
+    /// With a decay this is Eq. 5 of the paper, `clip(0.9 lambda + 0.1 exp(-tau t/N), 0, 1)`. It starts above
+    /// lambda and ends near 0.9 lambda, and with it even lambda = 1 would let tokens leave early. The
+    /// guarantee (Prop. 1) needs lambda = 1 to be the full model, so 1 is not compared with: it never exits.
     pub fn at(&self, step: usize, max_tokens: usize) -> StepThreshold {
         if self.never_exits() {
             return StepThreshold::NeverExit;

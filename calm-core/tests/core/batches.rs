@@ -15,7 +15,7 @@ fn batches_hold_sources_of_like_length() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(256))]
 
     #[test]
     fn every_source_is_in_one_batch_and_comes_back(

@@ -193,7 +193,7 @@ fn entries_reached_later(exit_layers: &[usize], layers_run: impl Fn(usize) -> us
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(512))]
 
     #[test]
     fn equals_the_naive_decoder(case in cases()) {

@@ -5,7 +5,8 @@ use calm_core::{
     Measure, Policy, PolicyError, Propagation, Threshold, Token, decode,
 };
 
-/// Gives one answer too few or an error, in one method; elsewhere every state is `[1]` and the best token is 0.
+/// Gives one answer too few or an error, in one method; elsewhere every state is `[1]` and the best token is
+/// 0.
 #[derive(Clone, Copy, PartialEq)]
 enum Flaw {
     Error,

@@ -38,7 +38,8 @@ fn terms() {
     check(CostModel::as_published(&small(true)), 448.0, 320.0, 64.0);
 }
 
-/// Two layers, x = 5, and blocks of 288 + 192 + 4 (t + 5) 6 = 624 for the first token (t = 1) and 648 for the second.
+/// Two layers, x = 5, and blocks of 288 + 192 + 4 (t + 5) 6 = 624 for the first token (t = 1) and 648 for the
+/// second.
 ///
 /// | exits | arithmetic |
 /// |---|---|
@@ -66,8 +67,9 @@ fn sequences() {
     assert_eq!(model.full_sequence(0, 5), 0.0);
 }
 
-/// How many times fewer FLOPs than the full model: CNN/DM in Table 2 of the paper, for T5 1.1 small, with 512 source
-/// tokens and the 82 target tokens of Table 1. The softmax column is left out: it does not follow from its formula.
+/// How many times fewer FLOPs than the full model: CNN/DM in Table 2 of the paper, for T5 1.1 small, with 512
+/// source tokens and the 82 target tokens of Table 1. The softmax column is left out: it does not follow from
+/// its formula.
 #[test]
 fn reductions_of_the_paper() {
     let shape = BackboneShape {

@@ -11,3 +11,10 @@ mod measures;
 mod naive;
 mod policies;
 mod toy;
+
+use proptest::test_runner::{Config, RngSeed};
+
+/// So many random cases, the same ones in every run.
+fn cases(cases: u32) -> Config {
+    Config { cases, rng_seed: RngSeed::Fixed(220_707_061), failure_persistence: None, ..Config::default() }
+}

@@ -4,7 +4,7 @@ use calm_core::{ConfidenceMeasure, ExitClassifier, LayerView, Matrix, Measure, P
 use proptest::prelude::*;
 
 fn view<'a>(layer: usize, hidden: &'a [f32], previous_hidden: &'a [f32]) -> LayerView<'a> {
-    LayerView { layer, position: 0, hidden, previous_hidden, logits: &[], top2: None }
+    LayerView { layer, hidden, previous_hidden, ..LayerView::default() }
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn matrices_have_rows() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(256))]
 
     #[test]
     fn confidences_are_in_range(logits in proptest::collection::vec(-50.0..50.0_f32, 1..30)) {

@@ -1,5 +1,5 @@
-//! Early-exit decoding of one sequence without a cache: every step computes all states anew from the tokens so far and
-//! the layers they left at, by the equations of the paper.
+//! Early-exit decoding of one sequence without a cache: every step computes all states anew from the tokens
+//! so far and the layers they left at, by the equations of the paper.
 
 use calm_core::{Backbone, Token};
 

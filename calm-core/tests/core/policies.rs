@@ -168,10 +168,14 @@ fn only_policies_that_test_have_test_inputs() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::cases(256))]
 
     #[test]
-    fn decaying_thresholds_fall_from_above_lambda(value in 0.0..1.0_f64, tau in 0.0..20.0_f64, n in 1..200_usize) {
+    fn decaying_thresholds_fall_from_above_lambda(
+        value in 0.0..1.0_f64,
+        tau in 0.0..20.0_f64,
+        n in 1..200_usize,
+    ) {
         let threshold = Threshold::new(value, Some(tau)).unwrap();
         let steps: Vec<f64> = (0..=n)
             .map(|step| match threshold.at(step, n) {

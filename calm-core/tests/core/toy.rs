@@ -1,4 +1,5 @@
-//! A small transformer in plain Rust, and a session that holds its caller to the contract of [`DecoderSession`].
+//! A small transformer in plain Rust, and a session that holds its caller to the contract of
+//! [`DecoderSession`].
 //!
 //! Rows are computed one by one, so that the result of a row is the same to the last bit in any batch.
 
@@ -240,6 +241,8 @@ struct Row {
     source: Vec<Vector>,
     /// States of this step after each layer that ran, the embedding first.
     states: Vec<Vector>,
+    /// Layers whose logits were asked for in this step.
+    seen_logits: Vec<usize>,
     /// The state kept at each position and the layer it left.
     kept: Vec<(usize, Vector)>,
     /// By layer, then position.
@@ -297,6 +300,7 @@ impl DecoderSession for Session<'_> {
             assert_eq!(row.kept.len(), position, "each row keeps one state per step");
             assert!(position > 0 || token == self.toy.shape.start_token);
             row.states = vec![self.toy.embed(token)];
+            row.seen_logits.clear();
         }
         Ok(())
     }
@@ -330,8 +334,11 @@ impl DecoderSession for Session<'_> {
     }
 
     fn logits(&mut self, layer: usize, rows: &[usize]) -> Result<Matrix, Infallible> {
-        let logits = self.states(layer, rows).into_iter().flat_map(|state| self.toy.logits(state));
-        Ok(Matrix { data: logits.collect(), columns: VOCAB })
+        let logits = self.states(layer, rows).into_iter().flat_map(|state| self.toy.logits(state)).collect();
+        for &row in rows {
+            self.rows[row].seen_logits.push(layer);
+        }
+        Ok(Matrix { data: logits, columns: VOCAB })
     }
 
     fn keep(&mut self, layer: usize, rows: &[usize]) -> Result<(), Infallible> {
@@ -349,8 +356,12 @@ impl DecoderSession for Session<'_> {
 
     fn predict(&mut self, rows: &[usize]) -> Result<Vec<Token>, Infallible> {
         self.check_rows(rows);
-        let kept = |&row: &usize| self.rows[row].kept.get(self.position()).expect("the row has left");
-        Ok(rows.iter().map(|row| argmax(&self.toy.logits(&kept(row).1))).collect())
+        let predict = |&row: &usize| {
+            let (left, state) = self.rows[row].kept.get(self.position()).expect("the row has left");
+            assert!(!self.rows[row].seen_logits.contains(left), "the token was known already");
+            argmax(&self.toy.logits(state))
+        };
+        Ok(rows.iter().map(predict).collect())
     }
 
     fn propagate(&mut self, layer: usize, entries: &[CacheEntry]) -> Result<(), Infallible> {
