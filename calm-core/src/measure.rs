@@ -47,7 +47,7 @@ pub trait ConfidenceMeasure {
     /// What [`confidence`](Self::confidence) looks at.
     fn inputs(&self) -> MeasureInputs;
 
-    /// Confidence of one row after one layer: the row leaves if it reaches the threshold, which is from 0 to 1.
+    /// Confidence of one row after one layer. It leaves there if it reaches the threshold, from 0 to 1.
     fn confidence(&self, view: &LayerView<'_>) -> f32;
 }
 
