@@ -23,6 +23,56 @@ pub enum Error {
         /// What the Parquet reader or writer said.
         source: parquet::errors::ParquetError,
     },
+    /// A dataset is in none of the formats that can be read.
+    #[error("{}: expected a file whose name ends in .jsonl or .parquet", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line or record is not what it should be.
+    #[error("{}: {message}", place(path, Some(*line), *column))]
+    Malformed {
+        /// The file, or what stands for one (`standard input`).
+        path: PathBuf,
+        /// The line of a JSON Lines file or the record of a Parquet file, counted from 1.
+        line: usize,
+        /// The byte of the line, counted from 1, where that is known.
+        column: Option<usize>,
+        /// What is wrong.
+        message: String,
+    },
+    /// A column that was asked for does not exist.
+    #[error("{}: no column `{column}`; there are: {}", place(path, *line, None), available.join(", "))]
+    MissingColumn {
+        /// The file.
+        path: PathBuf,
+        /// The line of a JSON Lines file, counted from 1; a Parquet file has the same columns everywhere.
+        line: Option<usize>,
+        /// The column that was asked for.
+        column: String,
+        /// The columns there are.
+        available: Vec<String>,
+    },
+    /// A column holds something else than text.
+    #[error("{}: column `{column}` should be {expected}, found {found}", place(path, Some(*line), None))]
+    WrongType {
+        /// The file.
+        path: PathBuf,
+        /// The line of a JSON Lines file or the record of a Parquet file, counted from 1.
+        line: usize,
+        /// The column.
+        column: String,
+        /// What the column should hold.
+        expected: &'static str,
+        /// What it holds.
+        found: &'static str,
+    },
+    /// A dataset has no examples.
+    #[error("{}: the dataset is empty", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
     /// A program the corpus builder needs did not start or failed.
     #[error("{program}: {message}")]
     Command {
@@ -74,4 +124,10 @@ impl Error {
         let path = path.to_owned();
         move |source| Error::Parquet { path: path.clone(), source }
     }
+}
+
+/// `file`, `file:line` or `file:line:column`.
+fn place(path: &Path, line: Option<usize>, column: Option<usize>) -> String {
+    let numbers = [line, column].into_iter().flatten().map(|number| format!(":{number}"));
+    format!("{}{}", path.display(), numbers.collect::<String>())
 }

@@ -10,7 +10,7 @@ mod split;
 mod tasks;
 mod text;
 
-use crate::{Error, Result, Row, tokenizer, write_parquet};
+use crate::{Error, Result, Row, tokenizer, write_rows};
 use split::Splits;
 use std::collections::BTreeMap;
 use std::fs;
@@ -56,6 +56,8 @@ pub struct BuildReport {
 pub struct TaskReport {
     /// Examples before duplicates are removed, by the rules of the task alone.
     pub candidates: usize,
+    /// Examples that are left without duplicates: the splits, and what held-out packages have too much.
+    pub distinct: usize,
     /// Examples in `train.parquet`.
     pub train: usize,
     /// Examples in `calibration.parquet`.
@@ -79,15 +81,17 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
 
     let candidates = tasks::all(&indices.descriptions, options.seed);
     let mut tasks = BTreeMap::new();
-    let counts: Vec<usize> = candidates.iter().map(|task| task.examples.len()).collect();
+    let candidate_counts: Vec<usize> = candidates.iter().map(|task| task.examples.len()).collect();
     let splits = split::split(candidates, options.seed, options.held_out)?;
-    for (Splits { task, train, calibration, test }, candidates) in splits.iter().zip(counts) {
+    for (split, candidates) in splits.iter().zip(candidate_counts) {
+        let Splits { task, distinct, train, calibration, test } = split;
         save(&options.out.join(task).join("calibration.parquet"), calibration)?;
         save(&options.out.join(task).join("test.parquet"), test)?;
         save(&options.out.join("train").join(format!("{task}.parquet")), train)?;
         let words = |text: fn(&Row) -> &str| train.iter().map(|row| text::words(text(row))).sum();
         let report = TaskReport {
             candidates,
+            distinct: *distinct,
             train: train.len(),
             calibration: calibration.len(),
             test: test.len(),
@@ -131,5 +135,5 @@ fn save(path: &Path, rows: &[Row]) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
-    write_parquet(path, rows)
+    write_rows(path, rows)
 }

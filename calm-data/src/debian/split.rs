@@ -9,6 +9,8 @@ use std::collections::{HashMap, HashSet};
 /// One task's splits, their rows in an order that depends on the seed alone.
 pub(super) struct Splits {
     pub task: &'static str,
+    /// Examples before the division.
+    pub distinct: usize,
     pub train: Vec<Row>,
     pub calibration: Vec<Row>,
     pub test: Vec<Row>,
@@ -52,8 +54,9 @@ pub(super) fn split(tasks: Vec<Candidates>, seed: u64, held_out: usize) -> Resul
     let sort_out = |(task, rows): (&'static str, Vec<Row>)| {
         let (test, calibration) =
             (held_out_rows(&rows, &test, held_out), held_out_rows(&rows, &calibration, held_out));
+        let distinct = rows.len();
         let train = rows.into_iter().filter(|row| !is_held_out(&row.package)).collect();
-        Splits { task, train, calibration, test }
+        Splits { task, distinct, train, calibration, test }
     };
     Ok(tasks.into_iter().map(sort_out).collect())
 }

@@ -1,0 +1,77 @@
+use crate::{Error, Result};
+use serde::de::DeserializeOwned;
+use std::io::BufRead;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+
+/// Reads JSON Lines (<https://jsonlines.org>) as a stream: one `T` a line, with the line's number, counted from 1.
+///
+/// Lines of white space are skipped. After a malformed line the next call goes on with the line after it; after a
+/// reading error the stream is over.
+///
+/// ```
+/// #[derive(serde::Deserialize)]
+/// struct Input {
+///     source: String,
+/// }
+/// let lines = "{\"source\": \"one\"}\n\n{\"source\": 2}\n".as_bytes();
+/// let mut inputs = calm_data::JsonLines::<_, Input>::new(lines, "standard input");
+/// assert!(matches!(inputs.next(), Some(Ok((1, input))) if input.source == "one"));
+/// let error = inputs.next().unwrap().err().unwrap();
+/// assert_eq!(error.to_string(), "standard input:3:12: invalid type: integer `2`, expected a string");
+/// assert!(inputs.next().is_none());
+/// ```
+pub struct JsonLines<R, T> {
+    reader: R,
+    /// What errors call the stream.
+    name: PathBuf,
+    line: usize,
+    buffer: Vec<u8>,
+    failed: bool,
+    item: PhantomData<fn() -> T>,
+}
+
+impl<R: BufRead, T: DeserializeOwned> JsonLines<R, T> {
+    /// Reads from `reader`, which errors call `name`.
+    pub fn new(reader: R, name: impl Into<PathBuf>) -> JsonLines<R, T> {
+        JsonLines { reader, name: name.into(), line: 0, buffer: Vec::new(), failed: false, item: PhantomData }
+    }
+
+    fn parse(&self) -> Result<T> {
+        serde_json::from_slice(&self.buffer).map_err(|error| {
+            let message = error.to_string();
+            // The place that serde_json adds counts lines within this one.
+            let suffix = format!(" at line {} column {}", error.line(), error.column());
+            Error::Malformed {
+                path: self.name.clone(),
+                line: self.line,
+                column: Some(error.column().max(1)),
+                message: message.strip_suffix(&suffix).unwrap_or(&message).to_owned(),
+            }
+        })
+    }
+}
+
+impl<R: BufRead, T: DeserializeOwned> Iterator for JsonLines<R, T> {
+    type Item = Result<(usize, T)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.failed {
+            self.buffer.clear();
+            match self.reader.read_until(b'\n', &mut self.buffer) {
+                Ok(0) => return None,
+                Ok(_) => self.line += 1,
+                Err(source) => {
+                    self.failed = true;
+                    return Some(Err(Error::Io { path: self.name.clone(), source }));
+                }
+            }
+            // A line that is cut off ends inside the line, not at the start of a next one.
+            self.buffer.truncate(self.buffer.trim_ascii_end().len());
+            if !self.buffer.is_empty() {
+                return Some(self.parse().map(|item| (self.line, item)));
+            }
+        }
+        None
+    }
+}
