@@ -1,0 +1,9 @@
+//! Tests of the crate's public interface.
+
+// Clippy knows test functions, not the helpers beside them.
+#![allow(clippy::unwrap_used)]
+
+mod builder;
+mod corpus;
+mod readers;
+mod tokenizer;
