@@ -26,6 +26,9 @@ pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
         }
     }
     let words: Vec<(String, u32)> = words.into_iter().collect();
+    if words.is_empty() {
+        return Err(Error::Tokenizer("there is no text to learn from".into()));
+    }
     let special: Vec<AddedToken> =
         SPECIAL_TOKENS.iter().map(|&token| AddedToken::from(token, true)).collect();
     let trainer = UnigramTrainer::builder()

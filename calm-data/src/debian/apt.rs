@@ -125,3 +125,57 @@ fn deb822_source(stanza: &Stanza<'_>) -> Option<(String, Option<String>)> {
     let mirror = stanza.get("URIs")?.split_whitespace().next()?.to_owned();
     Some((mirror, stanza.get("Signed-By").map(str::to_owned)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `files` are below `/etc/apt`; expected are the mirror and the key.
+    #[track_caller]
+    fn check(files: &[(&str, &str)], expected: Option<(&str, Option<&str>)>) {
+        let etc = tempfile::tempdir().unwrap();
+        fs::create_dir(etc.path().join("sources.list.d")).unwrap();
+        for (name, text) in files {
+            fs::write(etc.path().join(name), text).unwrap();
+        }
+        let found = machine_source(etc.path());
+        let found = found.as_ref().map(|(mirror, key)| (mirror.as_str(), key.as_deref()));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_machines_mirror_is_found() {
+        let list = "sources.list";
+        check(&[], None);
+        check(&[(list, "deb http://a/debian bookworm main")], Some(("http://a/debian", None)));
+        check(
+            &[(
+                list,
+                "# deb http://no bookworm main\ndeb [arch=amd64 signed-by=/k.gpg] http://a bookworm contrib main\n",
+            )],
+            Some(("http://a", Some("/k.gpg"))),
+        );
+        for other in [
+            "deb-src http://a bookworm main",
+            "deb http://a bookworm-updates main",
+            "deb http://a trixie main",
+            "deb http://a bookworm contrib",
+            "deb http://a",
+            "deb [broken http://a bookworm main",
+        ] {
+            check(&[(list, other)], None);
+        }
+    }
+
+    #[test]
+    fn the_machines_mirror_is_found_in_deb822_files() {
+        let stanza = "Types: deb deb-src\n# a comment\nURIs: http://a http://b\nSuites: bookworm bookworm-updates\n\
+                      Components: main\nSigned-By:\n KEY\n .\n BLOCK\n";
+        let other = "Types: deb\nURIs: http://c\nSuites: stable\nComponents: main\n\n";
+        let file = "sources.list.d/debian.sources";
+        let key = "\n KEY\n .\n BLOCK";
+        check(&[(file, &format!("{other}{stanza}"))], Some(("http://a", Some(key))));
+        check(&[(file, &format!("Enabled: no\n{stanza}"))], None);
+        check(&[("sources.list.d/debian.save", stanza)], None);
+    }
+}

@@ -105,7 +105,8 @@ pub(super) fn stanzas<'a>(path: &Path, text: &'a str) -> Result<Vec<Stanza<'a>>>
             }
         } else if let Some((name, value)) = line.split_once(':') {
             if !line.starts_with('#') {
-                fields.push((name, value.trim_ascii()));
+                // A value may start on the next line: the line break then stays.
+                fields.push((name, value.trim_start_matches([' ', '\t']).trim_ascii_end()));
             }
         } else if !line.starts_with('#') {
             return Err(Error::Stanza { path: path.to_owned(), line: number + 1 });

@@ -2,6 +2,10 @@
 //!
 //! The input is what apt distributes: the `Packages` index and the indices `Translation-en` and `Translation-fr`. The
 //! same indices and seed give the same files, byte for byte, whatever the machine's thread count.
+//!
+//! The way of a description: `apt` fetches the indices, `index` joins them, `description` cuts the texts into units and
+//! aligns the languages, `tasks` makes examples, `split` removes duplicates and divides the source packages, and
+//! [`crate::tokenizer`] learns its vocabulary from the training splits. `data/README.md` has the rules and the numbers.
 
 mod apt;
 mod description;

@@ -59,4 +59,8 @@ fn too_little_text() {
     let error = train(&TEXTS, 5_000).unwrap_err().to_string();
     assert!(error.starts_with("tokenizer: only ") && error.ends_with(" tokens can be learnt from this text"));
     assert!(train(&TEXTS, 10).is_err());
+    for texts in [&[][..], &[("", 1), (" \n", 1)]] {
+        let error = train(texts, 60).unwrap_err().to_string();
+        assert_eq!(error, "tokenizer: there is no text to learn from");
+    }
 }
