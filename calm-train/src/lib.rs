@@ -1,1 +1,18 @@
 //! Multi-exit training of T5 and of its exit classifier.
+
+pub mod batches;
+pub mod checkpoint;
+pub mod classifier;
+mod config;
+mod error;
+pub mod objective;
+pub mod optimizer;
+mod progress;
+mod schedule;
+mod trainer;
+pub mod validation;
+
+pub use crate::config::*;
+pub use crate::error::Error;
+pub use crate::schedule::learning_rate_factor;
+pub use crate::trainer::{TrainReport, train};

@@ -1,0 +1,164 @@
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// `config.json` of a Hugging Face T5 checkpoint: the keys that decide what is computed, under their published names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct T5Config {
+    /// Width of the residual stream.
+    pub d_model: i64,
+    /// Width of one attention head; `num_heads * d_kv` need not equal `d_model`.
+    pub d_kv: i64,
+    /// Width of the feed-forward layer.
+    pub d_ff: i64,
+    /// Encoder blocks.
+    pub num_layers: i64,
+    /// Decoder blocks; as many as encoder blocks when the key is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_decoder_layers: Option<i64>,
+    /// Attention heads.
+    pub num_heads: i64,
+    /// Rows of the embedding and columns of the logits.
+    pub vocab_size: i64,
+    /// Buckets of the relative position bias.
+    #[serde(default = "default_buckets")]
+    pub relative_attention_num_buckets: i64,
+    /// Distance from which on all positions share the last bucket.
+    #[serde(default = "default_max_distance")]
+    pub relative_attention_max_distance: i64,
+    /// Added to the variance in every normalisation.
+    #[serde(default = "default_epsilon")]
+    pub layer_norm_epsilon: f64,
+    /// `relu` (v1.0), `gated-gelu` (v1.1, FLAN) or `gated-silu`.
+    #[serde(default = "default_feed_forward")]
+    pub feed_forward_proj: FeedForward,
+    /// Whether the output head was trained as the embedding. Never decides which tensor is the head: the file does.
+    #[serde(default = "default_true")]
+    pub tie_word_embeddings: bool,
+    /// Whether states are scaled by `d_model^-0.5` before the head. Written by transformers 5; before, the tying implied it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_decoder_outputs: Option<bool>,
+    /// Fills batches of unequal length.
+    #[serde(default)]
+    pub pad_token_id: u32,
+    /// Ends a sequence.
+    #[serde(default = "default_eos")]
+    pub eos_token_id: u32,
+    /// First input of the decoder; the padding token when missing or null.
+    #[serde(default)]
+    pub decoder_start_token_id: Option<u32>,
+}
+
+/// The feed-forward variants of the T5 family, as `feed_forward_proj` names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeedForward {
+    /// `wo(relu(wi x))`
+    Relu,
+    /// `wo(gelu(wi_0 x) * wi_1 x)`, with the tanh approximation of gelu
+    GatedGelu,
+    /// `wo(silu(wi_0 x) * wi_1 x)`
+    GatedSilu,
+}
+
+impl FeedForward {
+    /// Whether there are two input projections.
+    pub fn is_gated(self) -> bool {
+        self != FeedForward::Relu
+    }
+}
+
+impl T5Config {
+    /// Reads and checks `config.json`.
+    ///
+    /// # Errors
+    /// The file is missing, is no JSON, lacks a key, or holds a value that no T5 has.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let config: T5Config =
+            serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        config.check().map_err(|reason| Error::Config { path: path.to_owned(), reason })?;
+        Ok(config)
+    }
+
+    /// Names the first key whose value makes no sense.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("d_model", self.d_model),
+            ("d_kv", self.d_kv),
+            ("d_ff", self.d_ff),
+            ("num_layers", self.num_layers),
+            ("num_decoder_layers", self.decoder_layers()),
+            ("num_heads", self.num_heads),
+            ("vocab_size", self.vocab_size),
+            ("relative_attention_max_distance", self.relative_attention_max_distance),
+        ];
+        if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value < 1) {
+            return Err(format!("{key} is {value}, but must be at least 1"));
+        }
+        // The bidirectional buckets are halved twice, and the far half is spaced logarithmically.
+        let buckets = self.relative_attention_num_buckets;
+        if buckets < 4 || buckets % 2 != 0 || self.relative_attention_max_distance <= buckets / 2 {
+            return Err(format!(
+                "relative_attention_num_buckets is {buckets}, but must be even, at least 4 and below twice relative_attention_max_distance"
+            ));
+        }
+        for (key, token) in [
+            ("pad_token_id", self.pad_token_id),
+            ("eos_token_id", self.eos_token_id),
+            ("decoder_start_token_id", self.start_token()),
+        ] {
+            if i64::from(token) >= self.vocab_size {
+                return Err(format!("{key} is {token}, but the vocabulary ends at {}", self.vocab_size));
+            }
+        }
+        Ok(())
+    }
+
+    /// Decoder blocks.
+    pub fn decoder_layers(&self) -> i64 {
+        self.num_decoder_layers.unwrap_or(self.num_layers)
+    }
+
+    /// Width of all heads together.
+    pub fn inner(&self) -> i64 {
+        self.num_heads * self.d_kv
+    }
+
+    /// First input of the decoder.
+    pub fn start_token(&self) -> u32 {
+        self.decoder_start_token_id.unwrap_or(self.pad_token_id)
+    }
+
+    /// Factor on a state before the output head. transformers 5 writes `tie_word_embeddings: true` into every file,
+    /// so its own `scale_decoder_outputs` goes first.
+    pub fn head_scale(&self) -> f64 {
+        if self.scale_decoder_outputs.unwrap_or(self.tie_word_embeddings) {
+            (self.d_model as f64).powf(-0.5)
+        } else {
+            1.0
+        }
+    }
+}
+
+fn default_buckets() -> i64 {
+    32
+}
+fn default_max_distance() -> i64 {
+    128
+}
+fn default_epsilon() -> f64 {
+    1e-6
+}
+fn default_feed_forward() -> FeedForward {
+    FeedForward::Relu
+}
+fn default_true() -> bool {
+    true
+}
+fn default_eos() -> u32 {
+    1
+}

@@ -1,0 +1,65 @@
+//! Choosing the device, which must be the first thing a program does.
+//!
+//! The linker drops libtorch_cuda from binaries, since no symbol of it is used directly; one binary then serves machines
+//! with and without CUDA, and the library is opened at start when it is wanted. libtorch asks for its CUDA hooks once:
+//! a call such as `tch::manual_seed` before the library is open would leave CUDA switched off for good.
+
+use tch::Device;
+
+use crate::Error;
+
+/// Turns `cpu`, `cuda` or `cuda:N` into a device; without a request, the first CUDA device if there is one, else the CPU.
+/// Must be called before anything else of libtorch.
+///
+/// # Errors
+/// The name is not understood, or CUDA was asked for and is not available (the message says why).
+pub fn init(requested: Option<&str>) -> Result<Device, Error> {
+    let index = match requested {
+        None => None,
+        Some("cpu") => return Ok(Device::Cpu),
+        Some("cuda") => Some(0),
+        Some(name) => {
+            let index = name.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok());
+            Some(index.ok_or_else(|| {
+                Error::Device(format!("unknown device `{name}`: expected cpu, cuda or cuda:N"))
+            })?)
+        }
+    };
+    let loaded = load_cuda_library();
+    let available = tch::Cuda::is_available();
+    match (index, loaded) {
+        (None, _) => Ok(Device::cuda_if_available()),
+        (Some(_), Err(reason)) => {
+            Err(Error::Device(format!("CUDA is not available: libtorch_cuda cannot be loaded: {reason}")))
+        }
+        (Some(_), Ok(())) if !available => Err(Error::Device(
+            "CUDA is not available: libtorch_cuda is loaded, but found no working NVIDIA driver or device"
+                .to_owned(),
+        )),
+        (Some(index), Ok(())) => {
+            let count = tch::Cuda::device_count().max(0) as usize;
+            if index >= count {
+                return Err(Error::Device(format!(
+                    "cuda:{index} does not exist: {count} CUDA device(s) found"
+                )));
+            }
+            Ok(Device::Cuda(index))
+        }
+    }
+}
+
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn load_cuda_library() -> Result<(), String> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    // SAFETY: libtorch_cuda's initialisers register kernels and hooks with the libtorch_cpu this process is linked to; they
+    // are made to run at any time before the first CUDA call.
+    let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
+    // Closing it would leave the registered kernels dangling.
+    library.map(std::mem::forget).map_err(|error| error.to_string())
+}
+
+#[cfg(not(unix))]
+fn load_cuda_library() -> Result<(), String> {
+    Err("loading libtorch_cuda at start is supported on Unix only".to_owned())
+}

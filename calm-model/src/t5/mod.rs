@@ -1,0 +1,356 @@
+//! T5 v1.0 and v1.1: the encoder, the decoder layer by layer, and the head that all exits share.
+
+mod layers;
+mod position;
+mod session;
+
+use std::path::Path;
+
+use calm_core::{BackboneShape, ExitClassifier, Token};
+use tch::{Device, Kind, Tensor};
+
+pub use self::layers::Dropout;
+use self::layers::{DenseReluDense, EncDecAttention, LayerNorm, SelfAttention};
+use self::position::Direction;
+pub use self::session::{Encoded, Session};
+use crate::config::T5Config;
+use crate::weights::{Scope, Weights};
+use crate::{Error, Tokenizer};
+
+/// Name of the exit classifier's weight [d_model] in a checkpoint.
+pub const CLASSIFIER_WEIGHT: &str = "calm.classifier.weight";
+/// Name of the exit classifier's bias [1] in a checkpoint.
+pub const CLASSIFIER_BIAS: &str = "calm.classifier.bias";
+
+/// A T5 encoder-decoder whose decoder may stop after any layer.
+pub struct T5 {
+    config: T5Config,
+    shape: BackboneShape,
+    shared: Tensor,
+    encoder: Encoder,
+    decoder: Decoder,
+    head: Tensor,
+    classifier: Option<ExitClassifier>,
+    fingerprint: String,
+    unexpected: Vec<String>,
+}
+
+struct Encoder {
+    blocks: Vec<EncoderBlock>,
+    relative_attention_bias: Tensor,
+    final_layer_norm: LayerNorm,
+}
+
+struct EncoderBlock {
+    self_attention: SelfAttention,
+    self_attention_norm: LayerNorm,
+    feed_forward: DenseReluDense,
+    feed_forward_norm: LayerNorm,
+}
+
+struct Decoder {
+    blocks: Vec<DecoderBlock>,
+    relative_attention_bias: Tensor,
+    final_layer_norm: LayerNorm,
+}
+
+struct DecoderBlock {
+    self_attention: SelfAttention,
+    self_attention_norm: LayerNorm,
+    cross_attention: EncDecAttention,
+    cross_attention_norm: LayerNorm,
+    feed_forward: DenseReluDense,
+    feed_forward_norm: LayerNorm,
+}
+
+/// A batch for teacher forcing: token ids [batch, length], padded at the end with `pad_token_id`.
+pub struct TeacherForcing<'a> {
+    /// Source tokens.
+    pub sources: &'a Tensor,
+    /// The decoder's inputs: the target shifted right by the start token.
+    pub decoder_inputs: &'a Tensor,
+    /// Applied everywhere T5 applies it.
+    pub dropout: Dropout,
+}
+
+impl T5 {
+    /// Reads a Hugging Face checkpoint directory and makes it ready to generate on `device` in f32.
+    /// Tensors the model has no use for are listed by [`T5::unexpected`].
+    ///
+    /// # Errors
+    /// A file is missing, invalid or truncated, or a tensor is missing or has another shape than `config.json` says.
+    pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
+        let config = T5Config::load(&dir.join("config.json"))?;
+        let (weights, fingerprint) = Weights::load(dir, device)?;
+        let weights = weights.map(|tensor| tensor.to_kind(Kind::Float));
+        let mut model = tch::no_grad(|| T5::new(&config, &weights))?;
+        model.fingerprint = fingerprint;
+        let tokenizer = dir.join("tokenizer.json");
+        if tokenizer.is_file() {
+            // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
+            let tokens = Tokenizer::load(&tokenizer)?.vocab_size() as i64;
+            if tokens < config.vocab_size {
+                model.head = model.head.narrow(0, 0, tokens);
+                model.shape.vocab_size = tokens as usize;
+            }
+        }
+        Ok(model)
+    }
+
+    /// Builds the network over given weights, sharing their storage where nothing is stacked, so that gradients reach them.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape than the configuration says.
+    pub fn new(config: &T5Config, weights: &Weights) -> Result<Self, Error> {
+        let root = weights.root();
+        let shared = root.tensor("shared.weight", &[config.vocab_size, config.d_model])?;
+        // The file decides whether the head is separate, never `tie_word_embeddings`, which transformers 5 always sets.
+        let head = root
+            .optional_tensor("lm_head.weight", &[config.vocab_size, config.d_model])?
+            .unwrap_or_else(|| shared.shallow_clone());
+        let weight = root.optional_tensor(CLASSIFIER_WEIGHT, &[config.d_model])?;
+        let bias = root.optional_tensor(CLASSIFIER_BIAS, &[1])?;
+        let classifier = match weight.zip(bias) {
+            Some((weight, bias)) => Some(ExitClassifier {
+                weight: Vec::<f32>::try_from(weight.detach().to_kind(Kind::Float))?,
+                bias: bias.detach().f_double_value(&[0])? as f32,
+            }),
+            None => None,
+        };
+        let encoder = Encoder::new(&root.enter("encoder"), config)?;
+        let decoder = Decoder::new(&root.enter("decoder"), config)?;
+        Ok(T5 {
+            shape: shape(config),
+            config: config.clone(),
+            shared,
+            encoder,
+            decoder,
+            head,
+            classifier,
+            fingerprint: String::new(),
+            unexpected: weights.unexpected(),
+        })
+    }
+
+    /// Another handle on the same weights, for another thread: tensors can be sent to a thread, not shared with one.
+    pub fn share(&self) -> Self {
+        T5 {
+            config: self.config.clone(),
+            shape: self.shape.clone(),
+            shared: self.shared.shallow_clone(),
+            encoder: self.encoder.share(),
+            decoder: self.decoder.share(),
+            head: self.head.shallow_clone(),
+            classifier: self.classifier.clone(),
+            fingerprint: self.fingerprint.clone(),
+            unexpected: self.unexpected.clone(),
+        }
+    }
+
+    /// `config.json`.
+    pub fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.shared.device()
+    }
+
+    /// SHA-256 of the weight files in hexadecimal; empty for a model that was not loaded from files.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Tensors of the checkpoint that the model has no use for.
+    pub fn unexpected(&self) -> &[String] {
+        &self.unexpected
+    }
+
+    /// Residual states after every decoder layer with teacher forcing: `num_decoder_layers` of [batch, length, d_model].
+    pub fn decoder_states(&self, batch: &TeacherForcing<'_>) -> Vec<Tensor> {
+        let dropout = &batch.dropout;
+        let source_mask = self.padding_mask(batch.sources);
+        let encoded = self.encode_tokens(batch.sources, &source_mask, dropout);
+        let length = batch.decoder_inputs.size()[1];
+        let kind = self.shared.kind();
+        let bias = position::square_bias(
+            &self.decoder.relative_attention_bias,
+            &self.config,
+            Direction::Causal,
+            length,
+        ) + position::causal_mask(length, (kind, self.device()));
+        let mut x = dropout.apply(&self.embed(batch.decoder_inputs));
+        let mut states = Vec::with_capacity(self.decoder.blocks.len());
+        for block in &self.decoder.blocks {
+            x = block.forward(&x, &bias, &encoded, &source_mask, dropout);
+            states.push(x.shallow_clone());
+        }
+        states
+    }
+
+    /// What the head multiplies: the final norm of a residual state, scaled where the head is tied to the embedding.
+    pub fn head_input(&self, state: &Tensor) -> Tensor {
+        let normed = self.decoder.final_layer_norm.forward(state);
+        let scale = self.config.head_scale();
+        if scale == 1.0 { normed } else { normed * scale }
+    }
+
+    /// The output head [vocab_size, d_model], shared by all exits.
+    pub fn head(&self) -> &Tensor {
+        &self.head
+    }
+
+    fn embed(&self, tokens: &Tensor) -> Tensor {
+        Tensor::embedding(&self.shared, tokens, -1, false, false)
+    }
+
+    /// 0 for tokens and minus infinity for padding: [batch, length] -> [batch, 1, 1, length]
+    fn padding_mask(&self, tokens: &Tensor) -> Tensor {
+        let mask = Tensor::zeros(tokens.size(), (self.shared.kind(), self.device()));
+        let padding = tokens.eq(i64::from(self.config.pad_token_id));
+        mask.masked_fill(&padding, f64::NEG_INFINITY).unsqueeze(1).unsqueeze(1)
+    }
+
+    fn encode_tokens(&self, tokens: &Tensor, mask: &Tensor, dropout: &Dropout) -> Tensor {
+        let length = tokens.size()[1];
+        let bias = position::square_bias(
+            &self.encoder.relative_attention_bias,
+            &self.config,
+            Direction::Bidirectional,
+            length,
+        ) + mask;
+        let mut x = dropout.apply(&self.embed(tokens));
+        for block in &self.encoder.blocks {
+            x = block.forward(&x, &bias, dropout);
+        }
+        dropout.apply(&self.encoder.final_layer_norm.forward(&x))
+    }
+}
+
+impl Encoder {
+    fn share(&self) -> Self {
+        Encoder {
+            blocks: self.blocks.iter().map(EncoderBlock::share).collect(),
+            relative_attention_bias: self.relative_attention_bias.shallow_clone(),
+            final_layer_norm: self.final_layer_norm.share(),
+        }
+    }
+
+    fn new(scope: &Scope<'_>, config: &T5Config) -> Result<Self, Error> {
+        let block = |i| {
+            let scope = scope.enter("block").enter(i);
+            let (attention, feed_forward) = (scope.enter("layer.0"), scope.enter("layer.1"));
+            Ok(EncoderBlock {
+                self_attention: SelfAttention::new(&attention.enter("SelfAttention"), config)?,
+                self_attention_norm: LayerNorm::new(&attention.enter("layer_norm"), config)?,
+                feed_forward: DenseReluDense::new(&feed_forward.enter("DenseReluDense"), config)?,
+                feed_forward_norm: LayerNorm::new(&feed_forward.enter("layer_norm"), config)?,
+            })
+        };
+        Ok(Encoder {
+            blocks: (0..config.num_layers).map(block).collect::<Result<_, Error>>()?,
+            relative_attention_bias: relative_attention_bias(scope, config)?,
+            final_layer_norm: LayerNorm::new(&scope.enter("final_layer_norm"), config)?,
+        })
+    }
+}
+
+impl EncoderBlock {
+    fn share(&self) -> Self {
+        EncoderBlock {
+            self_attention: self.self_attention.share(),
+            self_attention_norm: self.self_attention_norm.share(),
+            feed_forward: self.feed_forward.share(),
+            feed_forward_norm: self.feed_forward_norm.share(),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, bias: &Tensor, dropout: &Dropout) -> Tensor {
+        let h = self.self_attention.forward(&self.self_attention_norm.forward(x), bias, dropout);
+        let x = x + dropout.apply(&h);
+        let h = self.feed_forward.forward(&self.feed_forward_norm.forward(&x), dropout);
+        x + dropout.apply(&h)
+    }
+}
+
+impl Decoder {
+    fn share(&self) -> Self {
+        Decoder {
+            blocks: self.blocks.iter().map(DecoderBlock::share).collect(),
+            relative_attention_bias: self.relative_attention_bias.shallow_clone(),
+            final_layer_norm: self.final_layer_norm.share(),
+        }
+    }
+
+    fn new(scope: &Scope<'_>, config: &T5Config) -> Result<Self, Error> {
+        let block = |i| {
+            let scope = scope.enter("block").enter(i);
+            let [attention, cross, feed_forward] = [0, 1, 2].map(|layer| scope.enter("layer").enter(layer));
+            Ok(DecoderBlock {
+                self_attention: SelfAttention::new(&attention.enter("SelfAttention"), config)?,
+                self_attention_norm: LayerNorm::new(&attention.enter("layer_norm"), config)?,
+                cross_attention: EncDecAttention::new(&cross.enter("EncDecAttention"), config)?,
+                cross_attention_norm: LayerNorm::new(&cross.enter("layer_norm"), config)?,
+                feed_forward: DenseReluDense::new(&feed_forward.enter("DenseReluDense"), config)?,
+                feed_forward_norm: LayerNorm::new(&feed_forward.enter("layer_norm"), config)?,
+            })
+        };
+        Ok(Decoder {
+            blocks: (0..config.decoder_layers()).map(block).collect::<Result<_, Error>>()?,
+            relative_attention_bias: relative_attention_bias(scope, config)?,
+            final_layer_norm: LayerNorm::new(&scope.enter("final_layer_norm"), config)?,
+        })
+    }
+}
+
+impl DecoderBlock {
+    fn share(&self) -> Self {
+        DecoderBlock {
+            self_attention: self.self_attention.share(),
+            self_attention_norm: self.self_attention_norm.share(),
+            cross_attention: self.cross_attention.share(),
+            cross_attention_norm: self.cross_attention_norm.share(),
+            feed_forward: self.feed_forward.share(),
+            feed_forward_norm: self.feed_forward_norm.share(),
+        }
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        encoded: &Tensor,
+        source_mask: &Tensor,
+        dropout: &Dropout,
+    ) -> Tensor {
+        let h = self.self_attention.forward(&self.self_attention_norm.forward(x), bias, dropout);
+        let x = x + dropout.apply(&h);
+        let normed = self.cross_attention_norm.forward(&x);
+        let h = self.cross_attention.forward(&normed, encoded, source_mask, dropout);
+        let x = x + dropout.apply(&h);
+        let h = self.feed_forward.forward(&self.feed_forward_norm.forward(&x), dropout);
+        x + dropout.apply(&h)
+    }
+}
+
+/// Only the first block of a stack has the table [buckets, heads]; all blocks use it.
+fn relative_attention_bias(scope: &Scope<'_>, config: &T5Config) -> Result<Tensor, Error> {
+    scope
+        .enter("block.0.layer.0.SelfAttention.relative_attention_bias")
+        .tensor("weight", &[config.relative_attention_num_buckets, config.num_heads])
+}
+
+fn shape(config: &T5Config) -> BackboneShape {
+    BackboneShape {
+        num_encoder_layers: config.num_layers as usize,
+        num_decoder_layers: config.decoder_layers() as usize,
+        d_model: config.d_model as usize,
+        inner: config.inner() as usize,
+        d_ff: config.d_ff as usize,
+        gated: config.feed_forward_proj.is_gated(),
+        vocab_size: config.vocab_size as usize,
+        start_token: config.start_token() as Token,
+        eos_token: config.eos_token_id as Token,
+    }
+}

@@ -1,0 +1,241 @@
+//! Tensors by their names in the checkpoint: reading and writing safetensors, handing out with a shape check.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+use tch::{Device, Kind, Tensor};
+
+use crate::Error;
+
+/// All tensors of a checkpoint.
+pub struct Weights {
+    tensors: BTreeMap<String, Tensor>,
+    taken: RefCell<BTreeSet<String>>,
+}
+
+/// A place in the tree of names, such as `decoder.block.0.layer.1.EncDecAttention`.
+#[derive(Clone)]
+pub struct Scope<'a> {
+    weights: &'a Weights,
+    path: String,
+}
+
+impl Weights {
+    /// Wraps tensors that are in memory already.
+    pub fn new(tensors: BTreeMap<String, Tensor>) -> Self {
+        Weights { tensors, taken: RefCell::default() }
+    }
+
+    /// Reads `model.safetensors`, or the shards that `model.safetensors.index.json` lists, onto `device`.
+    /// Returns the weights as stored and the SHA-256 of the files' bytes in hexadecimal.
+    ///
+    /// # Errors
+    /// No such file, an invalid or truncated file, or a tensor that is neither F32 nor F16 nor BF16.
+    pub fn load(dir: &Path, device: Device) -> Result<(Self, String), Error> {
+        let mut tensors = BTreeMap::new();
+        let mut hash = Sha256::new();
+        for path in weight_files(dir)? {
+            let bytes = map_file(&path)?;
+            hash.update(&bytes);
+            read_tensors(&path, &bytes, device, &mut tensors)?;
+        }
+        let fingerprint = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok((Weights::new(tensors), fingerprint))
+    }
+
+    /// The root of the tree of names.
+    pub fn root(&self) -> Scope<'_> {
+        Scope { weights: self, path: String::new() }
+    }
+
+    /// Whether there is a tensor of this full name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Names nobody asked for, apart from those that old checkpoints are known to carry twice or by mistake.
+    pub fn unexpected(&self) -> Vec<String> {
+        let taken = self.taken.borrow();
+        self.tensors
+            .keys()
+            .filter(|name| !taken.contains(*name) && !is_known_leftover(name))
+            .cloned()
+            .collect()
+    }
+
+    /// All tensors by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The same names over other tensors, such as a differentiable cast of each.
+    pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+        Weights::new(self.tensors.iter().map(|(name, tensor)| (name.clone(), f(tensor))).collect())
+    }
+
+    /// Writes one safetensors file in the given type, replacing the old one only when the new one is complete.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path, kind: Kind) -> Result<(), Error> {
+        write_safetensors(path, self.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_kind(kind))))
+    }
+}
+
+impl<'a> Scope<'a> {
+    /// One step down the tree.
+    pub fn enter(&self, name: impl std::fmt::Display) -> Scope<'a> {
+        Scope { weights: self.weights, path: self.full_name(&name.to_string()) }
+    }
+
+    /// The tensor `name` below this place.
+    ///
+    /// # Errors
+    /// It is missing or has another shape.
+    pub fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, Error> {
+        let name = self.full_name(name);
+        let Some(tensor) = self.weights.tensors.get(&name) else {
+            return Err(Error::MissingTensor { name, expected: shape.to_vec() });
+        };
+        if tensor.size() != shape {
+            return Err(Error::TensorShape { name, expected: shape.to_vec(), found: tensor.size() });
+        }
+        let tensor = tensor.shallow_clone();
+        self.weights.taken.borrow_mut().insert(name);
+        Ok(tensor)
+    }
+
+    /// The tensor `name`, if the checkpoint has it.
+    ///
+    /// # Errors
+    /// It has another shape.
+    pub fn optional_tensor(&self, name: &str, shape: &[i64]) -> Result<Option<Tensor>, Error> {
+        if self.weights.contains(&self.full_name(name)) {
+            self.tensor(name, shape).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+}
+
+/// Writes tensors of any type as one safetensors file, atomically.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+) -> Result<(), Error> {
+    let mut blobs = Vec::new();
+    for (name, tensor) in tensors {
+        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+        let shape = tensor.size().iter().map(|&n| n as usize).collect::<Vec<_>>();
+        let (dtype, width) = stored_type(tensor.kind(), &name)?;
+        let mut bytes = vec![0; tensor.numel() * width];
+        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+        blobs.push((name, dtype, shape, bytes));
+    }
+    let views = blobs
+        .iter()
+        .map(|(name, dtype, shape, bytes)| {
+            let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes)
+                .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+            Ok((name, view))
+        })
+        .collect::<Result<Vec<_>, Error>>()?;
+    // transformers refuses files whose metadata lacks the format, or names another.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let bytes = safetensors::serialize(views, Some(metadata))
+        .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, bytes)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+/// Reads every tensor of a safetensors file.
+///
+/// # Errors
+/// The file is missing or invalid, or holds a type libtorch does not have.
+pub fn read_safetensors(path: &Path, device: Device) -> Result<BTreeMap<String, Tensor>, Error> {
+    let bytes = map_file(path)?;
+    let mut tensors = BTreeMap::new();
+    read_tensors(path, &bytes, device, &mut tensors)?;
+    Ok(tensors)
+}
+
+fn read_tensors(
+    path: &Path,
+    bytes: &[u8],
+    device: Device,
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> Result<(), Error> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+    for (name, view) in file.iter() {
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::I64 => Kind::Int64,
+            other => {
+                return Err(Error::TensorType { name: name.to_owned(), found: format!("{other:?}") });
+            }
+        };
+        let shape = view.shape().iter().map(|&n| n as i64).collect::<Vec<_>>();
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?.to_device(device);
+        tensors.insert(name.to_owned(), tensor);
+    }
+    Ok(())
+}
+
+fn stored_type(kind: Kind, name: &str) -> Result<(Dtype, usize), Error> {
+    match kind {
+        Kind::Float => Ok((Dtype::F32, 4)),
+        Kind::Half => Ok((Dtype::F16, 2)),
+        Kind::BFloat16 => Ok((Dtype::BF16, 2)),
+        Kind::Int64 => Ok((Dtype::I64, 8)),
+        other => Err(Error::TensorType { name: name.to_owned(), found: format!("{other:?}") }),
+    }
+}
+
+/// transformers before PR #8518 stored the embedding up to three times and a position bias that was never used.
+fn is_known_leftover(name: &str) -> bool {
+    matches!(name, "encoder.embed_tokens.weight" | "decoder.embed_tokens.weight")
+        || name.ends_with("EncDecAttention.relative_attention_bias.weight")
+}
+
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let single = dir.join("model.safetensors");
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let path = dir.join("model.safetensors.index.json");
+    if !path.is_file() {
+        return Err(Error::NoWeights { dir: dir.to_owned() });
+    }
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let index: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
+    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+    Ok(shards.into_iter().map(|shard| dir.join(shard)).collect())
+}
+
+#[allow(unsafe_code)]
+fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
+    std::fs::File::open(path)
+        // SAFETY: the map is read within the caller's call. A checkpoint rewritten in place in that moment by another
+        // process could change under it; this crate itself replaces files by renaming only.
+        .and_then(|file| unsafe { memmap2::Mmap::map(&file) })
+        .map_err(|source| Error::Read { path: path.to_owned(), source })
+}

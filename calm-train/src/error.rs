@@ -1,0 +1,75 @@
+use std::path::PathBuf;
+
+/// What can stop a training run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The configuration is wrong.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Key and reason.
+        reason: String,
+    },
+    /// The checkpoint in the way belongs to another run.
+    #[error("{} holds a checkpoint of another run ({reason}); remove it or change `checkpoints`", path.display())]
+    OtherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// The checkpoint's own record does not parse.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// No example fits the limits.
+    #[error("no training example is left after the limits on length")]
+    NoExamples,
+    /// The loss is no longer a number. The last checkpoint is intact.
+    #[error("the loss is {loss} at step {step}; the checkpoint of step {checkpoint} is intact")]
+    Diverged {
+        /// The loss.
+        loss: f64,
+        /// When it was noticed.
+        step: u64,
+        /// Last checkpoint.
+        checkpoint: u64,
+    },
+    /// Reading examples failed.
+    #[error(transparent)]
+    Data(#[from] calm_data::Error),
+    /// The network or the tokenizer failed.
+    #[error(transparent)]
+    Model(#[from] calm_model::Error),
+    /// Decoding the validation examples failed.
+    #[error("validation: {0}")]
+    Decode(#[from] calm_core::DecodeError<calm_model::Error>),
+    /// Scoring the validation examples failed.
+    #[error("validation: {0}")]
+    Metric(#[from] calm_metrics::Error),
+    /// libtorch reported an error.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}

@@ -1,0 +1,149 @@
+//! What a run shows while it lasts: a progress bar for people, `log.jsonl` for programs.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::Error;
+use crate::validation::Validation;
+
+/// Progress of one stage of training.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    stage: &'static str,
+    log: Option<(PathBuf, File)>,
+    interval_start: Instant,
+    interval_tokens: usize,
+    last_shown: Instant,
+    first_step: u64,
+    steps: u64,
+    started: Instant,
+}
+
+/// One line of `log.jsonl`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct StepRecord {
+    /// Steps done.
+    pub step: u64,
+    /// Passes over the data done.
+    pub epoch: f64,
+    /// Negative log-likelihood per target token at the last exit, in nats, of this step's batch.
+    pub loss: f64,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+}
+
+#[derive(Serialize)]
+struct LoggedStep {
+    #[serde(flatten)]
+    record: StepRecord,
+    tokens_per_second: f64,
+}
+
+impl Progress {
+    /// Appends to `DIR/log.jsonl`; `done` of `steps` steps were done before.
+    ///
+    /// # Errors
+    /// The log cannot be opened.
+    pub(crate) fn new(dir: &Path, steps: u64, done: u64) -> Result<Self, Error> {
+        let path = dir.join("log.jsonl");
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|source| Error::Write { path: path.clone(), source })?;
+        Ok(Progress { log: Some((path, file)), ..Progress::stage("backbone", steps, done) })
+    }
+
+    /// Progress of the classifier's stage, without a log.
+    pub(crate) fn classifier(steps: u64) -> Self {
+        Progress::stage("classifier", steps, 0)
+    }
+
+    fn stage(stage: &'static str, steps: u64, done: u64) -> Self {
+        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} [{elapsed} + {eta}]")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(steps).with_style(style).with_prefix(stage).with_position(done);
+        bar.reset_eta();
+        let now = Instant::now();
+        Progress {
+            bar,
+            stage,
+            log: None,
+            interval_start: now,
+            interval_tokens: 0,
+            last_shown: now,
+            first_step: done,
+            steps,
+            started: now,
+        }
+    }
+
+    /// Counts the target tokens of a step.
+    pub(crate) fn count(&mut self, target_tokens: usize) {
+        self.interval_tokens += target_tokens;
+    }
+
+    /// Logs a step and shows it.
+    ///
+    /// # Errors
+    /// The log cannot be written.
+    pub(crate) fn record(&mut self, record: StepRecord) -> Result<(), Error> {
+        let tokens_per_second = self.show(record.step, record.loss);
+        self.write(&LoggedStep { record, tokens_per_second })
+    }
+
+    /// Shows a step's loss, with the rate since the last call, which is returned.
+    pub(crate) fn show(&mut self, step: u64, loss: f64) -> f64 {
+        let rate = self.interval_tokens as f64 / self.interval_start.elapsed().as_secs_f64();
+        self.interval_start = Instant::now();
+        self.interval_tokens = 0;
+        self.bar.set_position(step);
+        self.bar.set_message(format!("loss {loss:.3}, {rate:.0} tokens/s"));
+        // The bar hides itself where nobody watches: a line now and then goes to the log of the job instead.
+        if !std::io::stderr().is_terminal() && self.last_shown.elapsed().as_secs() >= 10 {
+            self.last_shown = Instant::now();
+            let done = (step - self.first_step) as f64;
+            let left = self.started.elapsed().as_secs_f64() / done * (self.steps - step) as f64;
+            let (stage, steps) = (self.stage, self.steps);
+            eprintln!(
+                "{stage} {step}/{steps}: loss {loss:.3}, {rate:.0} tokens/s, {:.0} min left",
+                left / 60.0
+            );
+        }
+        rate
+    }
+
+    /// Logs and shows scores on held-out examples.
+    ///
+    /// # Errors
+    /// The log cannot be written.
+    pub(crate) fn validation(&mut self, step: u64, validation: &Validation) -> Result<(), Error> {
+        let exits: Vec<String> = validation.exit_bleu.iter().map(|bleu| format!("{bleu:.1}")).collect();
+        let line = format!("step {step}: BLEU {:.2}, by exit {}", validation.bleu, exits.join(" "));
+        self.bar.suspend(|| eprintln!("{line}"));
+        self.write(&serde_json::json!({ "step": step, "validation": validation }))?;
+        self.interval_start = Instant::now();
+        self.interval_tokens = 0;
+        Ok(())
+    }
+
+    /// Ends the stage.
+    pub(crate) fn finish(&self) {
+        self.bar.finish();
+    }
+
+    fn write(&mut self, record: &impl Serialize) -> Result<(), Error> {
+        let Some((path, file)) = &mut self.log else { return Ok(()) };
+        serde_json::to_string(record)
+            .map_err(std::io::Error::from)
+            .and_then(|line| writeln!(file, "{line}"))
+            .map_err(|source| Error::Write { path: path.clone(), source })
+    }
+}
