@@ -1,3 +1,112 @@
-//! The calm command.
+//! The `calm` command.
 
-fn main() {}
+mod generate;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use calm_train::TrainConfig;
+use clap::{Parser, Subcommand};
+
+/// Text generation with as much computation per token as that token needs.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Generate text for each line of a JSON Lines file
+    Generate(generate::Arguments),
+    /// Train a multi-exit model and its exit classifier, or continue an interrupted training
+    Train(TrainArguments),
+    /// Build datasets
+    #[command(subcommand)]
+    Data(DataCommand),
+}
+
+#[derive(clap::Args)]
+struct TrainArguments {
+    /// Configuration of the run, such as configs/train/debian-en-fr.toml
+    config: PathBuf,
+    /// cpu, cuda or cuda:N; the first CUDA device if there is one, else the CPU
+    #[arg(long)]
+    device: Option<String>,
+    /// Threads of libtorch; all cores if not given
+    #[arg(long)]
+    threads: Option<i32>,
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Make the bundled corpus from Debian's package descriptions, which apt fetches
+    Debian(DebianArguments),
+}
+
+#[derive(clap::Args)]
+struct DebianArguments {
+    /// Directory that receives the datasets and the tokenizer
+    #[arg(long, default_value = "data")]
+    out: PathBuf,
+    /// Directory of lists that apt fetched before; without it they are fetched into OUT/lists
+    #[arg(long)]
+    lists: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Train(arguments) => train(&arguments),
+        Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
+    let config = TrainConfig::load(&arguments.config)?;
+    let device = calm_model::device::init(arguments.device.as_deref())?;
+    if let Some(threads) = arguments.threads {
+        anyhow::ensure!(threads >= 1, "--threads is {threads}, but must be at least 1");
+        tch::set_num_threads(threads);
+    }
+    let report = calm_train::train(&config, device)?;
+    println!("model          {}", config.output.display());
+    println!("parameters     {}", report.parameters);
+    println!("epochs         {:.1} of {} examples", report.epochs, report.examples);
+    println!("held out       BLEU {:.2}, chrF {:.2}", report.validation.bleu, report.validation.chrf);
+    let exits: Vec<String> = report.validation.exit_bleu.iter().map(|bleu| format!("{bleu:.1}")).collect();
+    println!("BLEU by exit   {}", exits.join("  "));
+    Ok(())
+}
+
+fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
+    let mut options = calm_data::debian::BuildOptions::new(&arguments.out);
+    options.lists = arguments.lists.clone();
+    let report = calm_data::debian::build(&options).context("the corpus cannot be built")?;
+    for (index, sha256) in &report.indices {
+        println!("{sha256}  {index}");
+    }
+    println!("{:14} {:>8} {:>12} {:>8}", "task", "train", "calibration", "test");
+    for (task, numbers) in &report.tasks {
+        println!("{task:14} {:>8} {:>12} {:>8}", numbers.train, numbers.calibration, numbers.test);
+    }
+    Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io_errors = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io_errors.into_iter().any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

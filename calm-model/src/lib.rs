@@ -8,6 +8,7 @@ pub mod init;
 mod t5;
 mod tokenizer;
 mod weights;
+pub mod workers;
 
 pub use crate::config::{FeedForward, T5Config};
 pub use crate::error::Error;

@@ -1,0 +1,223 @@
+//! `calm generate`: JSON Lines in, JSON Lines out, in the same order.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use calm_core::{
+    Backbone, DecodeOptions, Generation, Measure, Policy, PolicySpec, Propagation, Threshold, Token,
+    batch_by_length, decode, in_input_order,
+};
+use calm_data::JsonLines;
+use calm_model::{T5, Tokenizer, workers};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// Batches decoded before their results are written.
+const BATCHES_PER_WRITE: usize = 64;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Directory with config.json, model.safetensors and, for text, tokenizer.json
+    #[arg(long)]
+    model: PathBuf,
+    /// A {"source": "text"} or {"input_ids": [1, 2]} per line; - is standard input
+    #[arg(long)]
+    input: PathBuf,
+    /// Receives a line per input line, in the same order; - is standard output
+    #[arg(long, default_value = "-")]
+    output: PathBuf,
+    /// Where each token stops
+    #[arg(long, value_enum, default_value = "full")]
+    policy: PolicyKind,
+    /// Layers that every token takes (static)
+    #[arg(long)]
+    static_layers: Option<usize>,
+    /// softmax, state or classifier (calm)
+    #[arg(long)]
+    measure: Option<Measure>,
+    /// Confidence from which on a token exits, in [0,1]; 1 never exits (calm)
+    #[arg(long)]
+    threshold: Option<f64>,
+    /// Decay tau of the threshold along the output; constant if not given (calm)
+    #[arg(long)]
+    decay: Option<f64>,
+    /// Longest output
+    #[arg(long, default_value_t = 128)]
+    max_tokens: usize,
+    /// Rows decoded together
+    #[arg(long, default_value_t = 16)]
+    batch_size: usize,
+    /// cpu, cuda or cuda:N; the first CUDA device if there is one, else the CPU
+    #[arg(long)]
+    device: Option<String>,
+    /// Batches decoded at a time, each on one core; all cores if not given, 1 on CUDA
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PolicyKind {
+    /// All layers for every token
+    Full,
+    /// The same number of layers for every token
+    Static,
+    /// The first layer that agrees with the last one; computes all, for comparison
+    Oracle,
+    /// The first layer whose confidence reaches the threshold
+    Calm,
+}
+
+#[derive(Deserialize)]
+struct InputLine {
+    source: Option<String>,
+    input_ids: Option<Vec<Token>>,
+}
+
+#[derive(Serialize)]
+struct OutputLine<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    tokens: &'a [Token],
+    exit_layers: &'a [usize],
+    confidence: &'a [Option<f32>],
+    average_layers: Option<f64>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let policy = arguments.policy()?;
+    ensure!(arguments.max_tokens >= 1, "--max-tokens is 0, but must be at least 1");
+    ensure!(arguments.batch_size >= 1, "--batch-size is 0, but must be at least 1");
+    ensure!(arguments.threads != Some(0), "--threads is 0, but must be at least 1");
+    let device = calm_model::device::init(arguments.device.as_deref())?;
+    let workers = arguments.threads.unwrap_or_else(|| workers::default_count(device));
+
+    let model = T5::load(&arguments.model, device)?;
+    if !model.unexpected().is_empty() {
+        eprintln!("warning: tensors the model has no use for: {}", model.unexpected().join(", "));
+    }
+    let tokenizer_file = arguments.model.join("tokenizer.json");
+    let tokenizer = if tokenizer_file.is_file() { Some(Tokenizer::load(&tokenizer_file)?) } else { None };
+    let policy = policy.resolve(&model)?;
+    let sources = read_sources(&arguments.input, tokenizer.as_ref(), model.config().vocab_size as usize)?;
+
+    let mut output = open_output(&arguments.output)?;
+    let decoding = Decoding {
+        policy: &policy,
+        options: DecodeOptions { max_tokens: arguments.max_tokens, propagation: Propagation::Lazy },
+        batch_size: arguments.batch_size,
+        workers,
+    };
+    for sources in sources.chunks(arguments.batch_size * workers * BATCHES_PER_WRITE) {
+        for generation in decoding.run(&model, sources)? {
+            let text = tokenizer.as_ref().map(|t| t.decode(&generation.tokens)).transpose()?;
+            let line = OutputLine {
+                text,
+                tokens: &generation.tokens,
+                exit_layers: &generation.exit_layers,
+                confidence: &generation.confidence,
+                average_layers: generation.average_layers(),
+            };
+            serde_json::to_writer(&mut output, &line).map_err(std::io::Error::from)?;
+            output.write_all(b"\n")?;
+        }
+    }
+    output.flush()?;
+    Ok(())
+}
+
+struct Decoding<'a> {
+    policy: &'a Policy,
+    options: DecodeOptions,
+    batch_size: usize,
+    workers: usize,
+}
+
+impl Decoding<'_> {
+    fn run(&self, model: &T5, sources: &[Vec<Token>]) -> anyhow::Result<Vec<Generation>> {
+        let lengths: Vec<usize> = sources.iter().map(Vec::len).collect();
+        let batches = batch_by_length(&lengths, self.batch_size);
+        let results = workers::map(model, self.workers, &batches, |model, rows| {
+            let sources: Vec<&[Token]> = rows.iter().map(|&row| sources[row].as_slice()).collect();
+            let encoded = model.encode(&sources)?;
+            anyhow::Ok(decode(model, &encoded, sources.len(), self.policy, &self.options)?)
+        });
+        let generations = results.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(in_input_order(&batches, generations.into_iter().flatten()))
+    }
+}
+
+impl Arguments {
+    fn policy(&self) -> anyhow::Result<PolicySpec> {
+        let unused = |flags: &[(&str, bool)]| match flags.iter().find(|(_, given)| *given) {
+            Some((flag, _)) => bail!("{flag} has no meaning for this policy"),
+            None => Ok(()),
+        };
+        let static_flags = [("--static-layers", self.static_layers.is_some())];
+        let calm_flags = [
+            ("--measure", self.measure.is_some()),
+            ("--threshold", self.threshold.is_some()),
+            ("--decay", self.decay.is_some()),
+        ];
+        match self.policy {
+            PolicyKind::Full | PolicyKind::Oracle => {
+                unused(&static_flags)?;
+                unused(&calm_flags)?;
+                Ok(if self.policy == PolicyKind::Full { PolicySpec::Full } else { PolicySpec::Oracle })
+            }
+            PolicyKind::Static => {
+                unused(&calm_flags)?;
+                let layers = self.static_layers.context("--policy static needs --static-layers")?;
+                Ok(PolicySpec::Static { layers })
+            }
+            PolicyKind::Calm => {
+                unused(&static_flags)?;
+                let threshold = self.threshold.context("--policy calm needs --threshold")?;
+                Ok(PolicySpec::Calm {
+                    measure: self.measure.unwrap_or(Measure::Softmax),
+                    threshold: Threshold::new(threshold, self.decay)?,
+                })
+            }
+        }
+    }
+}
+
+fn read_sources(
+    path: &Path,
+    tokenizer: Option<&Tokenizer>,
+    vocab_size: usize,
+) -> anyhow::Result<Vec<Vec<Token>>> {
+    let (reader, name): (Box<dyn BufRead>, PathBuf) = if path == Path::new("-") {
+        (Box::new(std::io::stdin().lock()), "standard input".into())
+    } else {
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        (Box::new(BufReader::new(file)), path.to_owned())
+    };
+    let mut sources = Vec::new();
+    for line in JsonLines::<_, InputLine>::new(reader, &name) {
+        let (number, line) = line?;
+        let place = || format!("{}:{number}", name.display());
+        let tokens = match (line.source, line.input_ids, tokenizer) {
+            (Some(text), None, Some(tokenizer)) => tokenizer.encode(&text).with_context(place)?,
+            (Some(_), None, None) => bail!("{}: a source, but the model has no tokenizer.json", place()),
+            (None, Some(tokens), _) => tokens,
+            _ => bail!("{}: expected either source or input_ids", place()),
+        };
+        ensure!(!tokens.is_empty(), "{}: the source has no tokens", place());
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
+            bail!("{}: token {token} is not in the vocabulary, which ends at {vocab_size}", place());
+        }
+        sources.push(tokens);
+    }
+    ensure!(!sources.is_empty(), "{} holds no line to generate for", name.display());
+    Ok(sources)
+}
+
+fn open_output(path: &Path) -> anyhow::Result<Box<dyn Write>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(BufWriter::new(std::io::stdout().lock())));
+    }
+    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Box::new(BufWriter::new(file)))
+}
