@@ -1,0 +1,274 @@
+use std::path::PathBuf;
+
+use calm_calibrate::{CalibrationOptions, ErrorProbability, LossKind, LossSum, PValue, Procedure, Tolerance};
+use calm_core::{Measure, PolicySpec, Threshold};
+use calm_data::Columns;
+use calm_metrics::{Loss, Metric};
+
+use super::document::Document;
+use super::{ConfigError, RawConfig, StaticLayers};
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Name of the run.
+    pub name: String,
+    /// Decides which examples are taken.
+    pub seed: u64,
+    /// Worker threads; `None` for all cores.
+    pub threads: Option<usize>,
+    /// Checkpoint directory.
+    pub model: PathBuf,
+    /// What every setting is measured on.
+    pub test: DatasetPlan,
+    /// What thresholds are certified with.
+    pub calibration: DatasetPlan,
+    /// Longest output in tokens.
+    pub max_tokens: usize,
+    /// Longer sources are cut.
+    pub max_source_tokens: Option<usize>,
+    /// Examples decoded together.
+    pub batch_size: usize,
+    /// Examples of a unit of work.
+    pub shard_size: usize,
+    /// A grid of thresholds for each measure.
+    pub series: Vec<Series>,
+    /// Static depths, not yet compared with the model's.
+    pub static_layers: StaticLayers,
+    /// Whether to run the oracle.
+    pub oracle: bool,
+    /// Guarantees to certify.
+    pub objectives: Vec<Objective>,
+    /// Probability that a guarantee fails.
+    pub epsilon: ErrorProbability,
+    /// The p-value of each threshold.
+    pub p_value: PValue,
+    /// The family-wise procedure.
+    pub procedure: Procedure,
+    /// Quality in figures and in the final table.
+    pub quality: Metric,
+    /// What all this was made from, overrides included.
+    pub raw: RawConfig,
+}
+
+/// One dataset.
+#[derive(Debug, Clone)]
+pub struct DatasetPlan {
+    /// The file.
+    pub path: PathBuf,
+    /// Examples to take; `None` for all.
+    pub limit: Option<usize>,
+    /// Where id, source and target are.
+    pub columns: Columns,
+}
+
+/// One measure with its thresholds, the most conservative first: a line in the figures, and the hypotheses of a calibration
+/// in the order of testing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// The measure.
+    pub measure: Measure,
+    /// Decay of the thresholds.
+    pub decay: Option<f64>,
+    /// Descending.
+    pub thresholds: Vec<Threshold>,
+}
+
+impl Series {
+    /// The policy at each threshold.
+    pub fn policies(&self) -> impl Iterator<Item = PolicySpec> {
+        self.thresholds.iter().map(|&threshold| PolicySpec::Calm { measure: self.measure, threshold })
+    }
+}
+
+/// A kind of guarantee with the tolerances to certify.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Objective {
+    /// What is bounded.
+    pub kind: ObjectiveKind,
+    /// What measures it.
+    pub loss: Loss,
+    /// Tolerances, ascending.
+    pub deltas: Vec<Tolerance>,
+}
+
+/// What a guarantee bounds (paper Eq. 1 and 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectiveKind {
+    /// The expected distance to the full model's output.
+    Textual,
+    /// The expected increase of the risk against references over the full model's.
+    Risk,
+}
+
+impl ObjectiveKind {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            ObjectiveKind::Textual => "textual",
+            ObjectiveKind::Risk => "risk",
+        }
+    }
+}
+
+impl Objective {
+    /// Which values its loss takes. The positive part of a difference of two binary losses is binary too.
+    pub fn loss_kind(&self) -> LossKind {
+        match self.loss.kind() {
+            calm_metrics::LossKind::Binary => LossKind::Binary,
+            calm_metrics::LossKind::UnitInterval => LossKind::UnitInterval,
+        }
+    }
+}
+
+impl Plan {
+    /// How to calibrate for one tolerance.
+    pub fn calibration_options(&self, objective: &Objective, delta: Tolerance) -> CalibrationOptions {
+        CalibrationOptions {
+            delta,
+            epsilon: self.epsilon,
+            p_value: self.p_value,
+            procedure: self.procedure,
+            loss_kind: objective.loss_kind(),
+        }
+    }
+
+    /// The distance of textual consistency.
+    pub fn textual_distance(&self) -> Loss {
+        self.raw.calibration.textual_distance
+    }
+
+    /// The risk of risk consistency.
+    pub fn risk(&self) -> Loss {
+        self.raw.calibration.risk
+    }
+
+    pub(super) fn check(raw: RawConfig, document: &Document<'_>) -> Result<Self, ConfigError> {
+        let name = raw.name.trim();
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+            return Err(document.invalid("name", "must be fit for the name of a folder"));
+        }
+        let positive = [
+            ("threads", raw.threads),
+            ("data.test_examples", raw.data.test_examples),
+            ("data.calibration_examples", raw.data.calibration_examples),
+            ("decode.max_tokens", Some(raw.decode.max_tokens)),
+            ("decode.max_source_tokens", raw.decode.max_source_tokens),
+            ("decode.batch_size", Some(raw.decode.batch_size)),
+            ("decode.shard_size", Some(raw.decode.shard_size)),
+        ];
+        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == Some(0)) {
+            return Err(document.invalid(key, "must be at least 1"));
+        }
+        if let StaticLayers::Some(layers) = &raw.sweep.static_layers {
+            check_distinct(document, "sweep.static_layers", layers)?;
+            if let Some(index) = layers.iter().position(|&layers| layers == 0) {
+                return Err(document.invalid(&format!("sweep.static_layers[{index}]"), "must be at least 1"));
+            }
+        }
+        if !matches!(raw.plots.quality, Metric::Bleu | Metric::Chrf | Metric::RougeL | Metric::TokenF1) {
+            let message = "must be one of the columns of sweep.csv: bleu, chrf, rouge-l or token-f1";
+            return Err(document.invalid("plots.quality", message));
+        }
+
+        let dataset = |path: &PathBuf, limit| DatasetPlan {
+            path: path.clone(),
+            limit,
+            columns: raw.data.columns.clone(),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            seed: raw.seed,
+            threads: raw.threads,
+            model: raw.model.clone(),
+            test: dataset(&raw.data.test, raw.data.test_examples),
+            calibration: dataset(&raw.data.calibration, raw.data.calibration_examples),
+            max_tokens: raw.decode.max_tokens,
+            max_source_tokens: raw.decode.max_source_tokens,
+            batch_size: raw.decode.batch_size,
+            shard_size: raw.decode.shard_size,
+            series: check_series(&raw, document)?,
+            static_layers: raw.sweep.static_layers.clone(),
+            oracle: raw.sweep.oracle,
+            objectives: check_objectives(&raw, document)?,
+            epsilon: raw.calibration.epsilon,
+            p_value: raw.calibration.p_value,
+            procedure: raw.calibration.procedure,
+            quality: raw.plots.quality,
+            raw,
+        })
+    }
+}
+
+fn check_series(raw: &RawConfig, document: &Document<'_>) -> Result<Vec<Series>, ConfigError> {
+    let measures = &raw.sweep.measures;
+    check_distinct(document, "sweep.measures", measures)?;
+    let mut all_series = Vec::new();
+    for &measure in measures {
+        let own = raw.sweep.of(measure);
+        let (key, values) = match &own.thresholds {
+            Some(values) => (format!("sweep.{measure}.thresholds"), values),
+            None => ("sweep.thresholds".to_owned(), &raw.sweep.thresholds),
+        };
+        if values.is_empty() {
+            return Err(document.invalid(&key, format!("the {measure} measure has no thresholds")));
+        }
+        check_distinct(document, &key, values)?;
+        if let Some(decay) = own.decay {
+            Threshold::new(1.0, Some(decay))
+                .map_err(|error| document.invalid(&format!("sweep.{measure}.decay"), error))?;
+        }
+        let mut thresholds = Vec::with_capacity(values.len());
+        for (index, &value) in values.iter().enumerate() {
+            let threshold = Threshold::new(value, own.decay)
+                .map_err(|error| document.invalid(&format!("{key}[{index}]"), error))?;
+            thresholds.push(threshold);
+        }
+        thresholds.sort_by(|a, b| b.value().total_cmp(&a.value()));
+        all_series.push(Series { measure, decay: own.decay, thresholds });
+    }
+    Ok(all_series)
+}
+
+fn check_objectives(raw: &RawConfig, document: &Document<'_>) -> Result<Vec<Objective>, ConfigError> {
+    let calibration = &raw.calibration;
+    let given = [
+        (ObjectiveKind::Textual, calibration.textual_distance, &calibration.textual_deltas),
+        (ObjectiveKind::Risk, calibration.risk, &calibration.risk_deltas),
+    ];
+    let mut objectives = Vec::new();
+    for (kind, loss, values) in given {
+        let key = format!("calibration.{}_deltas", kind.name());
+        check_distinct(document, &key, values)?;
+        let mut deltas = Vec::with_capacity(values.len());
+        for (index, &value) in values.iter().enumerate() {
+            let delta =
+                Tolerance::new(value).map_err(|error| document.invalid(&format!("{key}[{index}]"), error))?;
+            deltas.push(delta);
+        }
+        deltas.sort_by(|a, b| a.get().total_cmp(&b.get()));
+        let objective = Objective { kind, loss, deltas };
+        // Known now, and not only after everything is decoded.
+        if let Some(&delta) = objective.deltas.first() {
+            LossSum::new(0.0, 1, objective.loss_kind())
+                .and_then(|losses| calibration.p_value.log_p(losses, delta))
+                .map_err(|error| document.invalid("calibration.p_value", error))?;
+            objectives.push(objective);
+        }
+    }
+    Ok(objectives)
+}
+
+/// The same setting twice is a mistake, and would be decoded by two workers into one file.
+fn check_distinct<T: PartialEq + std::fmt::Debug>(
+    document: &Document<'_>,
+    key: &str,
+    values: &[T],
+) -> Result<(), ConfigError> {
+    for (index, value) in values.iter().enumerate() {
+        if values[..index].contains(value) {
+            return Err(document.invalid(&format!("{key}[{index}]"), format!("{value:?} is there twice")));
+        }
+    }
+    Ok(())
+}

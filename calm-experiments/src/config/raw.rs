@@ -1,0 +1,202 @@
+//! The configuration as it is written, before anything is checked beyond its types.
+
+use std::path::PathBuf;
+
+use calm_calibrate::{ErrorProbability, PValue, Procedure};
+use calm_core::Measure;
+use calm_data::Columns;
+use calm_metrics::{Loss, Metric};
+use serde::{Deserialize, Serialize};
+
+/// A configuration file. Paths are relative to the directory that the command runs in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// Name of the run; its results go to `runs/NAME`.
+    pub name: String,
+    /// Decides which examples are taken where there are more than a limit allows.
+    #[serde(default)]
+    pub seed: u64,
+    /// Worker threads, each decoding on its own; all processor cores if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Checkpoint directory.
+    pub model: PathBuf,
+    /// What is decoded.
+    pub data: RawData,
+    /// How.
+    pub decode: RawDecode,
+    /// Which settings.
+    pub sweep: RawSweep,
+    /// Which guarantees.
+    pub calibration: RawCalibration,
+    /// What the figures show.
+    #[serde(default)]
+    pub plots: RawPlots,
+}
+
+/// The two datasets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawData {
+    /// Examples that every setting is measured on.
+    pub test: PathBuf,
+    /// Examples that thresholds are certified with.
+    pub calibration: PathBuf,
+    /// Take this many test examples; all of them if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_examples: Option<usize>,
+    /// Take this many calibration examples; all of them if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_examples: Option<usize>,
+    /// Where id, source and target are, and the task prefix.
+    #[serde(default)]
+    pub columns: Columns,
+}
+
+/// Decoding, whatever the setting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawDecode {
+    /// Longest output in tokens; also N of the decaying threshold.
+    pub max_tokens: usize,
+    /// Longer sources are cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_source_tokens: Option<usize>,
+    /// Examples decoded together.
+    pub batch_size: usize,
+    /// Examples of one unit of work, which is what an interrupted run resumes by.
+    pub shard_size: usize,
+}
+
+/// The settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSweep {
+    /// Confidence measures.
+    pub measures: Vec<Measure>,
+    /// Thresholds of all measures that have none of their own.
+    #[serde(default)]
+    pub thresholds: Vec<f64>,
+    /// Static depths: `"all"`, or a list.
+    #[serde(default)]
+    pub static_layers: StaticLayers,
+    /// Whether to run the oracle.
+    #[serde(default)]
+    pub oracle: bool,
+    /// What is particular to the softmax measure.
+    #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
+    pub softmax: RawMeasure,
+    /// What is particular to the state measure.
+    #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
+    pub state: RawMeasure,
+    /// What is particular to the classifier measure.
+    #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
+    pub classifier: RawMeasure,
+}
+
+/// What is particular to one measure.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawMeasure {
+    /// Decay tau of the threshold; constant thresholds if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay: Option<f64>,
+    /// Instead of the common thresholds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<f64>>,
+}
+
+impl RawMeasure {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Which static depths to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected \"all\" or a list of numbers of layers")]
+pub enum StaticLayers {
+    /// Those listed.
+    Some(Vec<usize>),
+    /// From 1 to the decoder's.
+    #[default]
+    #[serde(with = "all")]
+    All,
+}
+
+/// The word `all`.
+mod all {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("all")
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "all" => Ok(()),
+            _ => Err(serde::de::Error::custom("not `all`")),
+        }
+    }
+}
+
+/// The guarantees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawCalibration {
+    /// Probability that a guarantee fails.
+    #[serde(default = "paper_epsilon")]
+    pub epsilon: ErrorProbability,
+    /// The p-value of each threshold.
+    #[serde(default = "paper_p_value")]
+    pub p_value: PValue,
+    /// The family-wise procedure.
+    #[serde(default = "paper_procedure")]
+    pub procedure: Procedure,
+    /// Distance to the full model's output, for textual consistency.
+    pub textual_distance: Loss,
+    /// Tolerated textual distances.
+    #[serde(default)]
+    pub textual_deltas: Vec<f64>,
+    /// Loss against the references, for risk consistency.
+    pub risk: Loss,
+    /// Tolerated increases of the risk.
+    #[serde(default)]
+    pub risk_deltas: Vec<f64>,
+}
+
+/// The figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawPlots {
+    /// Quality on the vertical axis, and in the final table.
+    pub quality: Metric,
+}
+
+impl Default for RawPlots {
+    fn default() -> Self {
+        Self { quality: Metric::Bleu }
+    }
+}
+
+impl RawSweep {
+    /// What is particular to `measure`.
+    pub fn of(&self, measure: Measure) -> &RawMeasure {
+        match measure {
+            Measure::Softmax => &self.softmax,
+            Measure::State => &self.state,
+            Measure::Classifier => &self.classifier,
+        }
+    }
+}
+
+fn paper_epsilon() -> ErrorProbability {
+    ErrorProbability::PAPER
+}
+fn paper_p_value() -> PValue {
+    PValue::HoeffdingBentkus
+}
+fn paper_procedure() -> Procedure {
+    Procedure::FixedSequence
+}

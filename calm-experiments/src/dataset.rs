@@ -1,0 +1,103 @@
+//! The examples of a run and the shards they are worked on in.
+
+use std::fmt;
+use std::ops::Range;
+
+use calm_data::{Example, read_examples};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::DatasetPlan;
+
+/// Which examples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// What every setting is measured on.
+    Test,
+    /// What thresholds are certified with.
+    Calibration,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Split::Test => "test",
+            Split::Calibration => "calibration",
+        })
+    }
+}
+
+/// The examples of one split.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// Which one.
+    pub split: Split,
+    /// In the order of the file.
+    pub examples: Vec<Example>,
+    /// All examples, in order.
+    pub shards: Vec<Shard>,
+}
+
+/// Some consecutive examples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Counted from 0.
+    pub index: usize,
+    /// Its examples.
+    pub range: Range<usize>,
+    /// SHA-256 of their ids and sources in hexadecimal.
+    pub hash: String,
+}
+
+impl Dataset {
+    /// Reads the examples of a split, takes as many as the plan says and divides them into shards.
+    ///
+    /// # Errors
+    /// The file cannot be read, is malformed or has no examples.
+    pub fn read(split: Split, plan: &DatasetPlan, seed: u64, shard_size: usize) -> calm_data::Result<Self> {
+        let examples = read_examples(&plan.path, &plan.columns)?;
+        Ok(Self::new(split, take(examples, plan.limit, seed), shard_size))
+    }
+
+    /// Divides examples into shards of `shard_size`, which is at least 1.
+    pub fn new(split: Split, examples: Vec<Example>, shard_size: usize) -> Self {
+        let shards = examples.chunks(shard_size).enumerate().map(|(index, chunk)| {
+            let mut hash = Sha256::new();
+            for text in chunk.iter().flat_map(|example| [&example.id, &example.source]) {
+                hash.update((text.len() as u64).to_le_bytes());
+                hash.update(text);
+            }
+            let start = index * shard_size;
+            Shard { index, range: start..start + chunk.len(), hash: hex(&hash.finalize()) }
+        });
+        Self { split, shards: shards.collect(), examples }
+    }
+
+    /// The references of each example.
+    pub fn references(&self) -> Vec<&[String]> {
+        self.examples.iter().map(|example| example.references.as_slice()).collect()
+    }
+}
+
+/// The `limit` examples whose hash under the seed is least, in their order. Files are often sorted by some source, so the
+/// first ones would not stand for the rest; and with a larger limit the same examples are taken again, with others.
+fn take(examples: Vec<Example>, limit: Option<usize>, seed: u64) -> Vec<Example> {
+    let Some(limit) = limit.filter(|&limit| limit < examples.len()) else { return examples };
+    let mut order: Vec<(String, usize)> = examples
+        .iter()
+        .enumerate()
+        .map(|(index, example)| (hex(&Sha256::digest(format!("{seed} {}", example.id))), index))
+        .collect();
+    order.sort_unstable();
+    let mut taken = vec![false; examples.len()];
+    for (_, index) in &order[..limit] {
+        taken[*index] = true;
+    }
+    examples.into_iter().zip(taken).filter_map(|(example, taken)| taken.then_some(example)).collect()
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,27 @@
+//! The paper's experiment: a sweep over policies, calibrated thresholds, tables and figures.
+//!
+//! A run goes through these modules from top to bottom:
+//!
+//! | module | does |
+//! |---|---|
+//! | [`config`] | TOML and overrides to a checked plan |
+//! | [`dataset`] | examples and their shards |
+//! | [`settings`] | which policies are decoded |
+//! | [`runner`] | workers decode the units that have no file yet |
+//! | [`unit`] | the files of units, all that is known about the decoding |
+//! | [`statistics`] | from those files alone: losses, metrics, certified thresholds |
+//! | [`plots`] | figures |
+//! | [`summary`] | CSV files, `summary.json`, the final table |
+//!
+//! [`experiment::run`] ties them together for any backbone; the binary runs it with T5 on libtorch.
+
+pub mod config;
+pub mod dataset;
+pub mod experiment;
+pub mod plots;
+mod progress;
+pub mod runner;
+pub mod settings;
+pub mod statistics;
+pub mod summary;
+pub mod unit;

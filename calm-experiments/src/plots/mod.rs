@@ -1,0 +1,100 @@
+//! Figures, each as SVG and as PNG, drawn by one function that is generic over the format.
+
+mod calibration;
+mod quality;
+mod style;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::register_font;
+
+use crate::config::Plan;
+use crate::statistics::Results;
+use crate::unit::write_atomically;
+
+/// Pixels of a PNG for each unit of an SVG.
+const PNG_SCALE: u32 = 2;
+
+/// Plotters draws thin lines without smoothing: each pixel of a PNG is the mean of this many squared.
+const SUPERSAMPLING: u32 = 2;
+
+/// A figure of fixed size.
+trait Figure {
+    /// Name of the files.
+    fn name(&self) -> &'static str;
+
+    /// Width and height in units of an SVG.
+    fn size(&self) -> (u32, u32);
+
+    /// Draws on a white area of `scale` times the size.
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>, scale: f64) -> Drawn<DB>;
+}
+
+type Area<DB> = DrawingArea<DB, Shift>;
+type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
+
+/// Draws all figures of a run into `folder` and returns the files.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn draw_all(plan: &Plan, results: &Results, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    // Without fontconfig there are no fonts but those a program brings along, for the SVG's measures either.
+    register_font(style::FONT, FontStyle::Normal, include_bytes!("../../assets/DejaVuSans.ttf"))
+        .map_err(|_| anyhow!("the figures' font cannot be read"))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut files = Vec::from(save(&quality::QualityVsLayers::new(plan, results), folder)?);
+    if let Some(figure) = calibration::CalibrationFigure::new(results) {
+        files.extend(save(&figure, folder)?);
+    }
+    Ok(files)
+}
+
+fn save(figure: &impl Figure, folder: &Path) -> anyhow::Result<[PathBuf; 2]> {
+    let svg_path = folder.join(format!("{}.svg", figure.name()));
+    let png_path = folder.join(format!("{}.png", figure.name()));
+
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, figure.size()).into_drawing_area();
+    draw(figure, &area, 1.0).with_context(|| format!("cannot draw {}", svg_path.display()))?;
+    drop(area);
+    write_atomically(&svg_path, |file| Ok(std::io::Write::write_all(file, svg.as_bytes())?))?;
+
+    save_png(figure, &png_path).with_context(|| format!("cannot draw {}", png_path.display()))?;
+    Ok([svg_path, png_path])
+}
+
+fn save_png(figure: &impl Figure, path: &Path) -> anyhow::Result<()> {
+    let (width, height) = figure.size();
+    let (width, height) = (width * PNG_SCALE, height * PNG_SCALE);
+    let (fine_width, fine_height) = (width * SUPERSAMPLING, height * SUPERSAMPLING);
+    let mut fine = vec![0; (fine_width * fine_height * 3) as usize];
+    let area = BitMapBackend::with_buffer(&mut fine, (fine_width, fine_height)).into_drawing_area();
+    draw(figure, &area, f64::from(PNG_SCALE * SUPERSAMPLING))?;
+    drop(area);
+
+    let mut pixels = Vec::with_capacity((width * height * 3) as usize);
+    let samples = || (0..SUPERSAMPLING).flat_map(|y| (0..SUPERSAMPLING).map(move |x| (x, y)));
+    for (y, x, colour) in
+        (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| (y, x, c))))
+    {
+        let sample = |(dx, dy)| {
+            let pixel = (y * SUPERSAMPLING + dy) * fine_width + x * SUPERSAMPLING + dx;
+            u32::from(fine[(pixel * 3 + colour) as usize])
+        };
+        let sum: u32 = samples().map(sample).sum();
+        pixels.push((sum / SUPERSAMPLING.pow(2)) as u8);
+    }
+    let mut file = BitMapBackend::new(path, (width, height));
+    file.blit_bitmap((0, 0), (width, height), &pixels).map_err(|error| anyhow!("{error}"))?;
+    file.present().map_err(|error| anyhow!("{error}"))
+}
+
+fn draw<DB: DrawingBackend>(figure: &impl Figure, area: &Area<DB>, scale: f64) -> anyhow::Result<()> {
+    area.fill(&WHITE)
+        .and_then(|()| figure.draw(area, scale))
+        .and_then(|()| area.present())
+        .map_err(|error| anyhow!("{error}"))
+}

@@ -1,0 +1,90 @@
+//! Quality against average layers (the paper's figure 3).
+
+use plotters::prelude::DrawingBackend;
+
+use super::style::{Canvas, Line, Look, ORACLE, Panel, Point, REFERENCE, STATIC, look_of, measure_label};
+use super::{Area, Drawn, Figure};
+use crate::config::Plan;
+use crate::statistics::{Results, SweepRow};
+use crate::summary::quality_of;
+
+pub(super) struct QualityVsLayers {
+    y_label: String,
+    num_layers: f64,
+    full_quality: f64,
+    static_depths: Vec<Point>,
+    oracle: Vec<Point>,
+    series: Vec<(Look, String, Vec<Point>)>,
+}
+
+impl QualityVsLayers {
+    pub(super) fn new(plan: &Plan, results: &Results) -> Self {
+        let point = |row: &SweepRow| Point::new(row.average_layers, quality_of(row, plan.quality));
+        let points = |keep: &dyn Fn(&SweepRow) -> bool| -> Vec<Point> {
+            results.sweep.iter().filter(|row| keep(row)).map(point).collect()
+        };
+        let mut static_depths = points(&|row| row.policy == "static");
+        static_depths.sort_by(|a, b| a.x.total_cmp(&b.x));
+        let series = plan.series.iter().map(|series| {
+            let name = series.measure.name();
+            let of_series = points(&|row| row.measure == Some(name) && row.decay == series.decay);
+            (look_of(name), measure_label(name, series.decay), of_series)
+        });
+        Self {
+            y_label: match plan.quality.name() {
+                "bleu" => "BLEU".to_owned(),
+                "chrf" => "chrF".to_owned(),
+                "rouge-l" => "ROUGE-L".to_owned(),
+                name => name.to_owned(),
+            },
+            num_layers: results.num_layers as f64,
+            full_quality: points(&|row| row.policy == "full").first().map_or(0.0, |full| full.y),
+            static_depths,
+            oracle: points(&|row| row.policy == "oracle"),
+            series: series.collect(),
+        }
+    }
+}
+
+impl Figure for QualityVsLayers {
+    fn name(&self) -> &'static str {
+        "quality_vs_layers"
+    }
+
+    fn size(&self) -> (u32, u32) {
+        (720, 420)
+    }
+
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>, scale: f64) -> Drawn<DB> {
+        let x = 0.7..self.num_layers + 0.3;
+        let full = vec![Point::new(x.start, self.full_quality), Point::new(x.end, self.full_quality)];
+        let mut lines = vec![(REFERENCE, full), (STATIC, self.static_depths.clone())];
+        lines.extend(self.series.iter().map(|(look, _, points)| (*look, points.clone())));
+        lines.push((ORACLE, self.oracle.clone()));
+
+        let heights = lines.iter().flat_map(|(_, points)| points).map(|point| point.y);
+        let (low, high) = heights.fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
+        let padding = (0.05 * (high - low)).max(0.5);
+        let canvas = Canvas { area, scale };
+        let panel = Panel {
+            place: (8.0, 8.0, 545.0, 404.0),
+            title: "",
+            x_label: "average decoder layers per token",
+            y_label: &self.y_label,
+            x,
+            y: (low - padding).max(0.0)..high + padding,
+            x_ticks: self.num_layers as usize + 1,
+            y_ticks: 8,
+        };
+        canvas.panel(&panel, &lines)?;
+
+        let mut entries: Vec<(Look, bool, String)> =
+            self.series.iter().map(|(look, label, _)| (*look, false, label.clone())).collect();
+        entries.push((STATIC, false, "static".to_owned()));
+        if !self.oracle.is_empty() {
+            entries.push((Look { line: Line::None, ..ORACLE }, false, "oracle".to_owned()));
+        }
+        entries.push((REFERENCE, false, "full model".to_owned()));
+        canvas.legend((568.0, 40.0), &entries)
+    }
+}
