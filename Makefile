@@ -1,0 +1,12 @@
+# `make run` is the experiment, `make test` the whole test suite. Both fetch libtorch first when it is missing.
+
+.PHONY: run test libtorch
+
+run: libtorch
+	cargo run --release -p calm-experiments -- configs/wmt.toml
+
+test: libtorch
+	cargo test --workspace
+
+libtorch:
+	@./scripts/setup-libtorch.sh
