@@ -38,10 +38,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     measure: Option<Measure>,
     /// Confidence from which on a token exits, in [0,1]; 1 never exits (calm)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     threshold: Option<f64>,
     /// Decay tau of the threshold along the output; constant if not given (calm)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     decay: Option<f64>,
     /// Longest output
     #[arg(long, default_value_t = 128)]
@@ -109,7 +109,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         batch_size: arguments.batch_size,
         workers,
     };
-    for sources in sources.chunks(arguments.batch_size * workers * BATCHES_PER_WRITE) {
+    let lines_per_write = arguments.batch_size.saturating_mul(workers).saturating_mul(BATCHES_PER_WRITE);
+    for sources in sources.chunks(lines_per_write) {
         for generation in decoding.run(&model, sources)? {
             let text = tokenizer.as_ref().map(|t| t.decode(&generation.tokens)).transpose()?;
             let line = OutputLine {

@@ -66,10 +66,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
-            for cause in error.chain().skip(1) {
-                eprintln!("  because: {cause}");
-            }
+            eprintln!("error: {}", message(&error));
             ExitCode::FAILURE
         }
     }
@@ -86,9 +83,11 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     println!("model          {}", config.output.display());
     println!("parameters     {}", report.parameters);
     println!("epochs         {:.1} of {} examples", report.epochs, report.examples);
-    println!("held out       BLEU {:.2}, chrF {:.2}", report.validation.bleu, report.validation.chrf);
-    let exits: Vec<String> = report.validation.exit_bleu.iter().map(|bleu| format!("{bleu:.1}")).collect();
-    println!("BLEU by exit   {}", exits.join("  "));
+    if let Some(validation) = &report.validation {
+        println!("held out       BLEU {:.2}, chrF {:.2}", validation.bleu, validation.chrf);
+        let exits: Vec<String> = validation.exit_bleu.iter().map(|bleu| format!("{bleu:.1}")).collect();
+        println!("BLEU by exit   {}", exits.join("  "));
+    }
     Ok(())
 }
 
@@ -104,6 +103,17 @@ fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
         println!("{task:14} {:>8} {:>12} {:>8}", numbers.train, numbers.calibration, numbers.test);
     }
     Ok(())
+}
+
+/// The error and what caused it, without the causes that the messages above them quote already.
+fn message(error: &anyhow::Error) -> String {
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -60,5 +60,8 @@ pub fn restore(dir: &Path, parameters: &Weights, optimizer: &mut AdamW, seed: u6
         }
     }
     optimizer.restore(&mut tensors, step).map_err(|name| other(format!("{name} does not fit")))?;
+    if let Some(name) = tensors.keys().next() {
+        return Err(other(format!("it has a tensor {name}")));
+    }
     Ok(step)
 }

@@ -1,7 +1,9 @@
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use calm_model::T5Config;
 use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
 
 use crate::Error;
 
@@ -101,7 +103,7 @@ pub struct DataConfig {
 pub struct ObjectiveConfig {
     /// How much each exit's loss counts.
     pub exit_weights: ExitWeights,
-    /// Exits below the last one that a step computes, drawn by their weights so that the expected gradient is that of the
+    /// Exits below the last one that a step computes, at least 1, drawn by their weights so that the expected gradient is that of the
     /// full sum. None computes all: the head over the vocabulary is then most of the work of a step.
     pub sampled_exits: Option<usize>,
     /// Probability mass spread over the vocabulary.
@@ -141,7 +143,7 @@ pub struct OptimizerConfig {
 }
 
 /// Learning rate over the steps: linear warm-up, then the curve.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
     /// Steps in all.
@@ -184,7 +186,7 @@ pub struct ClassifierConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ValidationConfig {
-    /// Examples taken out of the training files by a hash of their position under the seed.
+    /// Examples taken out of the training files, chosen by the seed; a tenth of them at most.
     pub examples: usize,
     /// Steps between two validations; 0 validates at the end only.
     pub every: u64,
@@ -196,17 +198,25 @@ impl TrainConfig {
     /// Reads and checks a configuration.
     ///
     /// # Errors
-    /// The file is missing, is not TOML, has an unknown or missing key, or a value out of range; the message has the key's path.
+    /// The file is missing, is not TOML, has an unknown or missing key, or a value out of range; the message has the line
+    /// and the key's path.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        let invalid = |reason: String| Error::Config { path: path.to_owned(), reason };
-        let deserializer = toml::Deserializer::parse(&text).map_err(|error| invalid(error.to_string()))?;
-        let config: TrainConfig = serde_path_to_error::deserialize(deserializer).map_err(|error| {
-            let key = error.path().to_string();
-            invalid(format!("{key}: {}", error.into_inner()))
-        })?;
-        config.check().map_err(invalid)?;
+        let invalid = |span: Option<Range<usize>>, reason: String| Error::Config {
+            path: path.to_owned(),
+            line: span.map(|span| 1 + text[..span.start].matches('\n').count()),
+            reason,
+        };
+        let of_toml = |key: &str, error: &toml::de::Error| {
+            // The root's path is a dot.
+            let key = if matches!(key, "" | ".") { String::new() } else { format!("{key}: ") };
+            invalid(error.span(), key + error.message())
+        };
+        let deserializer = toml::Deserializer::parse(&text).map_err(|error| of_toml("", &error))?;
+        let config: TrainConfig = serde_path_to_error::deserialize(deserializer)
+            .map_err(|error| of_toml(&error.path().to_string(), error.inner()))?;
+        config.check().map_err(|(key, reason)| invalid(span_of(&text, &key), format!("{key} {reason}")))?;
         Ok(config)
     }
 
@@ -233,7 +243,9 @@ impl TrainConfig {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// The first key whose value makes no sense, and why.
+    fn check(&self) -> Result<(), (String, String)> {
+        let fail = |key: &str, reason: String| Err((key.to_owned(), reason));
         let fractions = [
             ("objective.label_smoothing", self.objective.label_smoothing),
             ("objective.dropout", self.objective.dropout),
@@ -241,9 +253,15 @@ impl TrainConfig {
             ("optimizer.beta2", self.optimizer.beta2),
         ];
         if let Some((key, value)) = fractions.into_iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
-            return Err(format!("{key} is {value}, but must be at least 0 and below 1"));
+            return fail(key, format!("is {value}, but must be at least 0 and below 1"));
         }
         let positive = [
+            ("model.d_model", self.model.d_model as f64),
+            ("model.d_kv", self.model.d_kv as f64),
+            ("model.d_ff", self.model.d_ff as f64),
+            ("model.num_heads", self.model.num_heads as f64),
+            ("model.num_layers", self.model.num_layers as f64),
+            ("model.num_decoder_layers", self.model.num_decoder_layers as f64),
             ("optimizer.learning_rate", self.optimizer.learning_rate),
             ("optimizer.epsilon", self.optimizer.epsilon),
             ("optimizer.clip_norm", self.optimizer.clip_norm),
@@ -254,25 +272,51 @@ impl TrainConfig {
             ("validation.batch_size", self.validation.batch_size as f64),
             ("checkpoint_every", self.checkpoint_every as f64),
         ];
-        if let Some((key, value)) = positive.into_iter().find(|(_, value)| value.is_nan() || *value <= 0.0) {
-            return Err(format!("{key} is {value}, but must be positive"));
+        if let Some((key, value)) =
+            positive.into_iter().find(|(_, value)| !(value.is_finite() && *value > 0.0))
+        {
+            return fail(key, format!("is {value}, but must be positive"));
+        }
+        let weight_decay = self.optimizer.weight_decay;
+        if !(weight_decay.is_finite() && weight_decay >= 0.0) {
+            return fail("optimizer.weight_decay", format!("is {weight_decay}, but must be at least 0"));
         }
         if self.data.train.is_empty() {
-            return Err("data.train lists no files".to_owned());
+            return fail("data.train", "lists no files".to_owned());
         }
-        let longest = self.data.max_source_tokens + self.data.max_target_tokens;
-        if self.data.batch_tokens < longest {
-            return Err(format!(
-                "data.batch_tokens is {}, but one example may have {longest}",
-                self.data.batch_tokens
-            ));
+        let (batch, source) = (self.data.batch_tokens, self.data.max_source_tokens);
+        let longest = source.saturating_add(self.data.max_target_tokens);
+        if batch < longest {
+            return fail("data.batch_tokens", format!("is {batch}, but one example may have {longest}"));
         }
-        let schedule = &self.schedule;
-        if schedule.warmup_steps + schedule.decay_steps > schedule.steps {
-            return Err("schedule.warmup_steps and schedule.decay_steps exceed schedule.steps".to_owned());
+        if self.objective.sampled_exits == Some(0) {
+            let reason = "is 0, which leaves the last exit alone: that is exit_weights = \"last\"";
+            return fail("objective.sampled_exits", reason.to_owned());
         }
-        self.t5_config(8).check().map_err(|reason| format!("model.{reason}"))
+        if self.model.num_decoder_layers == 1 && self.classifier.steps > 0 {
+            let reason = "must be 0 for a decoder of one layer, which has no early exit";
+            return fail("classifier.steps", reason.to_owned());
+        }
+        let ScheduleConfig { steps, warmup_steps, decay_steps, curve } = self.schedule;
+        if decay_steps > 0 && curve != Curve::Stable {
+            return fail("schedule.decay_steps", "has a meaning for the stable curve alone".to_owned());
+        }
+        if warmup_steps.saturating_add(decay_steps) > steps {
+            let reason = format!("is {steps}, but warmup_steps and decay_steps are more together");
+            return fail("schedule.steps", reason);
+        }
+        Ok(())
     }
+}
+
+/// Where the value at a key path such as `schedule.steps` is, if the file has it.
+fn span_of(text: &str, key: &str) -> Option<Range<usize>> {
+    let document = DeTable::parse(text).ok()?;
+    let (table, key) = match key.split_once('.') {
+        Some((table, key)) => (document.get_ref().get(table)?.get_ref().as_table()?, key),
+        None => (document.get_ref(), key),
+    };
+    Some(table.get(key)?.span())
 }
 
 impl Default for ObjectiveConfig {

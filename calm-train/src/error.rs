@@ -21,10 +21,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The configuration is wrong.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}{}: {reason}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Config {
         /// The file.
         path: PathBuf,
+        /// Where in it, from 1, if the file has the key at all.
+        line: Option<usize>,
         /// Key and reason.
         reason: String,
     },
@@ -47,15 +49,18 @@ pub enum Error {
     /// No example fits the limits.
     #[error("no training example is left after the limits on length")]
     NoExamples,
-    /// The loss is no longer a number. The last checkpoint is intact.
-    #[error("the loss is {loss} at step {step}; the checkpoint of step {checkpoint} is intact")]
+    /// The loss or its gradient is no longer a number. The last checkpoint, if there was one, is intact.
+    #[error("the training diverged: at step {step} the loss is {loss}, its gradient's norm {gradient_norm}; {}",
+        checkpoint.map_or("there is no checkpoint yet".to_owned(), |step| format!("the checkpoint of step {step} is intact")))]
     Diverged {
         /// The loss.
         loss: f64,
         /// When it was noticed.
         step: u64,
-        /// Last checkpoint.
-        checkpoint: u64,
+        /// The norm of its gradient.
+        gradient_norm: f64,
+        /// Step of the last checkpoint.
+        checkpoint: Option<u64>,
     },
     /// Reading examples failed.
     #[error(transparent)]

@@ -50,14 +50,10 @@ impl Progress {
     /// Appends to `DIR/log.jsonl`; `done` of `steps` steps were done before.
     ///
     /// # Errors
-    /// The log cannot be opened.
+    /// The log cannot be read or written.
     pub(crate) fn new(dir: &Path, steps: u64, done: u64) -> Result<Self, Error> {
         let path = dir.join("log.jsonl");
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|source| Error::Write { path: path.clone(), source })?;
+        let file = reopen_log(&path, done).map_err(|source| Error::Write { path: path.clone(), source })?;
         Ok(Progress { log: Some((path, file)), ..Progress::stage("backbone", steps, done) })
     }
 
@@ -143,7 +139,22 @@ impl Progress {
         let Some((path, file)) = &mut self.log else { return Ok(()) };
         serde_json::to_string(record)
             .map_err(std::io::Error::from)
-            .and_then(|line| writeln!(file, "{line}"))
+            .and_then(|line| file.write_all((line + "\n").as_bytes()))
             .map_err(|source| Error::Write { path: path.clone(), source })
     }
+}
+
+/// Drops what an interrupted run logged after its last checkpoint, since those steps are done again; the last line
+/// of a killed run may be incomplete besides.
+fn reopen_log(path: &Path, done: u64) -> std::io::Result<File> {
+    let log = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        log => log?,
+    };
+    let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64();
+    let kept = log.lines().filter(|line| step(line).is_some_and(|step| step <= done));
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, kept.map(|line| format!("{line}\n")).collect::<String>())?;
+    std::fs::rename(&partial, path)?;
+    File::options().append(true).open(path)
 }

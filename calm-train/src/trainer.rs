@@ -37,9 +37,9 @@ pub struct TrainReport {
     pub epochs: f64,
     /// Target tokens learned from.
     pub target_tokens: u64,
-    /// Scores of the saved weights on held-out training examples.
-    pub validation: Validation,
-    /// The exit classifier per layer, on the same examples with teacher forcing.
+    /// Scores of the saved weights on held-out training examples, if any were held out.
+    pub validation: Option<Validation>,
+    /// The exit classifier per layer, on the same examples with teacher forcing; empty without examples or classifier.
     pub classifier: Vec<LayerF1>,
 }
 
@@ -124,44 +124,45 @@ impl<'a> Run<'a> {
 
     fn train_backbone(&mut self) -> Result<(), Error> {
         let config = self.config;
+        let steps = config.schedule.steps;
         let mut step =
             checkpoint::restore(&config.checkpoints, &self.parameters, &mut self.optimizer, config.seed)?;
-        let mut checkpointed = step;
-        let mut progress = Progress::new(&config.checkpoints, config.schedule.steps, step)?;
+        if step > steps {
+            let reason = format!("it is at step {step}, and schedule.steps is {steps}");
+            return Err(Error::OtherRun { path: checkpoint::path(&config.checkpoints), reason });
+        }
+        let mut checkpointed = (step > 0).then_some(step);
+        let mut progress = Progress::new(&config.checkpoints, steps, step)?;
         let mut order = BatchOrder::new(&self.corpus.train, config, step);
-        while step < config.schedule.steps {
+        while step < steps {
             step += 1;
             let (epoch, indices) = order.next(&self.corpus.train);
             let batch = self.collate(&self.corpus.train, &indices);
             let (nll, norm) = self.step(step, &batch)?;
             progress.count(batch.target_tokens);
-            if step.is_multiple_of(LOG_EVERY) || step == config.schedule.steps {
-                let loss = nll.double_value(&[0]);
-                if !loss.is_finite() {
-                    return Err(Error::Diverged { loss, step, checkpoint: checkpointed });
+            let logged = step.is_multiple_of(LOG_EVERY) || step == steps;
+            let saved = step.is_multiple_of(config.checkpoint_every) || step == steps;
+            if logged || saved {
+                let (loss, gradient_norm) = (nll.double_value(&[0]), norm.double_value(&[]));
+                // Numbers that are none poison the parameters in this step or the next: never save those.
+                if !(loss.is_finite() && gradient_norm.is_finite()) {
+                    return Err(Error::Diverged { loss, step, gradient_norm, checkpoint: checkpointed });
                 }
-                let learning_rate = self.learning_rate(step);
-                progress.record(StepRecord {
-                    step,
-                    epoch,
-                    loss,
-                    learning_rate,
-                    gradient_norm: norm.double_value(&[]),
-                })?;
+                if logged {
+                    let learning_rate = self.learning_rate(step);
+                    progress.record(StepRecord { step, epoch, loss, learning_rate, gradient_norm })?;
+                }
             }
             let every = config.validation.every;
-            if every > 0 && step.is_multiple_of(every) && step < config.schedule.steps {
-                let validation = self.validate(&T5::new(&self.t5_config, &self.parameters)?)?;
-                progress.validation(step, &validation)?;
-            }
-            if step.is_multiple_of(config.checkpoint_every) || step == config.schedule.steps {
-                // A loss that is not a number poisons the parameters at the next step: never save those.
-                if !nll.double_value(&[0]).is_finite() || !norm.double_value(&[]).is_finite() {
-                    let loss = nll.double_value(&[0]);
-                    return Err(Error::Diverged { loss, step, checkpoint: checkpointed });
+            if every > 0 && step.is_multiple_of(every) && step < steps {
+                let model = T5::new(&self.t5_config, &self.parameters)?;
+                if let Some(validation) = self.validate(&model)? {
+                    progress.validation(step, &validation)?;
                 }
+            }
+            if saved {
                 checkpoint::save(&config.checkpoints, &self.parameters, &self.optimizer, config.seed, step)?;
-                checkpointed = step;
+                checkpointed = Some(step);
             }
         }
         progress.finish();
@@ -235,7 +236,9 @@ impl<'a> Run<'a> {
                 .iter()
                 .map(|indices| self.collate(&self.corpus.validation, indices))
                 .collect();
-            scores = classifier.f1(&model, &held_out);
+            if !held_out.is_empty() {
+                scores = classifier.f1(&model, &held_out);
+            }
             let (weight, bias) = classifier.parameters();
             tensors.insert(CLASSIFIER_WEIGHT.to_owned(), weight);
             tensors.insert(CLASSIFIER_BIAS.to_owned(), bias);
@@ -268,12 +271,15 @@ impl<'a> Run<'a> {
         Ok(report)
     }
 
-    fn validate(&self, model: &T5) -> Result<Validation, Error> {
+    fn validate(&self, model: &T5) -> Result<Option<Validation>, Error> {
+        if self.corpus.validation.is_empty() {
+            return Ok(None);
+        }
         let options = ValidationOptions {
             batch_size: self.config.validation.batch_size,
             max_tokens: self.config.data.max_target_tokens,
         };
-        validate(model, &self.tokenizer, &self.corpus.validation, &options)
+        validate(model, &self.tokenizer, &self.corpus.validation, &options).map(Some)
     }
 
     fn collate(&self, examples: &[TokenPair], indices: &[usize]) -> Batch {

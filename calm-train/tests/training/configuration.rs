@@ -1,0 +1,126 @@
+use std::path::Path;
+
+use calm_train::TrainConfig;
+
+use crate::tiny::configuration;
+
+/// What loading says about the complete configuration with one text replaced by another.
+fn message(from: &str, to: &str) -> String {
+    let text = configuration(Path::new("folder"), "model");
+    assert_eq!(text.matches(from).count(), 1, "{from}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    std::fs::write(&path, text.replace(from, to)).unwrap();
+    let error = TrainConfig::load(&path).err().unwrap_or_else(|| panic!("{to} must be refused"));
+    error.to_string().strip_prefix(&path.display().to_string()).unwrap().to_owned()
+}
+
+#[track_caller]
+fn check(from: &str, to: &str, expected: &str) {
+    let message = message(from, to);
+    assert!(message.starts_with(expected), "{message}\ninstead of {expected}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+}
+
+#[test]
+fn keys() {
+    check("d_kv = 8", "d_kvv = 8", ":9: model.d_kvv: unknown field `d_kvv`, expected one of `d_model`");
+    check("seed = 1", "sead = 1", ":1: sead: unknown field `sead`, expected one of `seed`");
+    check("[classifier]", "[classifyer]", ":34: classifyer: unknown field `classifyer`");
+    check("seed = 1\n", "", ":1: missing field `seed`");
+    check("num_heads = 2\n", "", ":7: model: missing field `num_heads`");
+    check("seed = 1", "seed = 1\nseed = 2", ":2: duplicate key");
+}
+
+#[test]
+fn types() {
+    check("seed = 1", "seed = -1", ":1: seed: invalid value: integer `-1`, expected u64");
+    check("seed = 1", "seed = \"one\"", ":1: seed: invalid type: string \"one\", expected u64");
+    check("d_ff = 32", "d_ff = 32.5", ":10: model.d_ff: invalid type: floating point `32.5`");
+    check("curve = \"stable\"", "curve = \"linear\"", ":32: schedule.curve: unknown variant `linear`");
+    check("checkpoint_every = 5", "precision = \"f16\"", ":5: precision: unknown variant `f16`");
+    check(
+        "train = [\"folder/corpus.jsonl\"]",
+        "train = [1]",
+        ":16: data.train[0]: invalid type: integer `1`",
+    );
+}
+
+#[test]
+fn syntax() {
+    check("d_ff = 32", "d_ff 32", ":10: ");
+    check("d_ff = 32", "d_ff = ", ":10: ");
+    check("[data]", "[data", ":15: ");
+}
+
+#[test]
+fn ranges() {
+    check("d_model = 32", "d_model = 0", ":8: model.d_model is 0, but must be positive");
+    check("num_heads = 2", "num_heads = -2", ":11: model.num_heads is -2, but must be positive");
+    check("num_layers = 1", "num_layers = 0", ":12: model.num_layers is 0");
+    check("num_decoder_layers = 3", "num_decoder_layers = 0", ":13: model.num_decoder_layers is 0");
+    check("d_kv = 8", "d_kv = 0", ":9: model.d_kv is 0");
+    check("d_ff = 32", "d_ff = 0", ":10: model.d_ff is 0");
+    check("train = [\"folder/corpus.jsonl\"]", "train = []", ":16: data.train lists no files");
+    check("max_source_tokens = 16", "max_source_tokens = 0", ":17: data.max_source_tokens is 0");
+    check("max_target_tokens = 16", "max_target_tokens = 0", ":18: data.max_target_tokens is 0");
+    check(
+        "batch_tokens = 500",
+        "batch_tokens = 31",
+        ":19: data.batch_tokens is 31, but one example may have 32",
+    );
+    check("sampled_exits = 1", "sampled_exits = 0", ":22: objective.sampled_exits is 0");
+    for value in ["1.0", "-0.1", "nan", "inf"] {
+        check(
+            "label_smoothing = 0.1",
+            &format!("label_smoothing = {value}"),
+            ":23: objective.label_smoothing is ",
+        );
+        check("dropout = 0.1", &format!("dropout = {value}"), ":24: objective.dropout is ");
+        for key in ["beta1", "beta2"] {
+            let expected = format!(":27: optimizer.{key} is ");
+            check("learning_rate = 0.01", &format!("{key} = {value}"), &expected);
+        }
+    }
+    for value in ["0.0", "-1.0", "nan", "inf"] {
+        for key in ["learning_rate", "epsilon", "clip_norm"] {
+            let expected = format!(":27: optimizer.{key} is ");
+            check("learning_rate = 0.01", &format!("{key} = {value}"), &expected);
+        }
+        check("steps = 5", &format!("learning_rate = {value}"), ":35: classifier.learning_rate is ");
+    }
+    for value in ["-0.1", "nan", "inf"] {
+        check("learning_rate = 0.01", &format!("weight_decay = {value}"), ":27: optimizer.weight_decay is ");
+    }
+    check("steps = 12", "steps = 0", ":30: schedule.steps is 0, but must be positive");
+    check("steps = 12", "steps = 3", ":30: schedule.steps is 3, but warmup_steps and decay_steps are more");
+    check(
+        "\"stable\"",
+        "\"cosine\"\ndecay_steps = 2",
+        ":33: schedule.decay_steps has a meaning for the stable",
+    );
+    check("\"stable\"", "\"stable\"\ndecay_steps = 9", ":30: schedule.steps is 12, but");
+    check("batch_size = 4", "batch_size = 0", ":39: validation.batch_size is 0");
+    check("checkpoint_every = 5", "checkpoint_every = 0", ":5: checkpoint_every is 0");
+    check(
+        "num_decoder_layers = 3",
+        "num_decoder_layers = 1",
+        ":35: classifier.steps must be 0 for a decoder of",
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = TrainConfig::load(Path::new("no/such.toml")).err().unwrap().to_string();
+    assert!(error.starts_with("cannot read no/such.toml: No such file"), "{error}");
+}
+
+#[test]
+fn the_configurations_of_the_project_load() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/train");
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        TrainConfig::load(&file).unwrap();
+    }
+}

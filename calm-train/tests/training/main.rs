@@ -1,0 +1,12 @@
+//! The parts of a training step against independent computations, and whole runs on a tiny corpus.
+
+#![allow(clippy::unwrap_used)]
+
+mod batches;
+mod configuration;
+mod objective;
+mod optimizer;
+mod runs;
+mod schedule;
+mod teacher_forcing;
+mod tiny;

@@ -1,0 +1,58 @@
+//! Training and decoding are two implementations of one network: all positions at once, and one after the other.
+
+use std::path::Path;
+
+use calm_core::{PolicySpec, Token};
+use calm_model::{Dropout, T5, TeacherForcing};
+use calm_train::batches::{FrameTokens, TokenPair, collate};
+use serde::Deserialize;
+use tch::{Device, Tensor};
+
+#[derive(Deserialize)]
+struct Cases {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    input_ids: Vec<Token>,
+    policy: PolicySpec,
+    tokens: Vec<Token>,
+}
+
+/// A static depth copies no state at the layers it runs, so that its decoding and teacher forcing of its output see the
+/// same states there. The decodings are those of the reference implementation, by a batch of mixed lengths per depth.
+#[test]
+fn the_best_tokens_are_those_of_decoding() {
+    tch::set_num_threads(1);
+    for name in ["v1_0", "v1_1"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference").join(name);
+        let model = T5::load(&folder, Device::Cpu).unwrap();
+        let text = std::fs::read_to_string(folder.join("cases.json")).unwrap();
+        let cases = serde_json::from_str::<Cases>(&text).unwrap().cases;
+        let layers = model.config().decoder_layers() as usize;
+        for depth in 1..=layers {
+            let of_depth = |policy: PolicySpec| {
+                policy == PolicySpec::Static { layers: depth }
+                    || depth == layers && policy == PolicySpec::Full
+            };
+            let pairs: Vec<TokenPair> = cases
+                .iter()
+                .filter(|case| of_depth(case.policy))
+                .map(|case| TokenPair { source: case.input_ids.clone(), target: case.tokens.clone() })
+                .collect();
+            assert!(pairs.len() >= 7, "{name} has {} cases of depth {depth}", pairs.len());
+            let frame = FrameTokens { start: model.config().start_token(), pad: model.config().pad_token_id };
+            let batch = collate(&pairs.iter().collect::<Vec<_>>(), frame, Device::Cpu);
+            let states = model.decoder_states(&TeacherForcing {
+                sources: &batch.sources,
+                decoder_inputs: &batch.decoder_inputs,
+                dropout: Dropout::OFF,
+            });
+            assert_eq!(states.len(), layers);
+            let inputs = model.head_input(&states[depth - 1]).flatten(0, 1).index_select(0, &batch.positions);
+            let best = inputs.linear(model.head(), None::<&Tensor>).argmax(-1, false);
+            assert_eq!(best, batch.targets, "{name}, depth {depth}");
+        }
+    }
+}
