@@ -3,6 +3,7 @@
 //! Workers take shards one after the other. A worker encodes the batches of its shard once and decodes them with each
 //! setting that has no file yet. Batches are the same whoever decodes them, so results do not depend on the workers.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -124,14 +125,17 @@ where
 fn find_jobs<'a>(common: &Common, work: &'a [Work<'_>], store: &Store) -> (Vec<Job<'a>>, UnitCounts) {
     let mut jobs = Vec::new();
     let mut counts = UnitCounts::default();
+    let mut others: BTreeMap<&str, usize> = BTreeMap::new();
     for Work { dataset, policies } in work {
         for shard in &dataset.shards {
             let mut missing = Vec::new();
             for &policy in policies {
                 let key = UnitKey::new(common, dataset.split, shard, policy);
                 let state = store.state(&key);
-                if let UnitState::Stale(reason) = &state {
-                    eprintln!("note: {} is decoded again: {reason}", store.path(&key).display());
+                match &state {
+                    UnitState::OfAnotherRun(difference) => *others.entry(*difference).or_insert(0) += 1,
+                    UnitState::Damaged(reason) => eprintln!("note: decoded again: {reason}"),
+                    UnitState::Missing | UnitState::Finished => {}
                 }
                 if state != UnitState::Finished {
                     missing.push(key);
@@ -143,6 +147,11 @@ fn find_jobs<'a>(common: &Common, work: &'a [Work<'_>], store: &Store) -> (Vec<J
                 jobs.push(Job { dataset, shard, missing });
             }
         }
+    }
+    for (difference, units) in others {
+        eprintln!(
+            "note: {units} units are decoded again, because their {difference} differs from the files'"
+        );
     }
     (jobs, counts)
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::config::{Plan, RawConfig};
 use crate::runner::UnitCounts;
-use crate::statistics::{CalibrationRow, Results, SweepRow};
+use crate::statistics::{Results, SweepRow};
 use crate::unit::{Common, write_atomically};
 
 /// `summary.json`.
@@ -28,7 +28,7 @@ pub struct Summary<'a> {
     times: Times,
     units: UnitCounts,
     /// One for each row of `calibration.csv`, with the p-value of every threshold.
-    calibrations: &'a [Calibration],
+    calibrations: Vec<NamedCalibration<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,6 +56,15 @@ struct Machine {
     workers: Vec<usize>,
 }
 
+#[derive(Debug, Serialize)]
+struct NamedCalibration<'a> {
+    objective: &'static str,
+    measure: &'static str,
+    decay: Option<f64>,
+    #[serde(flatten)]
+    calibration: &'a Calibration,
+}
+
 /// When and how long, of the call that wrote the summary.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Times {
@@ -76,6 +85,13 @@ impl<'a> Summary<'a> {
         units: UnitCounts,
         times: Times,
     ) -> Self {
+        let pairs = results.calibration.iter().zip(&results.calibrations);
+        let calibrations = pairs.map(|(row, calibration)| NamedCalibration {
+            objective: row.objective,
+            measure: row.measure,
+            decay: row.decay,
+            calibration,
+        });
         Self {
             configuration: &plan.raw,
             seeds: Seeds { examples: plan.seed },
@@ -95,7 +111,7 @@ impl<'a> Summary<'a> {
             },
             times,
             units,
-            calibrations: &results.calibrations,
+            calibrations: calibrations.collect(),
         }
     }
 }
@@ -123,46 +139,47 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The full model, the best static depth and the certified points, as a table of text.
+/// The full model, the best static depth, the oracle, and the certified thresholds, as a table of text.
 pub fn table(plan: &Plan, results: &Results) -> String {
-    let quality = plan.quality;
-    let mut lines = vec![row(["setting", "threshold", "layers", quality.name(), "loss", "speed-up"])];
     let Some(full) = results.sweep.iter().find(|row| row.policy == "full") else { return String::new() };
-    let of_sweep = |name: &str, sweep: &SweepRow| {
-        let cells = [
-            name.to_owned(),
-            sweep.threshold.map_or(String::new(), |threshold| threshold.to_string()),
-            format!("{:.2}", sweep.average_layers),
-            format!("{:.2}", quality_of(sweep, quality)),
-            String::new(),
-            format!("{:.2}", full.seconds / sweep.seconds),
-        ];
-        row(cells.each_ref().map(String::as_str))
-    };
-    lines.push(of_sweep("full model", full));
-    if let Some(best) = best_static(results, quality) {
-        lines.push(of_sweep(
-            &format!("best static ({} layers)", best.static_layers.unwrap_or_default()),
-            best,
-        ));
+    let quality = plan.quality;
+    let mut lines = vec![format!("{:<26}{:>8}{:>10}{:>10}", "", "layers", quality.name(), "speed-up")];
+    let best_static = best_static(results, quality);
+    let static_name =
+        format!("best static depth, {}", best_static.and_then(|row| row.static_layers).unwrap_or(0));
+    let oracle = results.sweep.iter().find(|row| row.policy == "oracle");
+    let named =
+        [("full model", Some(full)), (static_name.as_str(), best_static), ("oracle (a bound)", oracle)];
+    for (name, row) in named.into_iter().filter_map(|(name, row)| Some((name, row?))) {
+        let (layers, quality) = (row.average_layers, quality_of(row, quality));
+        lines.push(format!("{name:<26}{layers:>8.2}{quality:>10.2}{:>10.2}", full.seconds / row.seconds));
     }
-    if let Some(oracle) = results.sweep.iter().find(|row| row.policy == "oracle") {
-        lines.push(of_sweep("oracle (a bound)", oracle));
+
+    let series: Vec<_> = plan.series.iter().map(|series| (series.measure.name(), series.decay)).collect();
+    let cell = "threshold layers speed-up";
+    let names = series.iter().map(|(measure, decay)| {
+        let decay = decay.map_or(String::new(), |tau| format!(", decay {tau}"));
+        format!("   {:<width$}", format!("{measure}{decay}"), width = cell.len())
+    });
+    lines.extend([String::new(), format!("{:<14}{}", "certified", names.collect::<String>())]);
+    lines.push(format!("{:<14}{}", "", format!("   {cell}").repeat(series.len())));
+    for objective in &plan.objectives {
+        for delta in &objective.deltas {
+            let mut line = format!("{:<14}", format!("{} {delta}", objective.kind.name()));
+            for (measure, decay) in &series {
+                let row = results.calibration.iter().find(|row| {
+                    (row.objective, row.delta) == (objective.kind.name(), delta.get())
+                        && (row.measure, row.decay) == (*measure, *decay)
+                });
+                let Some(row) = row else { continue };
+                let threshold = if row.fallback { "none".to_owned() } else { row.threshold.to_string() };
+                let (layers, speedup) = (row.test_average_layers, row.test_speedup);
+                line += &format!("   {threshold:>9} {layers:>6.2} {speedup:>8.2}");
+            }
+            lines.push(line);
+        }
     }
-    for certified in &results.calibration {
-        let CalibrationRow { objective, delta, measure, .. } = certified;
-        let at = sweep_row_of(results, certified).unwrap_or(full);
-        let cells = [
-            format!("{objective} {delta}, {measure}"),
-            if certified.fallback { "none".to_owned() } else { certified.threshold.to_string() },
-            format!("{:.2}", certified.test_average_layers),
-            format!("{:.2}", quality_of(at, quality)),
-            format!("{:.4}", certified.test_loss),
-            format!("{:.2}", certified.test_speedup),
-        ];
-        lines.push(row(cells.each_ref().map(String::as_str)));
-    }
-    lines.join("\n")
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
 
 /// The quality that figures and table show.
@@ -179,21 +196,6 @@ pub(crate) fn quality_of(row: &SweepRow, metric: Metric) -> f64 {
 fn best_static(results: &Results, quality: Metric) -> Option<&SweepRow> {
     let depths = results.sweep.iter().filter(|row| row.static_layers.is_some_and(|k| k < results.num_layers));
     depths.reduce(|best, row| if quality_of(row, quality) > quality_of(best, quality) { row } else { best })
-}
-
-/// The row of the sweep that a certified threshold is.
-fn sweep_row_of<'a>(results: &'a Results, certified: &CalibrationRow) -> Option<&'a SweepRow> {
-    results.sweep.iter().find(|row| {
-        row.measure == Some(certified.measure)
-            && row.decay == certified.decay
-            && row.threshold == Some(certified.threshold)
-    })
-}
-
-fn row(cells: [&str; 6]) -> String {
-    let [setting, threshold, layers, quality, loss, speed] = cells;
-    let line = format!("{setting:<28} {threshold:>9} {layers:>7} {quality:>8} {loss:>8} {speed:>8}");
-    line.trim_end().to_owned()
 }
 
 fn processor_name() -> Option<String> {

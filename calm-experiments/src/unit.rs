@@ -117,7 +117,7 @@ impl UnitKey {
             () if a.model != b.model => "model",
             () if self.data != other.data || self.examples != other.examples => "data",
             () if a.max_tokens != b.max_tokens || a.max_source_tokens != b.max_source_tokens => {
-                "decoding limits"
+                "maximal length"
             }
             () if a.batch_size != b.batch_size => "batch size",
             () if a.device != b.device => "device",
@@ -133,8 +133,10 @@ pub enum UnitState {
     Missing,
     /// There is a complete file of this very unit.
     Finished,
-    /// There is a file, but it is another's or damaged.
-    Stale(String),
+    /// There is a complete file of another unit; what differs.
+    OfAnotherRun(&'static str),
+    /// There is a file that cannot be read; why.
+    Damaged(String),
 }
 
 /// The files of a run.
@@ -162,11 +164,9 @@ impl Store {
             return UnitState::Missing;
         }
         match read_file(&path) {
-            Ok((header, _)) if header.unit != *key => {
-                UnitState::Stale(format!("made with another {}", key.difference(&header.unit)))
-            }
+            Ok((header, _)) if header.unit != *key => UnitState::OfAnotherRun(key.difference(&header.unit)),
             Ok(_) => UnitState::Finished,
-            Err(error) => UnitState::Stale(format!("{:#}", error)),
+            Err(error) => UnitState::Damaged(format!("{error:#}")),
         }
     }
 
@@ -196,7 +196,7 @@ impl Store {
         let (header, records) = read_file(&path)?;
         if header.unit != *key {
             let difference = key.difference(&header.unit);
-            bail!("{}: made with another {difference}; run again without --statistics-only", path.display());
+            bail!("{}: its {difference} differs from the plan's", path.display());
         }
         Ok((header, records))
     }

@@ -96,8 +96,9 @@ impl<'a> Document<'a> {
             let key = error.path().to_string();
             let key = if key == "." { "" } else { key.as_str() };
             let inner = error.inner();
-            // A missing key has no place of its own, but the section that lacks it has.
-            self.sources.error(inner.span().or_else(|| self.find(key)), key, inner.message())
+            // A missing key has no place of its own, but the section that lacks it has, unless that is the whole file.
+            let span = if key.is_empty() { None } else { inner.span().or_else(|| self.find(key)) };
+            self.sources.error(span, key, inner.message())
         })
     }
 

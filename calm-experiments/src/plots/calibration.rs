@@ -105,7 +105,7 @@ impl Figure for CalibrationFigure {
             self.legend.iter().map(|(look, label)| (*look, false, label.clone())).collect();
         entries.push((REFERENCE, false, "loss = δ".to_owned()));
         let open = Look { colour: REFERENCE.colour, marker: Marker::Circle, line: Line::None };
-        entries.push((open, true, "full model".to_owned()));
+        entries.push((open, true, "none certified".to_owned()));
         canvas.legend((716.0, 50.0), &entries)
     }
 }

@@ -64,7 +64,7 @@ impl Figure for QualityVsLayers {
 
         let heights = lines.iter().flat_map(|(_, points)| points).map(|point| point.y);
         let (low, high) = heights.fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
-        let padding = (0.05 * (high - low)).max(0.5);
+        let padding = (0.05 * (high - low)).max(0.02 * high);
         let canvas = Canvas { area, scale };
         let panel = Panel {
             place: (8.0, 8.0, 545.0, 404.0),

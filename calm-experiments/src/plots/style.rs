@@ -199,7 +199,9 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
             self.line(&Look { marker: Marker::None, ..*look }, &[((x, y), false), ((end, y), false)])?;
             self.marker(look, (middle, y), *open)?;
             let style = self.text_style(TEXT_SIZE).pos(Pos::new(HPos::Left, VPos::Center));
-            self.area.draw(&Text::new(text.clone(), (self.px(left + 38.0), y), style))?;
+            // Between letters with and without a descender.
+            let text_y = y + self.px(1.5);
+            self.area.draw(&Text::new(text.clone(), (self.px(left + 38.0), text_y), style))?;
         }
         Ok(())
     }

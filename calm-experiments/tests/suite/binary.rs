@@ -1,0 +1,200 @@
+//! The binary with a tiny T5 of random weights.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use assert_cmd::cargo::CommandCargoExt;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::configuration::VALID;
+
+struct Folder(TempDir);
+
+impl Folder {
+    /// Model, tokenizer, two datasets and a configuration.
+    fn new() -> Self {
+        let folder = Self(TempDir::new().unwrap());
+        let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference/v1_1");
+        fs::create_dir(folder.path("model")).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            fs::copy(reference.join(file), folder.path("model").join(file)).unwrap();
+        }
+        fs::write(folder.path("model/tokenizer.json"), tokenizer().to_string()).unwrap();
+        for (split, first) in [("test", 0), ("calibration", 50)] {
+            let lines = (first..first + 24).map(|index: usize| {
+                let words = (0..2 + index % 7).map(|word| format!("t{}", 3 + (index * 37 + word * 61) % 208));
+                let text = words.collect::<Vec<_>>().join(" ");
+                format!("{}\n", json!({"id": index, "source": text, "target": text}))
+            });
+            fs::write(folder.path(&format!("{split}.jsonl")), lines.collect::<String>()).unwrap();
+        }
+        fs::write(folder.path("trial.toml"), VALID.replace("models/none", "model")).unwrap();
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("calm-experiments").unwrap();
+        command.current_dir(self.0.path()).arg("trial.toml").args(arguments);
+        if !arguments.contains(&"--device") {
+            command.args(["--device", "cpu"]);
+        }
+        command
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The error's lines, of which there must be few, with the exit code 1.
+    fn fail(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.starts_with("error: ") && errors.lines().count() <= 3, "{errors}");
+        assert!(!errors.contains("panicked") && output.stdout.is_empty(), "{errors}");
+        errors
+    }
+
+    /// Both tables without the columns that depend on time.
+    fn tables(&self, out: &str) -> String {
+        let mut text = String::new();
+        for (name, timed) in [("sweep.csv", &[11, 12][..]), ("calibration.csv", &[13])] {
+            for line in fs::read_to_string(self.path(out).join(name)).unwrap().lines().skip(1) {
+                let cells = line.split(',').enumerate().filter(|(column, _)| !timed.contains(column));
+                text += &cells.map(|(_, cell)| cell).collect::<Vec<_>>().join(",");
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+/// A word for each of the model's 211 tokens.
+fn tokenizer() -> serde_json::Value {
+    let special = ["<pad>", "</s>", "<unk>"];
+    let words = (3..211).map(|id| (format!("t{id}"), id));
+    let vocab: serde_json::Map<_, _> = special
+        .iter()
+        .enumerate()
+        .map(|(id, word)| ((*word).to_owned(), id))
+        .chain(words)
+        .map(|(word, id)| (word, id.into()))
+        .collect();
+    let added = special.iter().enumerate().map(|(id, word)| {
+        json!({"id": id, "content": word, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false})
+    });
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "decoder": null,
+        "added_tokens": added.collect::<Vec<_>>(),
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}
+        },
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
+    })
+}
+
+#[test]
+fn runs_are_equal_on_any_number_of_threads_and_after_a_kill() {
+    let folder = Folder::new();
+    let printed = folder.succeed(&["--threads", "1"]);
+    assert!(printed.contains("full model") && printed.contains("runs/trial/sweep.csv"), "{printed}");
+    let tables = folder.tables("runs/trial");
+
+    folder.succeed(&["--threads", "2", "--out", "two"]);
+    assert_eq!(folder.tables("two"), tables);
+
+    let mut child = folder
+        .command(&["--threads", "2", "--out", "killed"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Long enough for some units, not for all.
+    while !folder.path("killed/generations/test/static-3").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!folder.path("killed/sweep.csv").exists());
+    folder.succeed(&["--threads", "1", "--out", "killed"]);
+    assert_eq!(folder.tables("killed"), tables);
+
+    fs::remove_dir_all(folder.path("two/generations/calibration/full")).unwrap();
+    fs::remove_file(folder.path("two/generations/test/oracle/shard-0001.jsonl")).unwrap();
+    assert!(folder.fail(&["--out", "two", "--statistics-only"]).contains("cannot read two/generations/"));
+    folder.succeed(&["--out", "two"]);
+    assert_eq!(folder.tables("two"), tables);
+    folder.succeed(&["--out", "two", "--statistics-only"]);
+    assert_eq!(folder.tables("two"), tables);
+}
+
+#[test]
+fn overrides_reach_the_run() {
+    let folder = Folder::new();
+    folder.succeed(&[
+        "--set",
+        "name=other",
+        "--set",
+        "data.test_examples=7",
+        "--set",
+        "sweep.measures=['softmax']",
+    ]);
+    let sweep = fs::read_to_string(folder.path("runs/other/sweep.csv")).unwrap();
+    // Full, four depths, oracle, four thresholds.
+    assert_eq!(sweep.lines().count(), 1 + 1 + 4 + 1 + 4);
+    assert!(sweep.lines().nth(1).unwrap().starts_with("full,,,,,7,"), "{sweep}");
+}
+
+#[test]
+fn bad_input_gives_one_clear_error() {
+    let folder = Folder::new();
+    let check = |arguments: &[&str], expected: &str| {
+        let error = folder.fail(arguments);
+        assert!(error.contains(expected), "{error}\n{expected}");
+    };
+    check(&["--set", "sead=1"], "sead: unknown field `sead`");
+    check(
+        &["--set", "sweep.thresholds=[1.2]"],
+        "sweep.thresholds[0]: threshold must be from 0 to 1, not 1.2",
+    );
+    check(&["--set", "data.test=absent.jsonl"], "absent.jsonl: No such file");
+    fs::write(folder.path("empty.jsonl"), "").unwrap();
+    check(&["--set", "data.calibration=empty.jsonl"], "empty.jsonl: the dataset is empty");
+    fs::write(folder.path("broken.jsonl"), "{\"source\": \"t5\", \"target\": \"t5\"}\n{\"source\": \n")
+        .unwrap();
+    check(&["--set", "data.test=broken.jsonl"], "broken.jsonl:2");
+    check(&["--set", "data.columns.source=text"], "no column `text`");
+    check(&["--set", "model=absent"], "absent/config.json");
+    check(&["--set", "sweep.static_layers=[5]"], "4 layers, not 5");
+    check(&["--threads", "0"], "threads: must be at least 1");
+    check(&["--device", "tpu"], "unknown device `tpu`");
+    check(&["--statistics-only"], "runs/trial/generations/test/full/shard-0000.jsonl");
+
+    let weights = folder.path("model/model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    check(&[], "model.safetensors is not a valid safetensors file");
+    fs::remove_file(&weights).unwrap();
+    check(&[], "model.safetensors");
+    fs::write(&weights, &bytes).unwrap();
+    fs::remove_file(folder.path("model/tokenizer.json")).unwrap();
+    check(&[], "tokenizer.json");
+
+    fs::write(folder.path("trial.toml"), "name = \"x\"\nmodle = \"y\"\n").unwrap();
+    check(&[], "trial.toml:2: modle: unknown field `modle`");
+    fs::remove_file(folder.path("trial.toml")).unwrap();
+    check(&[], "cannot read trial.toml");
+}

@@ -1,0 +1,177 @@
+//! Reading configurations: what is accepted, and what errors say.
+
+use std::path::Path;
+
+use calm_experiments::config::{Plan, load, parse};
+
+pub(crate) const VALID: &str = r#"name = "trial"
+seed = 7
+model = "models/none"
+
+[data]
+test = "test.jsonl"
+calibration = "calibration.jsonl"
+
+[decode]
+max_tokens = 12
+batch_size = 4
+shard_size = 10
+
+[sweep]
+measures = ["softmax", "state", "classifier"]
+thresholds = [0.2, 0.9, 0.5, 0.7]
+oracle = true
+softmax = { decay = 4.0 }
+state.thresholds = [1.0, 0.9]
+
+[calibration]
+textual_distance = "chrf"
+textual_deltas = [0.3, 0.1, 0.6]
+risk = "token-f1"
+risk_deltas = [0.25]
+"#;
+
+fn plan(overrides: &[&str]) -> Result<Plan, String> {
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    parse(Path::new("a.toml"), VALID.to_owned(), &overrides).map_err(|error| error.to_string())
+}
+
+/// `text` instead of the first line that starts with `line`.
+fn with_line(line: &str, text: &str) -> String {
+    let mut replaced = false;
+    let lines = VALID
+        .lines()
+        .map(|old| if old.starts_with(line) && !std::mem::replace(&mut replaced, true) { text } else { old });
+    let changed = lines.collect::<Vec<_>>().join("\n");
+    assert!(replaced, "{line}");
+    changed
+}
+
+#[test]
+fn a_plan_has_thresholds_descending_and_deltas_ascending() {
+    let plan = plan(&[]).unwrap();
+    let grid: Vec<_> = plan
+        .series
+        .iter()
+        .map(|s| (s.measure.name(), s.decay, s.thresholds.iter().map(|t| t.value()).collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(
+        grid,
+        [
+            ("softmax", Some(4.0), vec![0.9, 0.7, 0.5, 0.2]),
+            ("state", None, vec![1.0, 0.9]),
+            ("classifier", None, vec![0.9, 0.7, 0.5, 0.2])
+        ]
+    );
+    let deltas: Vec<_> = plan
+        .objectives
+        .iter()
+        .map(|o| (o.kind.name(), o.deltas.iter().map(|d| d.get()).collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(deltas, [("textual", vec![0.1, 0.3, 0.6]), ("risk", vec![0.25])]);
+}
+
+#[test]
+fn overrides_replace_values_add_keys_and_need_no_quotes() {
+    let plan = plan(&[
+        "name=other name",
+        "seed=9",
+        "threads=3",
+        "sweep.softmax.decay=0",
+        "data.columns.prefix='x: '",
+    ])
+    .unwrap();
+    assert_eq!((plan.name.as_str(), plan.seed, plan.threads), ("other name", 9, Some(3)));
+    assert_eq!(plan.series[0].decay, Some(0.0));
+    assert_eq!(plan.test.columns.prefix, "x: ");
+    // The rest of a section stays.
+    assert_eq!(plan.series[0].thresholds.len(), 4);
+    assert_eq!((plan.max_tokens, plan.test.columns.source.as_str()), (12, "source"));
+}
+
+#[test]
+fn later_overrides_win() {
+    assert_eq!(plan(&["seed=1", "seed=2"]).unwrap().seed, 2);
+}
+
+#[test]
+fn without_deltas_nothing_is_calibrated() {
+    let plan = plan(&["calibration.textual_deltas=[]", "calibration.risk_deltas=[]"]).unwrap();
+    assert!(plan.objectives.is_empty());
+}
+
+#[test]
+fn errors_name_the_line_and_the_key() {
+    let check = |line: &str, text: &str, expected: &str| {
+        let error = parse(Path::new("a.toml"), with_line(line, text), &[]).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}\n{expected}");
+    };
+    check("seed", "seed = 7\nsead = 8", "a.toml:3: sead: unknown field `sead`, expected one of `name`");
+    check("shard_size", "chard_size = 10", "a.toml:12: decode.chard_size: unknown field");
+    check("softmax", "softmax = { tau = 4.0 }", "a.toml:18: sweep.softmax.tau: unknown field `tau`");
+    check("seed", "seed = \"x\"", "a.toml:2: seed: invalid type: string \"x\", expected u64");
+    check("seed", "seed = ", "a.toml:2: ");
+    check("name", "seed = 1", "a.toml:2: duplicate key");
+    check("batch_size", "", "a.toml:9: decode: missing field `batch_size`");
+    check("batch_size", "batch_size = 0", "a.toml:11: decode.batch_size: must be at least 1");
+    check("batch_size", "batch_size = -1", "a.toml:11: decode.batch_size: ");
+    check("model", "", "a.toml: missing field `model`");
+    check("name", "name = '../x'", "a.toml:1: name: must be fit");
+    check(
+        "thresholds",
+        "thresholds = [0.5, 1.5]",
+        "a.toml:16: sweep.thresholds[1]: threshold must be from 0 to 1, not 1.5",
+    );
+    check(
+        "thresholds",
+        "thresholds = [nan]",
+        "a.toml:16: sweep.thresholds[0]: threshold must be from 0 to 1",
+    );
+    check("thresholds", "thresholds = [0.5, 0.5]", "a.toml:16: sweep.thresholds[1]: 0.5 is there twice");
+    check("thresholds", "", "a.toml:14: sweep.thresholds: the softmax measure has no thresholds");
+    check(
+        "state",
+        "state.thresholds = [\n1.0,\n-0.1]",
+        "a.toml:21: sweep.state.thresholds[1]: threshold must be",
+    );
+    check("softmax", "softmax.decay = -1.0", "a.toml:18: sweep.softmax.decay: decay must be");
+    check("measures", "measures = ['entropy']", "a.toml:15: sweep.measures[0]: unknown variant `entropy`");
+    check("measures", "measures = ['state', 'state']", "a.toml:15: sweep.measures[1]: State is there twice");
+    check("oracle", "static_layers = 'none'", "a.toml:17: sweep.static_layers: expected \"all\" or a list");
+    check("oracle", "static_layers = [2, 0]", "a.toml:17: sweep.static_layers[1]: must be at least 1");
+    check("textual_deltas", "textual_deltas = [1.0]", "a.toml:23: calibration.textual_deltas[0]: ");
+    check("risk =", "risk = 'bleurt'", "a.toml:24: calibration.risk: unknown loss `bleurt`");
+    check("risk =", "risk = 'chrf'\nepsilon = 0", "a.toml:25: calibration.epsilon: ");
+    check(
+        "risk =",
+        "risk = 'chrf'\np_value = 'binomial'",
+        "a.toml:25: calibration.p_value: the binomial p-value",
+    );
+    check(
+        "[data]",
+        "[plots]\nquality = 'exact'\n[data]",
+        "a.toml:6: plots.quality: must be one of the columns",
+    );
+}
+
+#[test]
+fn errors_in_overrides_name_the_argument() {
+    let check = |argument: &str, expected: &str| {
+        let error = plan(&["seed=1", argument]).unwrap_err();
+        assert!(error.starts_with(&format!("--set {argument}: {expected}")), "{error}");
+    };
+    check("seed", "expected KEY=VALUE");
+    check("=1", "");
+    check("sead=8", "sead: unknown field");
+    check("decode.batch_size=many", "decode.batch_size: invalid type: string \"many\"");
+    check("sweep.thresholds=[0.1,2]", "sweep.thresholds[1]: threshold must be from 0 to 1, not 2");
+    check("sweep.softmax.decay=-1", "sweep.softmax.decay: decay must be");
+    check("calibration.textual_distance=far", "calibration.textual_distance: unknown loss `far`");
+    check("data=3", "data: invalid type: integer `3`");
+}
+
+#[test]
+fn the_bundled_configurations_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    load(&folder.join("wmt.toml"), &[]).unwrap();
+}
