@@ -76,16 +76,17 @@ fn save_png(figure: &impl Figure, path: &Path) -> anyhow::Result<()> {
     drop(area);
 
     let mut pixels = Vec::with_capacity((width * height * 3) as usize);
-    let samples = || (0..SUPERSAMPLING).flat_map(|y| (0..SUPERSAMPLING).map(move |x| (x, y)));
-    for (y, x, colour) in
-        (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| (y, x, c))))
-    {
-        let sample = |(dx, dy)| {
-            let pixel = (y * SUPERSAMPLING + dy) * fine_width + x * SUPERSAMPLING + dx;
-            u32::from(fine[(pixel * 3 + colour) as usize])
-        };
-        let sum: u32 = samples().map(sample).sum();
-        pixels.push((sum / SUPERSAMPLING.pow(2)) as u8);
+    for rows in fine.chunks_exact((fine_width * 3 * SUPERSAMPLING) as usize) {
+        let mut sums = vec![0_u32; (width * 3) as usize];
+        for row in rows.chunks_exact((fine_width * 3) as usize) {
+            let samples = row.chunks_exact(3 * SUPERSAMPLING as usize);
+            for (sums, samples) in sums.chunks_exact_mut(3).zip(samples) {
+                for (index, &sample) in samples.iter().enumerate() {
+                    sums[index % 3] += u32::from(sample);
+                }
+            }
+        }
+        pixels.extend(sums.into_iter().map(|sum| (sum / SUPERSAMPLING.pow(2)) as u8));
     }
     let mut file = BitMapBackend::new(path, (width, height));
     file.blit_bitmap((0, 0), (width, height), &pixels).map_err(|error| anyhow!("{error}"))?;

@@ -1,5 +1,8 @@
 //! Tests of the experiment: configuration, runs with a made-up backbone, and the binary with a tiny T5.
 
+// Helpers of tests count as tests.
+#![allow(clippy::unwrap_used)]
+
 mod binary;
 mod configuration;
 mod made_up;

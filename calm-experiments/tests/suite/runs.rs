@@ -329,9 +329,9 @@ fn units_that_are_missing_damaged_or_of_another_run_are_decoded_again() {
 
 #[test]
 fn only_what_a_change_concerns_is_decoded_again() {
+    let setting = Setting::new();
+    setting.run("out", 1, &[]);
     let check = |overrides: &[&str], expected: usize| {
-        let setting = Setting::new();
-        setting.run("out", 1, &[]);
         assert_eq!(setting.run("out", 1, overrides).units.decoded, expected, "{overrides:?}");
     };
     check(&["calibration.textual_deltas=[0.2]", "calibration.risk='chrf'", "plots.quality='chrf'"], 0);
