@@ -1,4 +1,4 @@
-//! A whole run: read, decode what is missing, compute, write.
+//! A whole run but for its figures: read, decode what is missing, compute, write.
 
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,6 @@ use calm_core::{Backbone, PolicySpec};
 
 use crate::config::Plan;
 use crate::dataset::{Dataset, Split};
-use crate::plots;
 use crate::runner::{Engine, TextCodec, UnitCounts, Work, decode_missing};
 use crate::settings::{calibration_policies, sweep_policies, to_decode};
 use crate::statistics::{Results, SplitOutputs, compute};
@@ -20,7 +19,7 @@ use crate::unit::{Common, Store};
 pub struct Report {
     /// All tables.
     pub results: Results,
-    /// The files, in the order of interest.
+    /// The files written.
     pub files: Vec<PathBuf>,
     /// Units found and decoded.
     pub units: UnitCounts,
@@ -63,7 +62,7 @@ where
     finish(plan, out, &datasets, &Decoded { store, common, num_layers, units }, clock)
 }
 
-/// Makes tables and figures again from the files of an earlier run, without a model.
+/// Makes the tables again from the files of an earlier run, without a model.
 ///
 /// # Errors
 /// Data cannot be read, a unit is missing or was made with something else than the plan says, a file cannot be written.
@@ -137,8 +136,7 @@ fn finish(
     let file = |name: &str| out.join(name);
     write_csv(&file("sweep.csv"), &results.sweep)?;
     write_csv(&file("calibration.csv"), &results.calibration)?;
-    let mut files = vec![file("sweep.csv"), file("calibration.csv"), file("summary.json")];
-    files.extend(plots::draw_all(plan, &results, &file("plots"))?);
+    let files = vec![file("sweep.csv"), file("calibration.csv"), file("summary.json")];
     let times = Times {
         started_unix: clock.started_unix,
         decoding_seconds,

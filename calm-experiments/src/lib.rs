@@ -13,7 +13,8 @@
 //! | [`plots`] | figures |
 //! | [`summary`] | CSV files, `summary.json`, the final table |
 //!
-//! [`experiment::run`] ties them together for any backbone; the binary runs it with T5 on libtorch.
+//! [`experiment::run`] ties them together for any backbone, [`plots::draw_all`] adds the figures; the binary runs both
+//! with T5 on libtorch.
 
 pub mod config;
 pub mod dataset;

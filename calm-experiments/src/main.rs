@@ -7,7 +7,7 @@ use anyhow::Context;
 use calm_core::Token;
 use calm_experiments::config::{self, Plan};
 use calm_experiments::runner::{Engine, TextCodec};
-use calm_experiments::{experiment, summary};
+use calm_experiments::{experiment, plots, summary};
 use calm_model::{T5, Tokenizer};
 use clap::Parser;
 use sha2::{Digest, Sha256};
@@ -60,8 +60,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     } else {
         experiment::run(&plan, &out, || load_engine(&plan, arguments.device.as_deref(), threads))?
     };
+    let figures = plots::draw_all(&plan, &report.results, &out.join("plots"))?;
     println!("{}\n", summary::table(&plan, &report.results));
-    for file in &report.files {
+    for file in report.files.iter().chain(&figures) {
         println!("{}", file.display());
     }
     Ok(())

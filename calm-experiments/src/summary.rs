@@ -72,7 +72,7 @@ pub struct Times {
     pub started_unix: u64,
     /// Until everything was decoded, loading included; short if an earlier call had decoded most of it.
     pub decoding_seconds: f64,
-    /// Until the tables and figures were written.
+    /// Until the tables were made.
     pub total_seconds: f64,
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use calm_core::Token;
 use calm_experiments::config::{Plan, parse};
 use calm_experiments::experiment::{Report, run, run_statistics};
+use calm_experiments::plots::draw_all;
 use calm_experiments::runner::TextCodec;
 use calm_metrics::Loss;
 use tempfile::TempDir;
@@ -121,11 +122,10 @@ fn tables_have_the_agreed_columns() {
 fn every_file_of_a_run_is_there() {
     let setting = Setting::new();
     let report = setting.run("out", 2, &[]);
-    let names: Vec<_> = report
-        .files
-        .iter()
-        .map(|file| file.strip_prefix(setting.path("out")).unwrap().to_str().unwrap())
-        .collect();
+    let figures = draw_all(&setting.plan(&[]), &report.results, &setting.path("out/plots")).unwrap();
+    let files = [&report.files[..], &figures].concat();
+    let names: Vec<_> =
+        files.iter().map(|file| file.strip_prefix(setting.path("out")).unwrap().to_str().unwrap()).collect();
     assert_eq!(
         names,
         [
@@ -138,7 +138,7 @@ fn every_file_of_a_run_is_there() {
             "plots/calibration.png"
         ]
     );
-    for file in &report.files {
+    for file in &files {
         assert!(fs::metadata(file).unwrap().len() > 200, "{}", file.display());
     }
     let svg = fs::read_to_string(setting.path("out/plots/quality_vs_layers.svg")).unwrap();
