@@ -70,6 +70,7 @@ enum PolicyKind {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with source or input_ids")]
 struct InputLine {
     source: Option<String>,
     input_ids: Option<Vec<Token>>,
@@ -102,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let policy = policy.resolve(&model)?;
     let sources = read_sources(&arguments.input, tokenizer.as_ref(), model.config().vocab_size as usize)?;
 
-    let mut output = open_output(&arguments.output)?;
+    let mut output = Output::open(&arguments.output)?;
     let decoding = Decoding {
         policy: &policy,
         options: DecodeOptions { max_tokens: arguments.max_tokens, propagation: Propagation::Lazy },
@@ -120,12 +121,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 confidence: &generation.confidence,
                 average_layers: generation.average_layers(),
             };
-            serde_json::to_writer(&mut output, &line).map_err(std::io::Error::from)?;
-            output.write_all(b"\n")?;
+            output.write_line(&line)?;
         }
     }
-    output.flush()?;
-    Ok(())
+    output.finish()
 }
 
 struct Decoding<'a> {
@@ -215,10 +214,31 @@ fn read_sources(
     Ok(sources)
 }
 
-fn open_output(path: &Path) -> anyhow::Result<Box<dyn Write>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufWriter::new(std::io::stdout().lock())));
+/// Where the lines go.
+struct Output {
+    writer: Box<dyn Write>,
+    name: String,
+}
+
+impl Output {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            let writer = Box::new(BufWriter::new(std::io::stdout().lock()));
+            return Ok(Output { writer, name: "standard output".to_owned() });
+        }
+        let name = path.display().to_string();
+        let file = File::create(path).with_context(|| format!("cannot write {name}"))?;
+        Ok(Output { writer: Box::new(BufWriter::new(file)), name })
     }
-    let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(Box::new(BufWriter::new(file)))
+
+    fn write_line(&mut self, line: &OutputLine<'_>) -> anyhow::Result<()> {
+        let written = serde_json::to_writer(&mut self.writer, line)
+            .map_err(std::io::Error::from)
+            .and_then(|()| self.writer.write_all(b"\n"));
+        written.with_context(|| format!("cannot write {}", self.name))
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        self.writer.flush().with_context(|| format!("cannot write {}", self.name))
+    }
 }

@@ -57,6 +57,7 @@ struct DebianArguments {
 }
 
 fn main() -> ExitCode {
+    report_libtorch_failures();
     let result = match Arguments::parse().command {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Train(arguments) => train(&arguments),
@@ -70,6 +71,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// tch panics where libtorch throws, above all when memory runs out. For the user that is an error like others; every
+/// other panic is a bug and says so.
+fn report_libtorch_failures() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // The first line of libtorch's message, before its C++ backtrace.
+        let text = panic.payload().downcast_ref::<String>().and_then(|text| text.split_once(": Torch(\""));
+        match text.and_then(|(_, message)| message.split("\\n").next()) {
+            Some(message) => {
+                eprintln!("error: libtorch: {message}");
+                std::process::exit(1);
+            }
+            None => default(panic),
+        }
+    }));
 }
 
 fn train(arguments: &TrainArguments) -> anyhow::Result<()> {

@@ -1,0 +1,9 @@
+//! The `calm` command as a user meets it: what it prints, and what it says to mistakes.
+
+#![allow(clippy::unwrap_used)]
+
+mod command;
+mod generate;
+mod mistakes;
+mod reference;
+mod training;

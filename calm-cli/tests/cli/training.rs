@@ -1,0 +1,142 @@
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::command::{NUMBERS, calm, complaint, generate, printed, write_tokenizer};
+
+/// A folder with a corpus of the numbers from one to ten, two at a time, and runs on it.
+struct Runs {
+    folder: TempDir,
+}
+
+impl Runs {
+    fn new() -> Runs {
+        let folder = tempfile::tempdir().unwrap();
+        let pairs = NUMBERS.iter().flat_map(|first| NUMBERS.iter().map(move |second| (first, second)));
+        let lines = pairs.map(|(first, second)| {
+            let (english, french) =
+                (format!("{} {}", first.0, second.0), format!("{} {}", first.1, second.1));
+            format!("{}\n", json!({ "source": english, "target": french }))
+        });
+        std::fs::write(folder.path().join("corpus.jsonl"), lines.collect::<String>()).unwrap();
+        write_tokenizer(&folder.path().join("tokenizer.json"));
+        Runs { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The configuration of a run that writes to `NAME` and `NAME.checkpoints`.
+    fn configure(&self, name: &str) -> PathBuf {
+        let folder = self.folder.path().display();
+        let text = format!(
+            r#"seed = 3
+output = "{folder}/{name}"
+checkpoints = "{folder}/{name}.checkpoints"
+tokenizer = "{folder}/tokenizer.json"
+checkpoint_every = 7
+model = {{ d_model = 32, d_kv = 8, d_ff = 32, num_heads = 2, num_layers = 1, num_decoder_layers = 2 }}
+data = {{ train = ["{folder}/corpus.jsonl"], max_source_tokens = 16, max_target_tokens = 16, batch_tokens = 300 }}
+optimizer = {{ learning_rate = 0.01 }}
+schedule = {{ steps = 150, warmup_steps = 10 }}
+classifier = {{ steps = 5 }}
+validation = {{ examples = 4, every = 40 }}
+"#
+        );
+        let path = self.path(&format!("{name}.toml"));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn log(&self, name: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.path(&format!("{name}.checkpoints/log.jsonl")));
+        // While the run lasts, the last line may be half there.
+        text.unwrap_or_default().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn files(&self, name: &str) -> [Vec<u8>; 2] {
+        [format!("{name}.checkpoints/checkpoint.safetensors"), format!("{name}/model.safetensors")]
+            .map(|file| std::fs::read(self.path(&file)).unwrap())
+    }
+}
+
+fn arguments(config: &Path) -> [&str; 6] {
+    ["train", config.to_str().unwrap(), "--device", "cpu", "--threads", "1"]
+}
+
+/// Starts a run and kills it as soon as a condition holds.
+fn kill_when(config: &Path, condition: impl Fn() -> bool) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_calm"))
+        .args(arguments(config))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ended = wait_until(&mut child, condition);
+    assert!(ended.is_none(), "the run ended before the moment to kill it: {ended:?}");
+    // SIGKILL: the process has no chance to tidy up.
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success());
+}
+
+fn wait_until(child: &mut Child, condition: impl Fn() -> bool) -> Option<ExitStatus> {
+    for _ in 0..120_000 {
+        if condition() {
+            return None;
+        }
+        let ended = child.try_wait().unwrap();
+        if ended.is_some() {
+            return ended;
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    panic!("the run neither ended nor came to the moment to kill it");
+}
+
+#[test]
+fn a_killed_run_goes_on_as_if_nothing_had_been() {
+    let runs = Runs::new();
+    let undisturbed = runs.configure("undisturbed");
+    let report = printed_by_training(&undisturbed);
+    assert!(report.contains("BLEU by exit"), "{report}");
+
+    let killed = runs.configure("killed");
+    let step_logged = |step: u64| runs.log("killed").iter().any(|line| line["step"].as_u64() >= Some(step));
+    let checkpoint = runs.path("killed.checkpoints/checkpoint.safetensors");
+    // Before the first checkpoint or soon after; in the middle; while a checkpoint is written.
+    kill_when(&killed, || runs.path("killed.checkpoints/log.jsonl").exists());
+    kill_when(&killed, || checkpoint.exists());
+    kill_when(&killed, || step_logged(60));
+    kill_when(&killed, || step_logged(80) && runs.path("killed.checkpoints/checkpoint.partial").exists());
+    printed_by_training(&killed);
+
+    assert!(runs.files("undisturbed") == runs.files("killed"), "the tensors differ");
+    let losses = |name: &str| -> Vec<(Value, Value)> {
+        runs.log(name).into_iter().map(|line| (line["step"].clone(), line["loss"].clone())).collect()
+    };
+    assert_eq!(losses("killed"), losses("undisturbed"));
+
+    let lines: String =
+        ["two nine", "seven one"].map(|text| format!("{}\n", json!({ "source": text }))).concat();
+    let output = printed(generate(&runs.path("killed"), &["--policy", "calm", "--threshold", "0.9"], &lines));
+    for line in output.lines() {
+        let text = serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_owned();
+        let is_number = |word| NUMBERS.iter().any(|(_, french)| *french == word);
+        assert!(text.split(' ').count() == 2 && text.split(' ').all(is_number), "{text}");
+    }
+
+    let text = std::fs::read_to_string(&killed).unwrap();
+    std::fs::write(&killed, text.replace("seed = 3", "seed = 4")).unwrap();
+    let refused = complaint(&calm(arguments(&killed), ""));
+    assert!(refused.contains("holds a checkpoint of another run (its seed is 3, not 4)"), "{refused}");
+}
+
+fn printed_by_training(config: &Path) -> String {
+    let output = calm(arguments(config), "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
