@@ -15,7 +15,10 @@ use crate::config::Plan;
 use crate::statistics::Results;
 use crate::unit::write_atomically;
 
-/// Pixels of a PNG for each unit of an SVG.
+/// Plotters places everything on whole numbers. An SVG is therefore drawn this much larger and shown smaller.
+const SVG_SCALE: u32 = 10;
+
+/// Pixels of a PNG for each unit of the SVG.
 const PNG_SCALE: u32 = 2;
 
 /// Plotters draws thin lines without smoothing: each pixel of a PNG is the mean of this many squared.
@@ -26,7 +29,7 @@ trait Figure {
     /// Name of the files.
     fn name(&self) -> &'static str;
 
-    /// Width and height in units of an SVG.
+    /// Width and height in units of the SVG.
     fn size(&self) -> (u32, u32);
 
     /// Draws on a white area of `scale` times the size.
@@ -56,10 +59,15 @@ fn save(figure: &impl Figure, folder: &Path) -> anyhow::Result<[PathBuf; 2]> {
     let svg_path = folder.join(format!("{}.svg", figure.name()));
     let png_path = folder.join(format!("{}.png", figure.name()));
 
+    let (width, height) = figure.size();
+    let (fine_width, fine_height) = (width * SVG_SCALE, height * SVG_SCALE);
     let mut svg = String::new();
-    let area = SVGBackend::with_string(&mut svg, figure.size()).into_drawing_area();
-    draw(figure, &area, 1.0).with_context(|| format!("cannot draw {}", svg_path.display()))?;
+    let area = SVGBackend::with_string(&mut svg, (fine_width, fine_height)).into_drawing_area();
+    draw(figure, &area, f64::from(SVG_SCALE))
+        .with_context(|| format!("cannot draw {}", svg_path.display()))?;
     drop(area);
+    let drawn_size = format!(r#"<svg width="{fine_width}" height="{fine_height}""#);
+    let svg = svg.replacen(&drawn_size, &format!(r#"<svg width="{width}" height="{height}""#), 1);
     write_atomically(&svg_path, |file| Ok(std::io::Write::write_all(file, svg.as_bytes())?))?;
 
     save_png(figure, &png_path).with_context(|| format!("cannot draw {}", png_path.display()))?;

@@ -142,6 +142,7 @@ fn every_file_of_a_run_is_there() {
         assert!(fs::metadata(file).unwrap().len() > 200, "{}", file.display());
     }
     let svg = fs::read_to_string(setting.path("out/plots/quality_vs_layers.svg")).unwrap();
+    assert!(svg.starts_with("<svg width=\"720\" height=\"420\" viewBox=\"0 0 7200 4200\""));
     for text in [
         "average decoder layers per token",
         "BLEU",
