@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
-use calm_core::{Backbone, DecodeOptions, PolicySpec, Propagation, Token, batch_by_length, decode};
-use calm_core::{Generation, in_input_order};
+use calm_core::{Backbone, DecodeOptions, Generation, PolicySpec, Propagation, Token};
+use calm_core::{batch_by_length, decode, in_input_order};
 
 use crate::dataset::{Dataset, Shard};
 use crate::progress::Progress;
@@ -177,40 +177,50 @@ impl<B: Backbone, C: TextCodec> Worker<'_, B, C> {
     fn run(&self, jobs: &[Job<'_>], next_job: &AtomicUsize, failed: &AtomicBool) -> anyhow::Result<()> {
         let mut is_warm = false;
         while let Some(job) = jobs.get(next_job.fetch_add(1, Ordering::Relaxed)) {
+            let place = || format!("{} shard {}", job.dataset.split, job.shard.index);
             let sources = self.tokenize(job)?;
             let lengths: Vec<usize> = sources.iter().map(Vec::len).collect();
             let batches = batch_by_length(&lengths, self.common.batch_size);
             if !is_warm {
-                self.warm_up(&sources, &batches)?;
+                self.warm_up(&sources, &batches).with_context(place)?;
                 is_warm = true;
             }
-            let encoded = self.encode(&sources, &batches)?;
+            let encoded = self.encode(&sources, &batches).with_context(place)?;
             for key in &job.missing {
                 if failed.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                let generations = self.decode(key.policy, &encoded, self.common.max_tokens)?;
+                let generations = self
+                    .decode(key.policy, &encoded, self.common.max_tokens)
+                    .with_context(|| format!("{}, {}", place(), key.policy))?;
                 let encoder_seconds =
                     encoded.iter().flat_map(|batch| vec![batch.seconds_per_row; batch.rows]);
                 let results = in_input_order(&batches, generations.into_iter().zip(encoder_seconds));
-                let examples = job.dataset.examples[job.shard.range.clone()].iter().zip(&lengths);
-                let records =
-                    examples.zip(results).map(|((example, &source_tokens), (generation, seconds))| {
-                        Ok(Record {
-                            example: example.id.clone(),
-                            source_tokens,
-                            encoder_seconds: seconds,
-                            text: self.codec.decode(&generation.tokens)?,
-                            generation,
-                        })
-                    });
-                let records: Vec<Record> = records.collect::<anyhow::Result<_>>()?;
-                let shape = self.backbone.shape().clone();
-                self.store.write(&Header { unit: key.clone(), shape, workers: self.workers }, &records)?;
+                self.write(job, key, &lengths, results)?;
                 self.progress.unit_done();
             }
         }
         Ok(())
+    }
+
+    /// Writes the unit of the generations and encoding times of a shard's examples.
+    fn write(
+        &self,
+        job: &Job<'_>,
+        key: &UnitKey,
+        source_lengths: &[usize],
+        results: Vec<(Generation, f64)>,
+    ) -> anyhow::Result<()> {
+        let examples = &job.dataset.examples[job.shard.range.clone()];
+        let mut records = Vec::with_capacity(examples.len());
+        for ((example, &source_tokens), (generation, encoder_seconds)) in
+            examples.iter().zip(source_lengths).zip(results)
+        {
+            let (example, text) = (example.id.clone(), self.codec.decode(&generation.tokens)?);
+            records.push(Record { example, source_tokens, encoder_seconds, text, generation });
+        }
+        let shape = self.backbone.shape().clone();
+        self.store.write(&Header { unit: key.clone(), shape, workers: self.workers }, &records)
     }
 
     fn tokenize(&self, job: &Job<'_>) -> anyhow::Result<Vec<Vec<Token>>> {

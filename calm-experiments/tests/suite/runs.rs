@@ -294,7 +294,8 @@ fn a_run_that_broke_down_continues_where_it_stopped() {
         let out = format!("broken{workers}");
         let plan = setting.plan(&[]);
         let error = run(&plan, &setting.path(&out), || Ok(engine(workers, 60))).unwrap_err();
-        assert_eq!(error.to_string(), "the engine broke down");
+        assert!(format!("{error:#}").starts_with("test shard "), "{error:#}");
+        assert_eq!(error.root_cause().to_string(), "the engine broke down");
         let finished = setting.units(&out);
         assert!(!finished.is_empty() && finished.len() < UNITS, "{}", finished.len());
         // What a killed process leaves of the unit it was writing.
