@@ -140,6 +140,11 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// Longer gradients are shortened to this norm.
     pub clip_norm: f64,
+    /// Makes the learning rate relative: each tensor moves by `learning_rate` times its own root mean square, as in Adafactor
+    /// (Shazeer and Stern 2018, section 8). T5's initialisation counts on that: its queries start seven times smaller than
+    /// other matrices and its embedding fourteen times larger (at d_kv 48 and d_model 192), so that one absolute rate
+    /// saturates the attention while the embedding stands still.
+    pub parameter_scale: bool,
 }
 
 /// Learning rate over the steps: linear warm-up, then the curve.
@@ -339,6 +344,7 @@ impl Default for OptimizerConfig {
             epsilon: 1e-8,
             weight_decay: 0.01,
             clip_norm: 1.0,
+            parameter_scale: false,
         }
     }
 }

@@ -7,6 +7,9 @@ use tch::{Kind, Tensor};
 
 use crate::config::OptimizerConfig;
 
+/// Least scale of a parameter, so that one that is all zero can leave zero (epsilon_2 of Adafactor).
+const SMALLEST_SCALE: f64 = 1e-3;
+
 /// First and second moments of every parameter, by the parameter's name.
 pub struct AdamW {
     config: OptimizerConfig,
@@ -59,7 +62,12 @@ impl AdamW {
                 parameter *= 1.0 - learning_rate * weight_decay;
             }
             let denominator = square.sqrt() / root_correction + epsilon;
-            let _ = parameter.addcdiv_(&(&*mean * -step_size), &denominator);
+            let mut update = &*mean * -step_size;
+            if self.config.parameter_scale {
+                let mean_square = parameter.square().sum(Kind::Float) / parameter.numel() as f64;
+                update *= mean_square.sqrt().clamp_min(SMALLEST_SCALE);
+            }
+            let _ = parameter.addcdiv_(&update, &denominator);
         }
         for (_, parameter) in parameters.iter() {
             parameter.shallow_clone().zero_grad();

@@ -1,10 +1,11 @@
 use std::path::Path;
 
 use calm_core::{Backbone, DecodeOptions, Policy, Propagation, decode};
-use calm_model::{T5, Tokenizer, read_safetensors};
+use calm_model::{Dropout, T5, TeacherForcing, Tokenizer, init, read_safetensors};
+use calm_train::batches::{FrameTokens, TokenPair, collate};
 use calm_train::{Curve, Error, TrainConfig, checkpoint, train};
 use serde_json::Value;
-use tch::Device;
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::tiny::Tiny;
 
@@ -97,6 +98,71 @@ fn a_run_in_two_parts_is_the_run_in_one() {
     }
 }
 
+/// After one step the mean of gradients is (1 - beta1) times the gradient, which autograd gives from the whole loss at once.
+#[test]
+fn a_step_follows_the_weighted_loss_of_all_exits() {
+    let tiny = Tiny::new();
+    let tokenizer = Tokenizer::load(&tiny.path("tokenizer.json")).unwrap();
+    let text: String = std::fs::read_to_string(tiny.path("corpus.jsonl")).unwrap();
+    let text: String = text.lines().take(20).map(|line| format!("{line}\n")).collect();
+    std::fs::write(tiny.path("short.jsonl"), &text).unwrap();
+    for tied in [true, false] {
+        let mut config = tiny.config(&format!("model-{tied}"));
+        config.model.tie_word_embeddings = tied;
+        config.data.train = vec![tiny.path("short.jsonl")];
+        config.data.max_source_tokens = 40;
+        config.data.max_target_tokens = 40;
+        config.data.batch_tokens = 100_000;
+        config.objective.sampled_exits = None;
+        config.objective.dropout = 0.0;
+        config.optimizer.clip_norm = 1e9;
+        config.schedule.steps = 1;
+        config.schedule.warmup_steps = 1;
+        config.classifier.steps = 0;
+        config.validation.examples = 0;
+        train(&config, Device::Cpu).unwrap();
+        let saved = read_safetensors(&checkpoint::path(&config.checkpoints), Device::Cpu).unwrap();
+
+        let pairs: Vec<TokenPair> = text
+            .lines()
+            .map(|line| {
+                let line: Value = serde_json::from_str(line).unwrap();
+                let [source, target] =
+                    ["source", "target"].map(|key| tokenizer.encode(line[key].as_str().unwrap()).unwrap());
+                TokenPair { source, target }
+            })
+            .collect();
+        let batch = collate(&pairs.iter().collect::<Vec<_>>(), FrameTokens { start: 0, pad: 0 }, Device::Cpu);
+        let t5_config = config.t5_config(tokenizer.vocab_size());
+        let weights = init::random_weights(&t5_config, config.seed as i64);
+        let weights = weights.map(|tensor| tensor.set_requires_grad(true));
+        let model = T5::new(&t5_config, &weights).unwrap();
+        let states = model.decoder_states(&TeacherForcing {
+            sources: &batch.sources,
+            decoder_inputs: &batch.decoder_inputs,
+            dropout: Dropout::OFF,
+        });
+        let losses: Vec<Tensor> = (1..)
+            .zip(&states)
+            .map(|(layer, state)| {
+                let inputs = model.head_input(state).flatten(0, 1).index_select(0, &batch.positions);
+                let logits = inputs.linear(model.head(), None::<&Tensor>);
+                let loss =
+                    logits.cross_entropy_loss::<Tensor>(&batch.targets, None, Reduction::Mean, -100, 0.1);
+                loss * (f64::from(layer) / 6.0)
+            })
+            .collect();
+        Tensor::stack(&losses, 0).sum(Kind::Float).backward();
+        for (name, parameter) in weights.iter() {
+            let found = &saved[&format!("adam.mean.{name}")] / (1.0 - config.optimizer.beta1);
+            let expected = parameter.grad();
+            let difference = (found - &expected).abs().max().double_value(&[]);
+            let size = expected.abs().max().double_value(&[]);
+            assert!(difference <= 1e-4 * size, "tied {tied}, {name}: {difference} of {size}");
+        }
+    }
+}
+
 #[test]
 fn a_finished_run_gives_the_same_model_again() {
     let tiny = Tiny::new();
@@ -163,7 +229,7 @@ fn bf16_activations_learn_too() {
     let losses = losses(&config);
     assert!(losses[2].1 < 0.8 * losses[0].1, "{losses:?}");
     let saved = read_safetensors(&checkpoint::path(&config.checkpoints), Device::Cpu).unwrap();
-    assert_eq!(saved["shared.weight"].kind(), tch::Kind::Float);
+    assert_eq!(saved["shared.weight"].kind(), Kind::Float);
 }
 
 #[test]
