@@ -21,16 +21,16 @@ struct Arguments {
     /// The configuration; configs/wmt.toml explains every key
     config: PathBuf,
     /// Folder of the results [default: runs/NAME]
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Overrides a key of the configuration, e.g. decode.batch_size=8; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// cpu, cuda or cuda:N [default: the first CUDA device, or else the CPU]
-    #[arg(long)]
+    #[arg(long, value_name = "D")]
     device: Option<String>,
     /// Worker threads on the CPU [default: all cores]
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Decode nothing: make tables and figures again from the files of an earlier run
     #[arg(long)]

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use calm_core::Token;
+use calm_core::{Backbone, CostModel, Measure, MeasureInputs, Token};
 use calm_experiments::config::{Plan, parse};
 use calm_experiments::experiment::{Report, run, run_statistics};
 use calm_experiments::plots::draw_all;
 use calm_experiments::runner::TextCodec;
+use calm_experiments::statistics::SweepRow;
 use calm_metrics::Loss;
 use tempfile::TempDir;
 
@@ -221,11 +222,40 @@ fn rows_of_the_sweep_are_what_the_backbone_is_known_to_predict() {
 }
 
 #[test]
+fn flops_and_seconds_are_those_of_the_units() {
+    let setting = Setting::new();
+    let sweep = setting.run("out", 1, &[]).results.sweep;
+    let cost = CostModel::new(engine(1, 0).backbones[0].shape());
+    let check = |setting_id: &str, row: &SweepRow, test: Option<MeasureInputs>| {
+        let (mut flops, mut seconds, mut tokens) = (0.0, 0.0, 0);
+        for shard in 0..SHARDS {
+            let file = setting.path(&format!("out/generations/test/{setting_id}/shard-{shard:04}.jsonl"));
+            for line in fs::read_to_string(file).unwrap().lines().skip(1) {
+                let record: serde_json::Value = serde_json::from_str(line).unwrap();
+                let exits: Vec<usize> = serde_json::from_value(record["exit_layers"].clone()).unwrap();
+                let source = record["source_tokens"].as_u64().unwrap() as usize;
+                flops += cost.sequence(&exits, source, test);
+                seconds += record["seconds"].as_f64().unwrap() + record["encoder_seconds"].as_f64().unwrap();
+                tokens += exits.len();
+            }
+        }
+        assert_eq!(tokens, row.tokens);
+        assert!((flops / tokens as f64 / row.flops_per_token - 1.0).abs() < 1e-12, "{setting_id}");
+        assert!((seconds / row.seconds - 1.0).abs() < 1e-9, "{setting_id}");
+        assert!((row.tokens as f64 / row.seconds / row.tokens_per_second - 1.0).abs() < 1e-12);
+    };
+    check("full", &sweep[0], None);
+    check("static-2", &sweep[2], None);
+    check("calm-softmax-0.7-tau4", &sweep[NUM_LAYERS + 3], Some(Measure::Softmax.inputs()));
+    check("calm-state-0.9", &sweep[NUM_LAYERS + 7], Some(Measure::State.inputs()));
+}
+
+#[test]
 fn a_threshold_of_one_and_all_static_layers_are_the_full_model_and_not_decoded_again() {
     let setting = Setting::new();
     let sweep = setting.run("out", 1, &[]).results.sweep;
     let full = &sweep[0];
-    let same = |row: &&calm_experiments::statistics::SweepRow| {
+    let same = |row: &&SweepRow| {
         row.seconds == full.seconds && row.flops_per_token == full.flops_per_token && row.bleu == full.bleu
     };
     let rows: Vec<_> =
