@@ -8,7 +8,7 @@
 //! | [`dataset`] | examples and their shards |
 //! | [`settings`] | which policies are decoded |
 //! | [`runner`] | workers decode the units that have no file yet |
-//! | [`unit`] | the files of units, all that is known about the decoding |
+//! | [`mod@unit`] | the files of units, all that is known about the decoding |
 //! | [`statistics`] | from those files alone: losses, metrics, certified thresholds |
 //! | [`plots`] | figures |
 //! | [`summary`] | CSV files, `summary.json`, the final table |
