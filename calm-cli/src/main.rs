@@ -54,6 +54,9 @@ struct DebianArguments {
     /// Directory of lists that apt fetched before; without it they are fetched into OUT/lists
     #[arg(long)]
     lists: Option<PathBuf>,
+    /// URL of a Debian mirror; that of the machine's own bookworm source if not given
+    #[arg(long)]
+    mirror: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -112,6 +115,7 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
 fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
     let mut options = calm_data::debian::BuildOptions::new(&arguments.out);
     options.lists = arguments.lists.clone();
+    options.mirror = arguments.mirror.clone();
     let report = calm_data::debian::build(&options).context("the corpus cannot be built")?;
     for (index, sha256) in &report.indices {
         println!("{sha256}  {index}");

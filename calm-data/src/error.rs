@@ -81,6 +81,12 @@ pub enum Error {
         /// Why it failed: its own last words where it had any.
         message: String,
     },
+    /// There is nowhere to fetch the corpus's indices from.
+    #[error("{} names no mirror of Debian bookworm: give one, or a folder of lists that apt has fetched", etc.display())]
+    NoMirror {
+        /// Folder of the system's apt configuration.
+        etc: PathBuf,
+    },
     /// A folder of apt's lists lacks an index.
     #[error("{}: no file whose name ends in `{suffix}`", folder.display())]
     NoIndex {

@@ -8,12 +8,12 @@ use std::process::Command;
 
 const SUITE: &str = "bookworm";
 const COMPONENT: &str = "main";
-const DEFAULT_MIRROR: &str = "http://mirror.invalid/debian";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Fetches the indices into `folder/indices` and returns that folder. The system's apt configuration (proxies) is
-/// used, its lists, caches and sources are not touched.
-pub(super) fn fetch(folder: &Path) -> Result<PathBuf> {
+/// Fetches the indices into `folder/indices` and returns that folder, from `mirror` or else from the mirror of the machine's
+/// own bookworm source. The system's apt configuration (proxies) is used, its lists, caches and sources are not touched.
+pub(super) fn fetch(folder: &Path, mirror: Option<&str>) -> Result<PathBuf> {
+    let source = bookworm_source(Path::new("/etc/apt"), mirror)?;
     let lists = folder.join("indices");
     let cache = folder.join("cache");
     for new in [&lists.join("partial"), &cache.join("archives/partial")] {
@@ -21,7 +21,7 @@ pub(super) fn fetch(folder: &Path) -> Result<PathBuf> {
     }
     let absolute = |path: &Path| fs::canonicalize(path).map_err(Error::io(path));
     let sources = folder.join("debian.sources");
-    fs::write(&sources, bookworm_source(Path::new("/etc/apt"))).map_err(Error::io(&sources))?;
+    fs::write(&sources, source).map_err(Error::io(&sources))?;
     // Hooks of the system that run after an update are about the system's own lists.
     let configuration = folder.join("apt.conf");
     let hooks = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
@@ -70,19 +70,20 @@ fn run(mut command: Command) -> Result<Vec<u8>> {
     }
 }
 
-/// A sources file for bookworm main of one architecture (descriptions are the same on all), at the mirror of the
-/// machine's own bookworm source if `etc` has one.
-fn bookworm_source(etc: &Path) -> String {
-    let (mirror, signed_by) = machine_source(etc).unwrap_or_else(|| {
-        (DEFAULT_MIRROR.to_owned(), Path::new(KEYRING).exists().then(|| KEYRING.to_owned()))
-    });
+/// A sources file for bookworm main of one architecture (descriptions are the same on all), at `mirror`, or else at the
+/// mirror of the machine's own bookworm source if `etc` has one.
+fn bookworm_source(etc: &Path, mirror: Option<&str>) -> Result<String> {
+    let (mirror, signed_by) = match mirror {
+        Some(mirror) => (mirror.to_owned(), Path::new(KEYRING).exists().then(|| KEYRING.to_owned())),
+        None => machine_source(etc).ok_or_else(|| Error::NoMirror { etc: etc.to_owned() })?,
+    };
     let mut source = format!(
         "Types: deb\nURIs: {mirror}\nSuites: {SUITE}\nComponents: {COMPONENT}\nArchitectures: amd64\n"
     );
     if let Some(key) = signed_by {
         source += &format!("Signed-By: {key}\n");
     }
-    source
+    Ok(source)
 }
 
 /// Mirror and key of the first enabled bookworm main source below `etc`.
@@ -165,6 +166,16 @@ mod tests {
         ] {
             check(&[(list, other)], None);
         }
+    }
+
+    #[test]
+    fn a_given_mirror_goes_before_the_machines() {
+        let etc = tempfile::tempdir().unwrap();
+        let message = bookworm_source(etc.path(), None).unwrap_err().to_string();
+        assert!(message.contains("names no mirror of Debian bookworm"), "{message}");
+        fs::write(etc.path().join("sources.list"), "deb http://a bookworm main").unwrap();
+        assert!(bookworm_source(etc.path(), None).unwrap().contains("URIs: http://a\n"));
+        assert!(bookworm_source(etc.path(), Some("http://b")).unwrap().contains("URIs: http://b\n"));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct BuildOptions {
     pub out: PathBuf,
     /// A folder of lists that apt has fetched before; `None` fetches them into `out/lists`.
     pub lists: Option<PathBuf>,
+    /// Mirror of Debian to fetch them from; `None` takes that of the machine's own bookworm source.
+    pub mirror: Option<String>,
     /// Decides which source packages go to which split, which examples are kept among duplicates, and the blanks.
     pub seed: u64,
     /// Examples in each task's calibration split, and again in each test split.
@@ -38,7 +40,14 @@ pub struct BuildOptions {
 impl BuildOptions {
     /// The options of the committed corpus.
     pub fn new(out: impl Into<PathBuf>) -> BuildOptions {
-        BuildOptions { out: out.into(), lists: None, seed: 0, held_out: 2_000, vocab_size: 8_192 }
+        BuildOptions {
+            out: out.into(),
+            lists: None,
+            mirror: None,
+            seed: 0,
+            held_out: 2_000,
+            vocab_size: 8_192,
+        }
     }
 }
 
@@ -79,7 +88,7 @@ pub struct TaskReport {
 pub fn build(options: &BuildOptions) -> Result<BuildReport> {
     let lists = match &options.lists {
         Some(folder) => folder.clone(),
-        None => apt::fetch(&options.out.join("lists"))?,
+        None => apt::fetch(&options.out.join("lists"), options.mirror.as_deref())?,
     };
     let (indices, digests) = index::read(&lists)?;
 
