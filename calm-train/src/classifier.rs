@@ -1,22 +1,22 @@
 //! The second stage: the early-exit classifier on the frozen backbone (CALM, section 3.5).
 
-use calm_model::{Dropout, T5, TeacherForcing};
+use calm_model::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Dropout, T5, TeacherForcing, Weights};
 use tch::{Kind, Tensor};
 
 use crate::batches::Batch;
+use crate::config::OptimizerConfig;
+use crate::optimizer::AdamW;
 
-/// Weight [d_model] and bias [1] of the classifier, while it is trained.
+/// The classifier while it is trained.
 pub struct ClassifierTraining {
-    /// Weight [d_model] and bias [1], with the moments of Adam beside each.
-    parameters: [Trained; 2],
+    /// [d_model]
+    weight: Tensor,
+    /// [1]
+    bias: Tensor,
+    /// Both, for the optimiser.
+    parameters: Weights,
+    optimizer: AdamW,
     learning_rate: f64,
-    steps: i32,
-}
-
-struct Trained {
-    value: Tensor,
-    mean: Tensor,
-    square: Tensor,
 }
 
 /// How well the classifier decides at one layer.
@@ -33,22 +33,22 @@ pub struct LayerF1 {
 impl ClassifierTraining {
     /// Starts from zeros, that is, from a confidence of one half everywhere.
     pub fn new(model: &T5, learning_rate: f64) -> Self {
-        let zeros = |n: i64| Tensor::zeros([n], (Kind::Float, model.device()));
-        let trained =
-            |n| Trained { value: zeros(n).set_requires_grad(true), mean: zeros(n), square: zeros(n) };
-        ClassifierTraining {
-            parameters: [trained(model.config().d_model), trained(1)],
-            learning_rate,
-            steps: 0,
-        }
+        let zeros = |n: i64| Tensor::zeros([n], (Kind::Float, model.device())).set_requires_grad(true);
+        let (weight, bias) = (zeros(model.config().d_model), zeros(1));
+        let by_name = [(CLASSIFIER_WEIGHT, &weight), (CLASSIFIER_BIAS, &bias)];
+        let parameters = by_name.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+        let parameters = Weights::new(parameters.into());
+        // A logistic regression needs no clipping, and its two vectors have no decay.
+        let config = OptimizerConfig { beta2: 0.999, clip_norm: f64::INFINITY, ..OptimizerConfig::default() };
+        let optimizer = AdamW::new(&config, &parameters);
+        ClassifierTraining { weight, bias, parameters, optimizer, learning_rate }
     }
 
     /// One step of Adam on the mean over layers 1..L-1 of the binary cross-entropy (independent per layer, as in the paper:
     /// its geometric-like alternative was worse). Returns the loss, a scalar on the device.
     pub fn step(&mut self, model: &T5, batch: &Batch) -> Tensor {
         let (states, labels) = states_and_labels(model, batch);
-        let [weight, bias] = &self.parameters;
-        let logits = states.matmul(&weight.value) + &bias.value;
+        let logits = states.matmul(&self.weight) + &self.bias;
         let loss = logits.binary_cross_entropy_with_logits(
             &labels,
             None::<&Tensor>,
@@ -56,14 +56,13 @@ impl ClassifierTraining {
             tch::Reduction::Mean,
         );
         loss.backward();
-        self.update();
+        let _gradient_norm = self.optimizer.step(&self.parameters, self.learning_rate);
         loss.detach()
     }
 
     /// Weight [d_model] and bias [1].
     pub fn parameters(&self) -> (Tensor, Tensor) {
-        let [weight, bias] = &self.parameters;
-        (weight.value.detach(), bias.value.detach())
+        (self.weight.detach(), self.bias.detach())
     }
 
     /// F1 of "do not exit" at each layer below the last, over a few batches.
@@ -95,24 +94,6 @@ impl ClassifierTraining {
             agreement: 1.0 - (hit + missed) / total.max(1.0),
         };
         counts.into_iter().enumerate().map(f1).collect()
-    }
-
-    fn update(&mut self) {
-        const BETAS: (f64, f64) = (0.9, 0.999);
-        let _no_grad = tch::no_grad_guard();
-        self.steps += 1;
-        for Trained { value, mean, square } in &mut self.parameters {
-            let grad = value.grad();
-            let _ = mean.lerp_(&grad, 1.0 - BETAS.0);
-            let _ = square.lerp_(&grad.square(), 1.0 - BETAS.1);
-            let corrected_mean = &*mean / (1.0 - BETAS.0.powi(self.steps));
-            let corrected_square = &*square / (1.0 - BETAS.1.powi(self.steps));
-            let mut value = value.detach();
-            value -= corrected_mean * self.learning_rate / (corrected_square.sqrt() + 1e-8);
-        }
-        for trained in &mut self.parameters {
-            trained.value.zero_grad();
-        }
     }
 }
 
