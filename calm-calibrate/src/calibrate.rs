@@ -1,16 +1,19 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ErrorProbability, LogP, LossKind, LossSum, LossTable, PValue, Procedure, Tolerance};
+use crate::evidence::{Evidence, SampleDesign};
+use crate::pareto::pareto_sequence;
+use crate::table::check_thresholds;
+use crate::{Error, ErrorProbability, LogP, LossKind, LossTable, PValue, Procedure, Tolerance};
 
 /// The threshold that never exits: the full model, whose loss is 0 by definition.
-const FULL_MODEL: f64 = 1.0;
+pub(crate) const FULL_MODEL: f64 = 1.0;
 
 /// How far from 0 the full model's loss may be: some metrics miss the perfect score of a text compared with itself by a
 /// rounding of `f32`.
 const FULL_MODEL_ROUNDING: f64 = 1e-6;
 
 /// How to calibrate. All of it is to be fixed before seeing the losses.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CalibrationOptions {
     /// The tolerated expected loss.
     pub delta: Tolerance,
@@ -25,22 +28,23 @@ pub struct CalibrationOptions {
 }
 
 impl CalibrationOptions {
+    /// Fixed-sequence testing with [`PValue::default_for`] this kind of loss, epsilon 0.05.
+    pub fn new(delta: Tolerance, loss_kind: LossKind) -> Self {
+        let p_value = PValue::default_for(loss_kind);
+        let (epsilon, procedure) = (ErrorProbability::PAPER, Procedure::FixedSequence);
+        Self { delta, epsilon, p_value, procedure, loss_kind }
+    }
+
     /// The paper's: fixed-sequence testing with Hoeffding-Bentkus p-values on losses in `[0, 1]`, epsilon 0.05.
     pub fn paper(delta: Tolerance) -> Self {
-        Self {
-            delta,
-            epsilon: ErrorProbability::PAPER,
-            p_value: PValue::HoeffdingBentkus,
-            procedure: Procedure::FixedSequence,
-            loss_kind: LossKind::UnitInterval,
-        }
+        Self { p_value: PValue::HoeffdingBentkus, ..Self::new(delta, LossKind::UnitInterval) }
     }
 }
 
 /// A certified threshold and how it came about.
 ///
-/// `thresholds`, `empirical_losses`, `p_values` and `log_p_values` have an entry for each tested threshold, in the order of
-/// testing. Threshold 1 is not among them even if the table has it: it needs no test and takes no share of `epsilon`.
+/// `thresholds`, `empirical_losses`, `p_values` and `log_p_values` have an entry for each threshold below 1, descending.
+/// Threshold 1 is not among them even if the table has it: it needs no test and takes no share of `epsilon`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// The least certified threshold, or 1 if none is.
@@ -49,8 +53,10 @@ pub struct Calibration {
     pub fallback: bool,
     /// The certified thresholds, descending.
     pub certified: Vec<f64>,
-    /// The tested thresholds, descending.
+    /// All thresholds below 1, descending.
     pub thresholds: Vec<f64>,
+    /// The thresholds that were tested, in the order of testing: all of them, but for [`Procedure::Pareto`].
+    pub sequence: Vec<f64>,
     /// Mean losses.
     pub empirical_losses: Vec<f64>,
     /// p-values; 0 where they are below the smallest double.
@@ -58,9 +64,10 @@ pub struct Calibration {
     /// Natural logarithms of the p-values. Those after a fixed sequence's first failure are for information: they
     /// decided nothing.
     pub log_p_values: Vec<LogP>,
-    /// Number of calibration examples.
+    /// Number of calibration examples that the p-values are computed from. For [`Procedure::Pareto`] those of one part.
     pub examples: usize,
     /// The family-wise procedure.
+    #[serde(flatten)]
     pub procedure: Procedure,
     /// The kind of p-value.
     pub p_value: PValue,
@@ -70,6 +77,13 @@ pub struct Calibration {
     pub delta: Tolerance,
     /// The probability that the guarantee fails.
     pub epsilon: ErrorProbability,
+    /// The level that the bets of [`PValue::Betting`] were tuned for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bets_tuned_for: Option<ErrorProbability>,
+    /// Thresholds whose losses ascend with the examples as they hardly do by chance, though the p-value depends on the
+    /// order. If somebody sorted them, **nothing here is guaranteed**.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sorted_losses: Vec<f64>,
 }
 
 impl Calibration {
@@ -83,47 +97,189 @@ impl Calibration {
 /// Finds the least threshold whose expected loss is at most `delta`, with probability at least `1 - epsilon` (Schuster et
 /// al. 2022, proposition 1: the minimum of the certified thresholds and 1).
 ///
-/// Fails on a loss outside the range of the declared kind, on a loss of the full model (threshold 1) that is not 0 and on
-/// a p-value that does not hold for the kind of loss. That nothing is certified is a result, not an error.
+/// Fails on a loss outside the range of the declared kind, on a loss of the full model (threshold 1) that is not 0, on
+/// a p-value that does not hold for the kind of loss and on a procedure that does not fit the number of thresholds or
+/// examples. That nothing is certified is a result, not an error.
 pub fn calibrate(table: &LossTable, options: &CalibrationOptions) -> Result<Calibration, Error> {
-    let &CalibrationOptions { delta, epsilon, p_value, procedure, loss_kind } = options;
-    let (mut thresholds, mut empirical_losses, mut log_p_values) = (Vec::new(), Vec::new(), Vec::new());
-    for (threshold_index, &threshold) in table.thresholds().iter().enumerate() {
-        let losses = table.losses(threshold_index);
-        if threshold == FULL_MODEL {
-            check_full_model(losses)?;
-            continue;
-        }
-        let losses = LossSum::of(losses, loss_kind).map_err(|error| match error {
-            Error::InvalidLoss(invalid) => Error::InvalidLossInTable { threshold_index, threshold, invalid },
-            other => other,
-        })?;
-        thresholds.push(threshold);
-        empirical_losses.push(losses.mean());
-        log_p_values.push(p_value.log_p(losses, delta)?);
-    }
-    let certified: Vec<f64> =
-        procedure.reject(&log_p_values, epsilon).into_iter().map(|index| thresholds[index]).collect();
-    Ok(Calibration {
-        threshold: certified.last().copied().unwrap_or(FULL_MODEL),
-        fallback: certified.is_empty(),
-        certified,
-        thresholds,
-        empirical_losses,
-        p_values: log_p_values.iter().map(|log_p| log_p.p()).collect(),
-        log_p_values,
-        examples: table.examples(),
-        procedure,
-        p_value,
-        loss_kind,
-        delta,
-        epsilon,
-    })
+    Ok(calibrate_each(table, options, &[options.delta])?.swap_remove(0))
 }
 
-fn check_full_model(losses: &[f64]) -> Result<(), Error> {
+/// As [`calibrate`] for each of `deltas`, with less work than one after the other. Each result has its own guarantee;
+/// choosing among them by the outcome has none.
+pub fn calibrate_each(
+    table: &LossTable,
+    options: &CalibrationOptions,
+    deltas: &[Tolerance],
+) -> Result<Vec<Calibration>, Error> {
+    let mut calibrator = Calibrator::new(table.thresholds(), table.examples(), options, deltas)?;
+    for threshold_index in 0..table.thresholds().len() {
+        calibrator.push(threshold_index, table.losses(threshold_index))?;
+    }
+    calibrator.finish()
+}
+
+/// A calibration whose losses arrive in pieces, none of which is kept: for tables larger than the memory.
+#[derive(Debug, Clone)]
+pub struct Calibrator {
+    options: CalibrationOptions,
+    deltas: Vec<Tolerance>,
+    examples: usize,
+    tuned_for: ErrorProbability,
+    /// For [`Procedure::Pareto`], whether each example is one that the sequence is learnt on.
+    is_selection: Option<Vec<bool>>,
+    rows: Vec<Row>,
+}
+
+/// What is known of one threshold.
+#[derive(Debug, Clone)]
+struct Row {
+    threshold: f64,
+    examples: usize,
+    /// What is tested.
+    evidence: Evidence,
+    /// What the sequence is learnt from.
+    selection: Option<Evidence>,
+}
+
+impl Calibrator {
+    /// For losses of `examples` examples at each of `thresholds`, which lie in `[0, 1]` and strictly descend. There will be
+    /// a result for each of `deltas`, whatever the `delta` of `options`.
+    ///
+    /// Fails if there are no thresholds or examples, if thresholds are not in order, if the p-value does not hold for
+    /// the kind of loss and if there are too few examples to be split.
+    pub fn new(
+        thresholds: &[f64],
+        examples: usize,
+        options: &CalibrationOptions,
+        deltas: &[Tolerance],
+    ) -> Result<Self, Error> {
+        check_thresholds(thresholds)?;
+        if examples == 0 {
+            return Err(Error::NoExamples);
+        }
+        let is_selection = match options.procedure {
+            Procedure::Pareto { split } => Some(split.first_part(examples)?),
+            _ => None,
+        };
+        let hypotheses = thresholds.iter().filter(|&&threshold| threshold != FULL_MODEL).count();
+        let tuned_for = options.procedure.first_level(hypotheses, options.epsilon);
+        let evidence = |examples: usize| {
+            let (p_value, loss_kind) = (options.p_value, options.loss_kind);
+            Evidence::new(&SampleDesign { p_value, loss_kind, examples, tuned_for }, deltas)
+        };
+        let selected = is_selection.iter().flatten().filter(|&&is_selection| is_selection).count();
+        let row = |&threshold: &f64| {
+            let selection = is_selection.as_ref().map(|_| evidence(selected)).transpose()?;
+            Ok(Row { threshold, examples: 0, evidence: evidence(examples - selected)?, selection })
+        };
+        let rows = thresholds.iter().map(row).collect::<Result<_, Error>>()?;
+        Ok(Self {
+            options: options.clone(),
+            deltas: deltas.to_vec(),
+            examples,
+            tuned_for,
+            is_selection,
+            rows,
+        })
+    }
+
+    /// The next losses of a threshold. The examples must come in the same order for every threshold, and that order must
+    /// have been fixed without looking at the losses.
+    ///
+    /// Fails on a loss outside the range of the declared kind, on a loss of the full model that is not 0 and if there are more
+    /// losses than examples.
+    ///
+    /// # Panics
+    /// If `threshold_index` is not below the number of thresholds.
+    pub fn push(&mut self, threshold_index: usize, losses: &[f64]) -> Result<(), Error> {
+        let row = &mut self.rows[threshold_index];
+        let threshold = row.threshold;
+        let first = row.examples;
+        row.examples += losses.len();
+        if row.examples > self.examples {
+            let (expected, found) = (self.examples, row.examples);
+            return Err(Error::ExampleCount { threshold_index, threshold, expected, found });
+        }
+        if threshold == FULL_MODEL {
+            return check_full_model(losses, first);
+        }
+        self.options.loss_kind.check(losses, first).map_err(|invalid| Error::InvalidLossInTable {
+            threshold_index,
+            threshold,
+            invalid,
+        })?;
+        match (&self.is_selection, &mut row.selection) {
+            (Some(is_selection), Some(selection)) => {
+                for (loss, &is_selection) in losses.iter().zip(&is_selection[first..]) {
+                    let part = if is_selection { &mut *selection } else { &mut row.evidence };
+                    part.push(std::slice::from_ref(loss))?;
+                }
+            }
+            _ => row.evidence.push(losses)?,
+        }
+        Ok(())
+    }
+
+    /// The result for each delta. Fails if a threshold lacks losses, and if a graph is not for as many thresholds.
+    pub fn finish(self) -> Result<Vec<Calibration>, Error> {
+        for (threshold_index, row) in self.rows.iter().enumerate() {
+            if row.examples != self.examples {
+                let (threshold, expected, found) = (row.threshold, self.examples, row.examples);
+                return Err(Error::ExampleCount { threshold_index, threshold, expected, found });
+            }
+        }
+        (0..self.deltas.len()).map(|delta_index| self.conclude(delta_index)).collect()
+    }
+
+    fn conclude(&self, delta_index: usize) -> Result<Calibration, Error> {
+        let tested: Vec<&Row> = self.rows.iter().filter(|row| row.threshold != FULL_MODEL).collect();
+        let log_p_of = |evidence: &Evidence| evidence.log_p(delta_index);
+        let log_p_values = tested.iter().map(|row| log_p_of(&row.evidence)).collect::<Result<Vec<_>, _>>()?;
+        let sequence: Vec<usize> = if self.is_selection.is_some() {
+            let selections =
+                || tested.iter().filter_map(|row| Some((row.threshold, row.selection.as_ref()?)));
+            let objectives = selections().map(|(threshold, losses)| Ok(vec![losses.mean()?, threshold]));
+            let log_p = selections().map(|(_, losses)| log_p_of(losses));
+            pareto_sequence(
+                &objectives.collect::<Result<Vec<_>, Error>>()?,
+                &log_p.collect::<Result<Vec<_>, _>>()?,
+            )
+        } else {
+            (0..tested.len()).collect()
+        };
+
+        let CalibrationOptions { epsilon, p_value, ref procedure, loss_kind, .. } = self.options;
+        let in_sequence: Vec<LogP> = sequence.iter().map(|&index| log_p_values[index]).collect();
+        let rejected = procedure.reject(&in_sequence, epsilon)?;
+        let mut certified: Vec<f64> =
+            rejected.into_iter().map(|place| tested[sequence[place]].threshold).collect();
+        certified.sort_by(|a, b| b.total_cmp(a));
+        let means = tested.iter().map(|row| row.evidence.mean());
+        let looks_sorted = tested.iter().filter(|row| row.evidence.looks_sorted());
+        Ok(Calibration {
+            threshold: certified.last().copied().unwrap_or(FULL_MODEL),
+            fallback: certified.is_empty(),
+            certified,
+            thresholds: tested.iter().map(|row| row.threshold).collect(),
+            sequence: sequence.iter().map(|&index| tested[index].threshold).collect(),
+            empirical_losses: means.collect::<Result<_, _>>()?,
+            p_values: log_p_values.iter().map(|log_p| log_p.p()).collect(),
+            log_p_values,
+            examples: tested.first().map_or(self.examples, |row| row.evidence.examples()),
+            procedure: procedure.clone(),
+            p_value,
+            loss_kind,
+            delta: self.deltas[delta_index],
+            epsilon,
+            bets_tuned_for: (p_value == PValue::Betting).then_some(self.tuned_for),
+            sorted_losses: looks_sorted.map(|row| row.threshold).collect(),
+        })
+    }
+}
+
+fn check_full_model(losses: &[f64], first_example: usize) -> Result<(), Error> {
     match losses.iter().position(|loss| loss.is_nan() || loss.abs() > FULL_MODEL_ROUNDING) {
-        Some(example) => Err(Error::FullModelLoss { example, loss: losses[example] }),
+        Some(index) => Err(Error::FullModelLoss { example: first_example + index, loss: losses[index] }),
         None => Ok(()),
     }
 }

@@ -54,6 +54,37 @@ pub enum Error {
         /// The declared kind of the losses.
         kind: LossKind,
     },
+    /// The sum of the losses is not enough for a p-value.
+    #[error("the {p_value} p-value needs every loss, not only their sum")]
+    NeedsLosses {
+        /// The p-value asked for.
+        p_value: PValue,
+    },
+    /// Weights or transitions that share out more than there is, or not one row for each hypothesis.
+    #[error("the graph is not valid: {message}")]
+    InvalidGraph {
+        /// What is wrong.
+        message: String,
+    },
+    /// One part of a split would be empty.
+    #[error("{examples} examples are too few to be split")]
+    TooFewToSplit {
+        /// The number of examples.
+        examples: usize,
+    },
+    /// Pareto testing without anything to save.
+    #[error("there is no cost to choose a configuration by")]
+    NoCosts,
+    /// Two tables that belong together have different sizes.
+    #[error("{found} {what} instead of {expected}")]
+    UnequalCounts {
+        /// What was counted.
+        what: &'static str,
+        /// How many there are elsewhere.
+        expected: usize,
+        /// How many there are here.
+        found: usize,
+    },
     /// There are no losses to calibrate on.
     #[error("there are no examples")]
     NoExamples,
@@ -100,6 +131,18 @@ pub enum Error {
         threshold: f64,
         /// The threshold before it.
         previous: f64,
+    },
+    /// A threshold has fewer or more losses than the calibration was made for.
+    #[error("threshold {threshold_index} ({threshold}) has {found} losses instead of {expected}")]
+    ExampleCount {
+        /// Index of the threshold in the table.
+        threshold_index: usize,
+        /// The threshold itself.
+        threshold: f64,
+        /// The number of examples.
+        expected: usize,
+        /// Losses of this threshold.
+        found: usize,
     },
     /// The row of threshold 1 is not that of the full model, so the fallback would be void.
     #[error("at threshold 1, the full model, example {example} must have loss 0 but has {loss}")]

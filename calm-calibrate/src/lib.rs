@@ -88,18 +88,34 @@
 
 mod binomial_distribution;
 mod calibrate;
+mod conformal;
+mod e_process;
 mod error;
+mod evidence;
 mod level;
 mod loss;
+mod loss_sum;
 mod names;
+mod normal_distribution;
 pub mod p_value;
+mod pareto;
 pub mod procedure;
+mod split;
 mod table;
+mod trials;
+mod upper_bound;
 
-pub use calibrate::{Calibration, CalibrationOptions, calibrate};
+pub use calibrate::{Calibration, CalibrationOptions, Calibrator, calibrate, calibrate_each};
+pub use conformal::{ExpectationControl, conformal_risk_control};
+pub use e_process::{EProcess, SequentialCalibration, log_mean_e_value};
 pub use error::{Error, InvalidLoss};
+pub use evidence::{Evidence, SampleDesign};
 pub use level::{ErrorProbability, Tolerance};
-pub use loss::{LossKind, LossSum, positive_part_risk_loss};
+pub use loss::{LossKind, exceeds, positive_part_risk_loss, signed_risk_loss};
+pub use loss_sum::LossSum;
 pub use p_value::{LogP, PValue};
-pub use procedure::Procedure;
+pub use pareto::{Cost, ParetoCalibration, Risk, pareto_front, pareto_testing};
+pub use procedure::{Graph, Procedure};
+pub use split::Split;
 pub use table::LossTable;
+pub use trials::{Trial, TrialOptions, TrialSplit, accepted_violations, run_trials};

@@ -14,20 +14,11 @@ impl LossTable {
     /// threshold 1, the full model, is among them makes no difference to a calibration. The losses themselves are
     /// checked against their declared kind by [`calibrate`](crate::calibrate()).
     pub fn new(thresholds: Vec<f64>, losses: Vec<Vec<f64>>) -> Result<Self, Error> {
-        for (threshold_index, &threshold) in thresholds.iter().enumerate() {
-            if !(0.0..=1.0).contains(&threshold) {
-                return Err(Error::InvalidThreshold { threshold_index, threshold });
-            }
-            if let Some(&previous) = thresholds[..threshold_index].last()
-                && threshold >= previous
-            {
-                return Err(Error::ThresholdOrder { threshold_index, threshold, previous });
-            }
-        }
+        check_thresholds(&thresholds)?;
         if thresholds.len() != losses.len() {
             return Err(Error::RowCount { thresholds: thresholds.len(), rows: losses.len() });
         }
-        let expected = losses.first().ok_or(Error::NoThresholds)?.len();
+        let expected = losses[0].len();
         if expected == 0 {
             return Err(Error::NoExamples);
         }
@@ -59,4 +50,22 @@ impl LossTable {
     pub fn examples(&self) -> usize {
         self.losses[0].len()
     }
+}
+
+/// Fails unless there are thresholds, all in `[0, 1]` and strictly descending.
+pub(crate) fn check_thresholds(thresholds: &[f64]) -> Result<(), Error> {
+    if thresholds.is_empty() {
+        return Err(Error::NoThresholds);
+    }
+    for (threshold_index, &threshold) in thresholds.iter().enumerate() {
+        if !(0.0..=1.0).contains(&threshold) {
+            return Err(Error::InvalidThreshold { threshold_index, threshold });
+        }
+        if let Some(&previous) = thresholds[..threshold_index].last()
+            && threshold >= previous
+        {
+            return Err(Error::ThresholdOrder { threshold_index, threshold, previous });
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 use super::LogP;
 use crate::binomial_distribution::log_cdf;
+use crate::loss_sum::UnitSum;
 use crate::{LossSum, Tolerance};
 
 /// Bentkus' inequality, `e P(X <= ceil(sum))` for X binomial with n trials of probability `delta` (Bentkus 2004;
@@ -7,5 +8,9 @@ use crate::{LossSum, Tolerance};
 ///
 /// The sum is rounded up: rounding it down gives smaller values that the inequality does not support.
 pub fn bentkus(losses: LossSum, tolerance: Tolerance) -> LogP {
-    LogP::from_ln_bound(1.0 + log_cdf(losses.ceil(), losses.examples(), tolerance.get()))
+    LogP::of_sum(losses, tolerance, ln_bound)
+}
+
+pub(super) fn ln_bound(losses: UnitSum, delta: f64) -> f64 {
+    1.0 + log_cdf(losses.ceil, losses.examples, delta)
 }

@@ -1,11 +1,16 @@
 use super::{LogP, bentkus, hoeffding_kl};
+use crate::loss_sum::UnitSum;
 use crate::{LossSum, Tolerance};
 
-/// The lesser of [`hoeffding_kl`] and [`bentkus`] (Angelopoulos et al. 2021, proposition 1; CALM's footnote 3).
+/// The lesser of [`hoeffding_kl`](super::hoeffding_kl()) and [`bentkus`](super::bentkus()) (Angelopoulos et al. 2021,
+/// proposition 1; CALM's footnote 3).
 ///
 /// No correction for taking the lesser: both bound the same probability, as a function of the sum alone. Without any
 /// loss Hoeffding's part is the lesser, by a factor e.
 pub fn hoeffding_bentkus(losses: LossSum, tolerance: Tolerance) -> LogP {
-    let (hoeffding, bentkus) = (hoeffding_kl(losses, tolerance), bentkus(losses, tolerance));
-    if hoeffding < bentkus { hoeffding } else { bentkus }
+    LogP::of_sum(losses, tolerance, ln_bound)
+}
+
+pub(super) fn ln_bound(losses: UnitSum, delta: f64) -> f64 {
+    hoeffding_kl::ln_bound(losses, delta).min(bentkus::ln_bound(losses, delta))
 }

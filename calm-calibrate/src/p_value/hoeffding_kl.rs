@@ -1,5 +1,6 @@
 use super::LogP;
 use crate::binomial_distribution::binomial_deviance;
+use crate::loss_sum::UnitSum;
 use crate::{LossSum, Tolerance};
 
 /// Hoeffding's inequality with the Kullback-Leibler divergence, `exp(-n h(min(mean, delta), delta))` with
@@ -7,12 +8,16 @@ use crate::{LossSum, Tolerance};
 ///
 /// Without any loss it is `(1 - delta)^n`.
 pub fn hoeffding_kl(losses: LossSum, tolerance: Tolerance) -> LogP {
-    let (sum, examples, delta) = (losses.sum(), losses.examples() as f64, tolerance.get());
-    LogP::from_ln_bound(if sum == 0.0 {
+    LogP::of_sum(losses, tolerance, ln_bound)
+}
+
+pub(super) fn ln_bound(losses: UnitSum, delta: f64) -> f64 {
+    let (sum, examples) = (losses.sum, losses.examples as f64);
+    if sum == 0.0 {
         examples * (-delta).ln_1p()
     } else if sum >= examples * delta {
         0.0
     } else {
         -binomial_deviance(sum, examples, delta)
-    })
+    }
 }

@@ -7,16 +7,24 @@
 //!
 //! | name | for losses | remark |
 //! |---|---|---|
-//! | [`hoeffding`] | in `[0, 1]` | the paper's equation 9; needs the most examples by far |
-//! | [`hoeffding_kl`] | in `[0, 1]` | Hoeffding's sharper form, never above the simple one |
-//! | [`bentkus`] | in `[0, 1]` | sharper still unless the loss is close to zero |
-//! | [`hoeffding_bentkus`] | in `[0, 1]` | the lesser of the two; what the paper uses (footnote 3) |
+//! | [`hoeffding`] | any | the paper's equation 9; needs the most examples by far |
+//! | [`hoeffding_kl`] | any | Hoeffding's sharper form, never above the simple one |
+//! | [`bentkus`] | any | sharper still unless the loss is close to zero |
+//! | [`hoeffding_bentkus`] | any | the lesser of the two; what the paper uses (footnote 3) |
 //! | [`binomial`] | 0 or 1 | exact; no other one is sharper for these |
+//! | [`betting`] | any, in the order of the data | the sharpest for fractional losses and for differences |
+//! | [`asymptotic`] | any | **holds only in the limit** of many examples; for comparison |
+//!
+//! The first four are made for losses in `[0, 1]`. Differences in `[-1, 1]` they see rescaled to `(loss + 1) / 2`, with the
+//! tolerance `(delta + 1) / 2`, which is valid and nearly powerless; betting uses differences as they are.
 //!
 //! Which one to use is fixed before seeing the losses. The least of several is in general not a p-value;
-//! Hoeffding-Bentkus is one because both parts bound the same probability.
+//! Hoeffding-Bentkus is one because both parts bound the same probability. The greatest of several is always one
+//! ([`LogP::of_all`]): for "every one of these risks is tolerable".
 
+mod asymptotic;
 mod bentkus;
+mod betting;
 mod binomial;
 mod hoeffding;
 mod hoeffding_bentkus;
@@ -24,13 +32,19 @@ mod hoeffding_kl;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::asymptotic::Moments;
+pub use self::asymptotic::asymptotic;
 pub use self::bentkus::bentkus;
+pub use self::betting::betting;
+pub(crate) use self::betting::{Bets, Capital, Horizon};
 pub use self::binomial::binomial;
 pub use self::hoeffding::hoeffding;
 pub use self::hoeffding_bentkus::hoeffding_bentkus;
 pub use self::hoeffding_kl::hoeffding_kl;
+use crate::evidence::{Evidence, SampleDesign};
+use crate::loss_sum::UnitSum;
 use crate::names::impl_names;
-use crate::{Error, ErrorProbability, LossSum, Tolerance};
+use crate::{Error, ErrorProbability, LossKind, LossSum, Tolerance};
 
 /// The choice of a p-value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +60,10 @@ pub enum PValue {
     Bentkus,
     /// [`hoeffding_bentkus`]
     HoeffdingBentkus,
+    /// [`betting`]
+    Betting,
+    /// [`asymptotic`]
+    Asymptotic,
 }
 
 impl_names!(
@@ -55,24 +73,75 @@ impl_names!(
     Binomial => "binomial",
     Bentkus => "bentkus",
     HoeffdingBentkus => "hoeffding-bentkus",
+    Betting => "betting",
+    Asymptotic => "asymptotic",
 );
 
+/// A bound on ln p as a function of a sum on the unit interval and a tolerance.
+pub(crate) type SumBound = fn(UnitSum, f64) -> f64;
+
 impl PValue {
-    /// The p-value of a sample. Fails if it does not hold for losses of the sample's kind.
-    pub fn log_p(self, losses: LossSum, tolerance: Tolerance) -> Result<LogP, Error> {
+    /// The one to take unless there is a reason for another: exact for binary losses, betting for all others. It follows
+    /// from the declared kind and not from the values.
+    pub fn default_for(kind: LossKind) -> Self {
+        match kind {
+            LossKind::Binary => PValue::Binomial,
+            LossKind::UnitInterval | LossKind::Difference => PValue::Betting,
+        }
+    }
+
+    /// Fails if this p-value does not hold for losses of this kind.
+    pub fn check(self, kind: LossKind) -> Result<(), Error> {
+        if self == PValue::Binomial && kind != LossKind::Binary {
+            return Err(Error::KindMismatch { p_value: self, kind });
+        }
+        Ok(())
+    }
+
+    /// The p-value of a sample of which only the sum is known. Fails if it does not hold for losses of the sample's kind or
+    /// needs every loss.
+    pub fn of_sum(self, losses: LossSum, tolerance: Tolerance) -> Result<LogP, Error> {
+        self.check(losses.kind())?;
+        Ok(LogP::of_sum(losses, tolerance, self.ln_bound_of_sum()?))
+    }
+
+    /// The p-value of a sample in the order of the data. The bets of [`PValue::Betting`] are tuned for the level
+    /// `tuned_for`; the others make no use of it.
+    ///
+    /// Fails on a loss outside the range of `kind`, if there is none, and if the p-value does not hold for `kind`.
+    pub fn of_losses(
+        self,
+        losses: &[f64],
+        kind: LossKind,
+        tolerance: Tolerance,
+        tuned_for: ErrorProbability,
+    ) -> Result<LogP, Error> {
+        let design = SampleDesign { p_value: self, loss_kind: kind, examples: losses.len(), tuned_for };
+        Evidence::of(losses, &design, tolerance)?.log_p(0)
+    }
+
+    /// Whether the sum of the losses is all that it needs.
+    pub fn needs_only_the_sum(self) -> bool {
+        self.ln_bound_of_sum().is_ok()
+    }
+
+    pub(crate) fn ln_bound_of_sum(self) -> Result<SumBound, Error> {
         match self {
-            PValue::Hoeffding => Ok(hoeffding(losses, tolerance)),
-            PValue::HoeffdingKl => Ok(hoeffding_kl(losses, tolerance)),
-            PValue::Binomial => binomial(losses, tolerance),
-            PValue::Bentkus => Ok(bentkus(losses, tolerance)),
-            PValue::HoeffdingBentkus => Ok(hoeffding_bentkus(losses, tolerance)),
+            PValue::Hoeffding => Ok(hoeffding::ln_bound),
+            PValue::HoeffdingKl => Ok(hoeffding_kl::ln_bound),
+            PValue::Binomial => Ok(binomial::ln_bound),
+            PValue::Bentkus => Ok(bentkus::ln_bound),
+            PValue::HoeffdingBentkus => Ok(hoeffding_bentkus::ln_bound),
+            PValue::Betting | PValue::Asymptotic => Err(Error::NeedsLosses { p_value: self }),
         }
     }
 }
 
 /// The natural logarithm of a p-value: at most 0, never NaN.
+///
+/// As JSON it is a number, or null for minus infinity, which JSON has no number for.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(into = "f64", try_from = "f64")]
+#[serde(into = "Option<f64>", try_from = "Option<f64>")]
 pub struct LogP(f64);
 
 impl LogP {
@@ -88,9 +157,27 @@ impl LogP {
         if (0.0..=1.0).contains(&p) { Ok(Self(p.ln())) } else { Err(found()) }
     }
 
+    /// 1 over an e-value, given as its logarithm, is a p-value (Markov's inequality). Fails if it is NaN.
+    pub fn from_ln_e_value(ln_e_value: f64) -> Result<Self, Error> {
+        if ln_e_value.is_nan() { Self::from_ln(ln_e_value) } else { Ok(Self::from_ln_bound(-ln_e_value)) }
+    }
+
+    /// The p-value of the hypothesis that at least one of several risks is not tolerable: the greatest of theirs, whatever
+    /// their dependence (intersection-union). Rejecting it certifies all of them. 1 if there is none.
+    pub fn of_all(log_p: impl IntoIterator<Item = LogP>) -> Self {
+        let greatest = log_p.into_iter().map(LogP::ln).reduce(f64::max);
+        Self(greatest.unwrap_or(0.0))
+    }
+
     /// A bound on a probability, which may lie above 1 and then says nothing. Adding 0 turns -0 into 0.
-    fn from_ln_bound(ln: f64) -> Self {
+    pub(crate) fn from_ln_bound(ln: f64) -> Self {
         Self(ln.min(0.0) + 0.0)
+    }
+
+    fn of_sum(losses: LossSum, tolerance: Tolerance, ln_bound: SumBound) -> Self {
+        let least = losses.kind().least();
+        let delta = (tolerance.get() - least) / (1.0 - least);
+        Self::from_ln_bound(ln_bound(losses.on_unit_interval(), delta))
     }
 
     /// The logarithm itself.
@@ -109,16 +196,16 @@ impl LogP {
     }
 }
 
-impl TryFrom<f64> for LogP {
+impl TryFrom<Option<f64>> for LogP {
     type Error = Error;
 
-    fn try_from(ln: f64) -> Result<Self, Error> {
-        Self::from_ln(ln)
+    fn try_from(ln: Option<f64>) -> Result<Self, Error> {
+        Self::from_ln(ln.unwrap_or(f64::NEG_INFINITY))
     }
 }
 
-impl From<LogP> for f64 {
-    fn from(log_p: LogP) -> f64 {
-        log_p.0
+impl From<LogP> for Option<f64> {
+    fn from(log_p: LogP) -> Option<f64> {
+        log_p.0.is_finite().then_some(log_p.0)
     }
 }

@@ -48,8 +48,8 @@ fn bonferroni_returns_the_least_certified() {
 /// The full model takes no share of epsilon: with or without its row, everything is the same.
 #[test]
 fn the_full_model_needs_no_test() {
-    for &procedure in Procedure::ALL {
-        let options = CalibrationOptions { procedure, ..paper(0.1) };
+    for name in Procedure::NAMES {
+        let options = CalibrationOptions { procedure: name.parse().unwrap(), ..paper(0.1) };
         let without = calibrate(&table(&[(0.9, 0.04), (0.8, 0.056)]), &options).unwrap();
         let with = calibrate(&table(&[(1.0, 1e-9), (0.9, 0.04), (0.8, 0.056)]), &options).unwrap();
         assert_eq!(with, without);
@@ -185,12 +185,15 @@ fn names_are_read_as_they_are_written() {
     for &p_value in PValue::ALL {
         assert_eq!(p_value.to_string().parse(), Ok(p_value));
     }
-    for &procedure in Procedure::ALL {
-        assert_eq!(procedure.to_string().parse(), Ok(procedure));
+    for name in Procedure::NAMES {
+        assert_eq!(name.parse::<Procedure>().unwrap().to_string(), name);
     }
     assert_eq!("unit".parse(), Ok(LossKind::UnitInterval));
     let error = "bayes".parse::<Procedure>().unwrap_err().to_string();
-    assert_eq!(error, "unknown procedure `bayes`, expected one of bonferroni, fixed-sequence");
+    assert_eq!(
+        error,
+        "unknown procedure `bayes`, expected one of bonferroni, holm, fixed-sequence, multi-start, graphical, pareto"
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ mod reference;
 mod simulation;
 mod validity;
 
-use calm_calibrate::{LossKind, LossSum, Tolerance};
+use calm_calibrate::{LossKind, LossSum, PValue, Tolerance};
 use proptest::test_runner::{Config, RngSeed};
 
 fn tolerance(value: f64) -> Tolerance {
@@ -37,6 +37,11 @@ fn unit(sum: f64, examples: usize) -> LossSum {
 
 fn binary(failures: usize, examples: usize) -> LossSum {
     LossSum::new(failures as f64, examples, LossKind::Binary).unwrap()
+}
+
+/// The p-values that know no more of a sample than its sum.
+fn of_sums() -> impl Iterator<Item = PValue> {
+    PValue::ALL.iter().copied().filter(|p_value| p_value.needs_only_the_sum())
 }
 
 /// The same cases in every run; `PROPTEST_CASES` asks for more of them.

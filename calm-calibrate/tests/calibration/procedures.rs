@@ -21,6 +21,10 @@ struct Case {
     fixed_sequence: Vec<usize>,
 }
 
+fn every_procedure() -> impl Iterator<Item = Procedure> {
+    Procedure::NAMES.iter().map(|name| name.parse().unwrap())
+}
+
 fn log_p(p: &[f64]) -> Vec<LogP> {
     p.iter().map(|&p| LogP::from_p(p).unwrap()).collect()
 }
@@ -35,8 +39,8 @@ fn fwer_reference() {
     assert_eq!(reference.fwer.len(), 11);
     for case in reference.fwer {
         let (log_p, epsilon) = (log_p(&case.p), level(case.eps));
-        assert_eq!(Procedure::Bonferroni.reject(&log_p, epsilon), case.bonferroni, "{:?}", case.p);
-        assert_eq!(Procedure::FixedSequence.reject(&log_p, epsilon), case.fixed_sequence, "{:?}", case.p);
+        assert_eq!(bonferroni(&log_p, epsilon), case.bonferroni, "{:?}", case.p);
+        assert_eq!(fixed_sequence(&log_p, epsilon), case.fixed_sequence, "{:?}", case.p);
     }
 }
 
@@ -48,8 +52,8 @@ fn a_p_value_equal_to_the_level_is_rejected() {
 
 #[test]
 fn nothing_to_test() {
-    for procedure in Procedure::ALL {
-        assert!(procedure.reject(&[], level(0.05)).is_empty());
+    for procedure in every_procedure() {
+        assert!(procedure.reject(&[], level(0.05)).unwrap().is_empty(), "{procedure}");
     }
 }
 
@@ -86,9 +90,9 @@ proptest! {
     fn lowering_a_p_value_loses_no_rejection(p in p_values(), i in any::<prop::sample::Index>(), factor in 0.0..1.0) {
         let mut lower = p.clone();
         lower[i.index(p.len())] *= factor;
-        for procedure in Procedure::ALL {
-            let before = procedure.reject(&log_p(&p), level(0.05));
-            let after = procedure.reject(&log_p(&lower), level(0.05));
+        for procedure in every_procedure() {
+            let before = procedure.reject(&log_p(&p), level(0.05)).unwrap();
+            let after = procedure.reject(&log_p(&lower), level(0.05)).unwrap();
             prop_assert!(before.iter().all(|index| after.contains(index)), "{}", procedure);
         }
     }

@@ -4,7 +4,7 @@ use calm_calibrate::p_value::{bentkus, binomial, hoeffding, hoeffding_bentkus, h
 use calm_calibrate::{CalibrationOptions, LossKind, LossSum, LossTable, PValue, calibrate};
 use proptest::prelude::*;
 
-use crate::{binary, fixed_cases, tolerance, unit};
+use crate::{binary, fixed_cases, of_sums, tolerance, unit};
 
 /// What rounding may do to the order of two logarithms.
 fn at_most(lesser: f64, greater: f64) -> bool {
@@ -33,9 +33,9 @@ proptest! {
     #[test]
     fn always_a_probability(n in examples(), d in delta(), position in 0.0..=1.0, near: bool) {
         let s = sum(n, d, position, near);
-        for &p_value in PValue::ALL {
+        for p_value in of_sums() {
             let losses = if p_value == PValue::Binomial { binary(s.ceil() as usize, n) } else { unit(s, n) };
-            let log_p = p_value.log_p(losses, tolerance(d)).unwrap();
+            let log_p = p_value.of_sum(losses, tolerance(d)).unwrap();
             prop_assert!(log_p.ln() <= 0.0 && log_p.ln().is_finite(), "{}: {}", p_value, log_p.ln());
             prop_assert!((0.0..=1.0).contains(&log_p.p()));
         }
@@ -56,10 +56,10 @@ proptest! {
     fn grows_with_the_losses(n in examples(), d in delta(), a in 0.0..=1.0, b in 0.0..=1.0, near: bool) {
         let (low, high): (f64, f64) = if a < b { (a, b) } else { (b, a) };
         let (low, high) = (sum(n, d, low, near), sum(n, d, high, near));
-        for &p_value in PValue::ALL {
+        for p_value in of_sums() {
             let log_p = |s: f64| {
                 let losses = if p_value == PValue::Binomial { binary(s.ceil() as usize, n) } else { unit(s, n) };
-                p_value.log_p(losses, tolerance(d)).unwrap().ln()
+                p_value.of_sum(losses, tolerance(d)).unwrap().ln()
             };
             prop_assert!(at_most(log_p(low), log_p(high)), "{}: {} {}", p_value, log_p(low), log_p(high));
         }
@@ -69,9 +69,9 @@ proptest! {
     fn falls_with_the_tolerance(n in examples(), position in 0.0..=1.0, a in 0.001..0.999, b in 0.001..0.999) {
         let (strict, lax): (f64, f64) = if a < b { (a, b) } else { (b, a) };
         let s = sum(n, strict, position, true);
-        for &p_value in PValue::ALL {
+        for p_value in of_sums() {
             let losses = if p_value == PValue::Binomial { binary(s.ceil() as usize, n) } else { unit(s, n) };
-            let log_p = |d: f64| p_value.log_p(losses, tolerance(d)).unwrap().ln();
+            let log_p = |d: f64| p_value.of_sum(losses, tolerance(d)).unwrap().ln();
             prop_assert!(at_most(log_p(lax), log_p(strict)), "{}: {} {}", p_value, log_p(lax), log_p(strict));
         }
     }
@@ -81,7 +81,7 @@ proptest! {
         let mean: f64 = d + excess * (1.0 - d);
         let losses = unit((mean * n as f64).min(n as f64), n);
         for p_value in [PValue::Hoeffding, PValue::HoeffdingKl, PValue::Bentkus, PValue::HoeffdingBentkus] {
-            prop_assert!(p_value.log_p(losses, tolerance(d)).unwrap().p() > 1.0 - 1e-9, "{}", p_value);
+            prop_assert!(p_value.of_sum(losses, tolerance(d)).unwrap().p() > 1.0 - 1e-9, "{}", p_value);
         }
     }
 

@@ -95,7 +95,7 @@ fn largest_rejected_mean() {
     let largest = |p_value: PValue, examples: usize, delta: f64| {
         let rejected = |mean: f64| {
             let losses = unit(mean * examples as f64, examples);
-            p_value.log_p(losses, tolerance(delta)).unwrap().p() <= 0.05
+            p_value.of_sum(losses, tolerance(delta)).unwrap().p() <= 0.05
         };
         let (mut low, mut high) = (0.0, delta);
         for _ in 0..50 {
@@ -121,7 +121,7 @@ fn largest_rejected_mean() {
 #[test]
 fn first_sample_size_that_certifies_without_any_loss() {
     let check = |p_value: PValue, delta: f64, expected: usize| {
-        let certifies = |n: usize| p_value.log_p(binary(0, n), tolerance(delta)).unwrap().p() <= 0.05;
+        let certifies = |n: usize| p_value.of_sum(binary(0, n), tolerance(delta)).unwrap().p() <= 0.05;
         assert!(certifies(expected) && !certifies(expected - 1), "{p_value} at delta {delta}");
     };
     for (delta, hoeffding_bentkus, hoeffding) in

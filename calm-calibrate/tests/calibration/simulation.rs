@@ -134,9 +134,9 @@ fn options(losses: Losses, p_value: PValue, procedure: Procedure) -> Calibration
 }
 
 /// Expects few violations, and a threshold below 1 in at least `min_certified` of the calibrations.
-fn check(losses: Losses, risks: Risks, examples: usize, options: CalibrationOptions, min_certified: f64) {
+fn check(losses: Losses, risks: Risks, examples: usize, options: &CalibrationOptions, min_certified: f64) {
     let (violations, certified) = violations(losses, risks, examples, |table| {
-        calibrate(&LossTable::new(thresholds(), table).unwrap(), &options).unwrap().threshold
+        calibrate(&LossTable::new(thresholds(), table).unwrap(), options).unwrap().threshold
     });
     let accepted = accepted_violations(REPETITIONS, options.epsilon.get());
     assert!(violations <= accepted, "{losses:?} {risks:?} {examples} {options:?}: {violations} > {accepted}");
@@ -154,11 +154,11 @@ fn paper_calibration_keeps_its_guarantee() {
     {
         for (examples, min_certified) in [(20, 0.0), (60, 1.0), (100, 1.0)] {
             let options = options(losses, PValue::HoeffdingBentkus, Procedure::FixedSequence);
-            check(losses, Risks::Cliff, examples, options, min_certified);
+            check(losses, Risks::Cliff, examples, &options, min_certified);
         }
         let options = options(losses, PValue::HoeffdingBentkus, Procedure::FixedSequence);
-        check(losses, Risks::Bump, 100, options, 0.9);
-        check(losses, Risks::Slope, 100, options, 0.9);
+        check(losses, Risks::Bump, 100, &options, 0.9);
+        check(losses, Risks::Slope, 100, &options, 0.9);
     }
 }
 
@@ -166,7 +166,9 @@ fn paper_calibration_keeps_its_guarantee() {
 fn other_choices_keep_it_too() {
     for risks in [Risks::Cliff, Risks::Bump, Risks::Slope] {
         for procedure in [Procedure::FixedSequence, Procedure::Bonferroni] {
-            let check = |losses, p_value| check(losses, risks, 200, options(losses, p_value, procedure), 0.5);
+            let check = |losses, p_value| {
+                check(losses, risks, 200, &options(losses, p_value, procedure.clone()), 0.5)
+            };
             check(Losses::Bernoulli, PValue::Binomial);
             check(Losses::MostlyZero, PValue::HoeffdingKl);
             check(Losses::TwoPoint, PValue::Bentkus);
@@ -178,7 +180,7 @@ fn other_choices_keep_it_too() {
 fn another_error_probability() {
     let epsilon = ErrorProbability::new(0.2).unwrap();
     let options = options(Losses::Bernoulli, PValue::Binomial, Procedure::FixedSequence);
-    check(Losses::Bernoulli, Risks::Cliff, 100, CalibrationOptions { epsilon, ..options }, 1.0);
+    check(Losses::Bernoulli, Risks::Cliff, 100, &CalibrationOptions { epsilon, ..options }, 1.0);
 }
 
 /// An easy case must be certified, or a calibration that always falls back would pass everything above.

@@ -3,7 +3,7 @@
 use calm_calibrate::{ErrorProbability, LossSum, PValue};
 use statrs::distribution::{Binomial, Discrete};
 
-use crate::{binary, tolerance, unit};
+use crate::{binary, of_sums, tolerance, unit};
 
 const SAMPLE_SIZES: [usize; 9] = [1, 2, 5, 12, 20, 60, 100, 333, 1000];
 const EPSILONS: [f64; 4] = [0.2, 0.1, 0.05, 0.01];
@@ -19,7 +19,7 @@ fn size(
     let (epsilon, delta) = (ErrorProbability::new(epsilon).unwrap(), tolerance(delta));
     let distribution = Binomial::new(probability, n as u64).unwrap();
     (0..=n)
-        .filter(|&k| p_value.log_p(losses(k), delta).unwrap().rejected_at(epsilon))
+        .filter(|&k| p_value.of_sum(losses(k), delta).unwrap().rejected_at(epsilon))
         .map(|k| distribution.pmf(k as u64))
         .sum()
 }
@@ -29,7 +29,7 @@ fn bernoulli_losses() {
     for n in SAMPLE_SIZES {
         for delta in [0.01, 0.02, 0.1, 0.25, 0.5, 0.9] {
             for epsilon in EPSILONS {
-                for &p_value in PValue::ALL {
+                for p_value in of_sums() {
                     let size = size(p_value, (n, delta), delta, epsilon, |k| binary(k, n));
                     assert!(
                         size <= epsilon * (1.0 + 1e-12),
@@ -48,7 +48,7 @@ fn two_point_losses() {
     for n in SAMPLE_SIZES {
         for (delta, value) in [(0.02, 0.3), (0.1, 0.25), (0.1, 0.7), (0.25, 0.5), (0.5, 0.9)] {
             for epsilon in EPSILONS {
-                for &p_value in PValue::ALL.iter().filter(|&&p_value| p_value != PValue::Binomial) {
+                for p_value in of_sums().filter(|&p_value| p_value != PValue::Binomial) {
                     let losses = |k| unit(k as f64 * value, n);
                     let size = size(p_value, (n, delta / value), delta, epsilon, losses);
                     assert!(

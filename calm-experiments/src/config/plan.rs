@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use calm_calibrate::{CalibrationOptions, ErrorProbability, LossKind, LossSum, PValue, Procedure, Tolerance};
+use calm_calibrate::{CalibrationOptions, ErrorProbability, LossKind, PValue, Procedure, Tolerance};
 use calm_core::{Measure, PolicySpec, Threshold};
 use calm_data::Columns;
 use calm_metrics::{Loss, Metric};
@@ -128,7 +128,7 @@ impl Plan {
             delta,
             epsilon: self.epsilon,
             p_value: self.p_value,
-            procedure: self.procedure,
+            procedure: self.procedure.clone(),
             loss_kind: objective.loss_kind(),
         }
     }
@@ -193,7 +193,7 @@ impl Plan {
             objectives: check_objectives(&raw, document)?,
             epsilon: raw.calibration.epsilon,
             p_value: raw.calibration.p_value,
-            procedure: raw.calibration.procedure,
+            procedure: raw.calibration.procedure.clone(),
             quality: raw.plots.quality,
             raw,
         })
@@ -249,9 +249,10 @@ fn check_objectives(raw: &RawConfig, document: &Document<'_>) -> Result<Vec<Obje
         deltas.sort_by(|a, b| a.get().total_cmp(&b.get()));
         let objective = Objective { kind, loss, deltas };
         // Known now, and not only after everything is decoded.
-        if let Some(&delta) = objective.deltas.first() {
-            LossSum::new(0.0, 1, objective.loss_kind())
-                .and_then(|losses| calibration.p_value.log_p(losses, delta))
+        if !objective.deltas.is_empty() {
+            calibration
+                .p_value
+                .check(objective.loss_kind())
                 .map_err(|error| document.invalid("calibration.p_value", error))?;
             objectives.push(objective);
         }

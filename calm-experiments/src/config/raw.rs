@@ -141,6 +141,20 @@ mod all {
     }
 }
 
+/// A procedure by its name.
+mod procedure_name {
+    use calm_calibrate::Procedure;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(procedure: &Procedure, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(procedure.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Procedure, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// The guarantees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,7 +166,7 @@ pub struct RawCalibration {
     #[serde(default = "paper_p_value")]
     pub p_value: PValue,
     /// The family-wise procedure.
-    #[serde(default = "paper_procedure")]
+    #[serde(default, with = "procedure_name")]
     pub procedure: Procedure,
     /// Distance to the full model's output, for textual consistency.
     pub textual_distance: Loss,
@@ -196,7 +210,4 @@ fn paper_epsilon() -> ErrorProbability {
 }
 fn paper_p_value() -> PValue {
     PValue::HoeffdingBentkus
-}
-fn paper_procedure() -> Procedure {
-    Procedure::FixedSequence
 }

@@ -1,0 +1,160 @@
+//! Pareto testing: many configurations, several risks, one learnt sequence.
+
+use crate::evidence::{Evidence, SampleDesign};
+use crate::procedure::fixed_sequence;
+use crate::{Error, ErrorProbability, LogP, LossKind, PValue, Split, Tolerance};
+
+/// One risk that has to be tolerable, such as the distance to the full model's outputs, or how much longer they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Risk<'a> {
+    /// `losses[configuration][example]`.
+    pub losses: &'a [Vec<f64>],
+    /// Their declared kind.
+    pub loss_kind: LossKind,
+    /// The p-value of each configuration.
+    pub p_value: PValue,
+    /// The tolerated expected loss.
+    pub delta: Tolerance,
+}
+
+/// Something to save, such as layers or seconds. Less is better; no guarantee is given for it.
+#[derive(Debug, Clone, Copy)]
+pub enum Cost<'a> {
+    /// `costs[configuration]`, known without any example.
+    Known(&'a [f64]),
+    /// `costs[configuration][example]`.
+    Measured(&'a [Vec<f64>]),
+}
+
+/// What [`pareto_testing`] found. Configurations are named by their index.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParetoCalibration {
+    /// The configurations that were tested, in this order: those of the Pareto front on the examples of the first part.
+    pub sequence: Vec<usize>,
+    /// Those that keep every risk below its tolerance, all of them together with probability `1 - epsilon`.
+    pub certified: Vec<usize>,
+    /// The certified one of the least first cost; `None` if nothing was certified.
+    pub best: Option<usize>,
+    /// For each configuration the greatest p-value of its risks on the second part. Those of configurations outside
+    /// `sequence`, or after its first failure, are for information.
+    pub log_p_values: Vec<LogP>,
+    /// Number of examples of the second part.
+    pub examples: usize,
+}
+
+/// Certifies configurations of several parameters (threshold, decay, measure) for several risks at once, and picks the
+/// cheapest (Laufer-Goldshtein, Fisch, Barzilay and Jaakkola 2023).
+///
+/// With the first part of the examples it looks for the configurations that are not worse than another in every risk and
+/// every cost, and puts the ones that pass most easily first. With the second part, which that order does not depend on,
+/// it tests them as a fixed sequence, each by the greatest of its risks' p-values. So a large grid costs no level, and the
+/// sequence avoids what fails early.
+///
+/// Fails if there is no risk, cost or configuration, if counts differ, if a part would be empty, on a loss outside the range
+/// of its kind and on a cost that is not a number.
+pub fn pareto_testing(
+    risks: &[Risk<'_>],
+    costs: &[Cost<'_>],
+    epsilon: ErrorProbability,
+    split: Split,
+) -> Result<ParetoCalibration, Error> {
+    if costs.is_empty() {
+        return Err(Error::NoCosts);
+    }
+    let first_risk = risks.first().ok_or(Error::NoThresholds)?;
+    let configurations = first_risk.losses.len();
+    let examples = first_risk.losses.first().ok_or(Error::NoThresholds)?.len();
+    let is_selection = split.first_part(examples)?;
+    let parts = |values: &[f64]| -> Result<(Vec<f64>, Vec<f64>), Error> {
+        if values.len() != examples {
+            return Err(Error::UnequalCounts { what: "examples", expected: examples, found: values.len() });
+        }
+        let of_part = |part: bool| {
+            let in_part = |(&value, &is_selection): (&f64, &bool)| (is_selection == part).then_some(value);
+            values.iter().zip(&is_selection).filter_map(in_part).collect()
+        };
+        Ok((of_part(true), of_part(false)))
+    };
+
+    let mut objectives = vec![Vec::new(); configurations];
+    let mut selection_log_p = vec![Vec::new(); configurations];
+    let mut testing_log_p = vec![Vec::new(); configurations];
+    for risk in risks {
+        check_count(risk.losses.len(), configurations)?;
+        for (configuration, losses) in risk.losses.iter().enumerate() {
+            risk.loss_kind.check(losses, 0)?;
+            let (selection, testing) = parts(losses)?;
+            let evidence = |losses: &[f64]| {
+                let design = SampleDesign {
+                    p_value: risk.p_value,
+                    loss_kind: risk.loss_kind,
+                    examples: losses.len(),
+                    tuned_for: epsilon,
+                };
+                Evidence::of(losses, &design, risk.delta)
+            };
+            let selection = evidence(&selection)?;
+            objectives[configuration].push(selection.mean()?);
+            selection_log_p[configuration].push(selection.log_p(0)?);
+            testing_log_p[configuration].push(evidence(&testing)?.log_p(0)?);
+        }
+    }
+    let mut first_costs = Vec::new();
+    for (cost_index, cost) in costs.iter().enumerate() {
+        let means = match cost {
+            Cost::Known(costs) => costs.to_vec(),
+            Cost::Measured(costs) => {
+                let mean = |costs: &Vec<f64>| {
+                    let (selection, _) = parts(costs)?;
+                    Ok(selection.iter().sum::<f64>() / selection.len() as f64)
+                };
+                costs.iter().map(mean).collect::<Result<_, Error>>()?
+            }
+        };
+        check_count(means.len(), configurations)?;
+        if let Some(&cost) = means.iter().find(|cost| !cost.is_finite()) {
+            let range = "(-inf, inf)";
+            return Err(Error::OutOfRange { quantity: "a cost", range, found: cost.to_string() });
+        }
+        objectives.iter_mut().zip(&means).for_each(|(objectives, &mean)| objectives.push(mean));
+        if cost_index == 0 {
+            first_costs = means;
+        }
+    }
+
+    let selection_log_p: Vec<LogP> = selection_log_p.into_iter().map(LogP::of_all).collect();
+    let log_p_values: Vec<LogP> = testing_log_p.into_iter().map(LogP::of_all).collect();
+    let sequence = pareto_sequence(&objectives, &selection_log_p);
+    let tested: Vec<LogP> = sequence.iter().map(|&configuration| log_p_values[configuration]).collect();
+    let certified: Vec<usize> =
+        fixed_sequence(&tested, epsilon).into_iter().map(|place| sequence[place]).collect();
+    let best = certified.iter().copied().min_by(|&a, &b| first_costs[a].total_cmp(&first_costs[b]));
+    let examples = is_selection.iter().filter(|&&is_selection| !is_selection).count();
+    Ok(ParetoCalibration { sequence, certified, best, log_p_values, examples })
+}
+
+/// The indices of the points that no other point dominates: is not greater in any objective and less in one. Of equal
+/// points all stay.
+pub fn pareto_front(objectives: &[Vec<f64>]) -> Vec<usize> {
+    let dominates =
+        |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a <= b) && a.iter().zip(b).any(|(a, b)| a < b);
+    (0..objectives.len())
+        .filter(|&point| !objectives.iter().any(|other| dominates(other, &objectives[point])))
+        .collect()
+}
+
+/// The Pareto front, the smallest p-value first; of equal ones the one with the greatest last objective, a cost, first.
+pub(crate) fn pareto_sequence(objectives: &[Vec<f64>], log_p: &[LogP]) -> Vec<usize> {
+    let mut front = pareto_front(objectives);
+    let cost = |index: usize| objectives[index].last().copied().unwrap_or(0.0);
+    front.sort_by(|&a, &b| log_p[a].ln().total_cmp(&log_p[b].ln()).then_with(|| cost(b).total_cmp(&cost(a))));
+    front
+}
+
+fn check_count(found: usize, expected: usize) -> Result<(), Error> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(Error::UnequalCounts { what: "configurations", expected, found })
+    }
+}

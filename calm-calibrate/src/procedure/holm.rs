@@ -1,0 +1,18 @@
+use crate::{ErrorProbability, LogP};
+
+/// The hypotheses in the order of their p-values: the smallest at the level `epsilon / m`, the next at
+/// `epsilon / (m - 1)` and so on, until the first that is not rejected (Holm 1979).
+///
+/// Rejects whatever [`bonferroni`](super::bonferroni()) rejects, and needs nothing more.
+pub fn holm(log_p: &[LogP], epsilon: ErrorProbability) -> Vec<usize> {
+    let mut by_p: Vec<usize> = (0..log_p.len()).collect();
+    by_p.sort_by(|&a, &b| log_p[a].ln().total_cmp(&log_p[b].ln()));
+    let passed = (0..by_p.len()).take_while(|&rank| {
+        let remaining = by_p.len() - rank;
+        log_p[by_p[rank]].rejected_at(epsilon.split(remaining))
+    });
+    let passed = passed.count();
+    by_p.truncate(passed);
+    by_p.sort_unstable();
+    by_p
+}

@@ -1,0 +1,126 @@
+//! The paper's protocol: how a calibration fares when it is repeated on random divisions of the same examples.
+
+use serde::{Deserialize, Serialize};
+
+use crate::calibrate::Calibrator;
+use crate::{CalibrationOptions, Error, LossTable, Split, Tolerance};
+
+/// How often to divide the examples, and how (Schuster et al. 2022, section 5: 50 times, 80 % for calibration).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TrialOptions {
+    /// Number of divisions.
+    pub trials: usize,
+    /// Share of the examples to calibrate on; the others are the test examples.
+    pub calibration_share: f64,
+    /// Trial k divides with the seed `seed + k`.
+    pub seed: u64,
+}
+
+impl Default for TrialOptions {
+    /// The paper's.
+    fn default() -> Self {
+        Self { trials: 50, calibration_share: 0.8, seed: 0 }
+    }
+}
+
+/// The division of one trial, as indices of examples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrialSplit {
+    /// To calibrate on, in the order in which they are.
+    pub calibration: Vec<usize>,
+    /// To measure on, ascending.
+    pub test: Vec<usize>,
+}
+
+/// The outcome of one trial for one tolerance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trial {
+    /// Index of the trial's division.
+    pub trial: usize,
+    /// The tolerated expected loss.
+    pub delta: Tolerance,
+    /// Index of the certified threshold in the table; `None` for the full model.
+    pub threshold_index: Option<usize>,
+    /// The mean loss at that threshold of the calibration examples.
+    pub calibration_loss: f64,
+    /// The mean loss at that threshold of the test examples. Above `delta` it is one of the paper's violations; as few test
+    /// examples scatter, there may be more than `epsilon` of them for a right calibration too.
+    pub test_loss: f64,
+    /// The mean loss at that threshold of all examples. As if they were all there are, it is the expected loss itself, of which
+    /// at most `epsilon` of the trials may exceed `delta`.
+    pub pool_loss: f64,
+}
+
+impl TrialOptions {
+    /// The division of every trial. Fails on a share outside (0, 1) and if a part would be empty.
+    pub fn splits(&self, examples: usize) -> Result<Vec<TrialSplit>, Error> {
+        let split = |trial: usize| {
+            let split = Split::new(self.calibration_share, self.seed.wrapping_add(trial as u64))?;
+            let (calibration, mut test) = split.parts(examples)?;
+            test.sort_unstable();
+            Ok(TrialSplit { calibration, test })
+        };
+        (0..self.trials).map(split).collect()
+    }
+}
+
+/// Calibrates on the calibration examples of each of `splits` and measures on its test examples. The result has a list of
+/// trials for each of `deltas`.
+///
+/// Fails as [`calibrate`](crate::calibrate()) does.
+///
+/// # Panics
+/// If a split has an index that is not below the number of examples.
+pub fn run_trials(
+    table: &LossTable,
+    options: &CalibrationOptions,
+    deltas: &[Tolerance],
+    splits: &[TrialSplit],
+) -> Result<Vec<Vec<Trial>>, Error> {
+    let mean_of = |threshold_index: usize, examples: &[usize]| {
+        let losses = table.losses(threshold_index);
+        examples.iter().map(|&example| losses[example]).sum::<f64>() / examples.len() as f64
+    };
+    let pool: Vec<usize> = (0..table.examples()).collect();
+    let mut by_delta = vec![Vec::with_capacity(splits.len()); deltas.len()];
+    let mut drawn = Vec::new();
+    for (trial, split) in splits.iter().enumerate() {
+        let examples = split.calibration.len();
+        let mut calibrator = Calibrator::new(table.thresholds(), examples, options, deltas)?;
+        for threshold_index in 0..table.thresholds().len() {
+            let losses = table.losses(threshold_index);
+            drawn.clear();
+            drawn.extend(split.calibration.iter().map(|&example| losses[example]));
+            calibrator.push(threshold_index, &drawn)?;
+        }
+        for (calibration, trials) in calibrator.finish()?.into_iter().zip(&mut by_delta) {
+            let certified = |threshold: &f64| !calibration.fallback && *threshold == calibration.threshold;
+            let threshold_index = table.thresholds().iter().position(certified);
+            let mean = |examples: &[usize]| threshold_index.map_or(0.0, |index| mean_of(index, examples));
+            trials.push(Trial {
+                trial,
+                delta: calibration.delta,
+                threshold_index,
+                calibration_loss: calibration.empirical_loss(),
+                test_loss: mean(&split.test),
+                pool_loss: mean(&pool),
+            });
+        }
+    }
+    Ok(by_delta)
+}
+
+/// The most violations in `trials` independent trials that are still in keeping with a violation probability of `epsilon`: a
+/// right calibration exceeds it with a probability of at most `surprise`.
+///
+/// Counts must be compared with this and not with `epsilon * trials`, which a sharp calibration exceeds every other time.
+pub fn accepted_violations(
+    trials: usize,
+    epsilon: crate::ErrorProbability,
+    surprise: crate::ErrorProbability,
+) -> usize {
+    let at_most = |violations| crate::binomial_distribution::log_cdf(violations, trials, epsilon.get());
+    // P(X > v) = 1 - P(X <= v), without losing the digits of a probability close to 1.
+    let exceeded = |violations: usize| -at_most(violations).exp_m1() <= surprise.get();
+    (0..trials).find(|&violations| exceeded(violations)).unwrap_or(trials)
+}

@@ -1,0 +1,68 @@
+//! Upper confidence bounds: the least tolerance at which a sample would be certified.
+
+use crate::p_value::{Bets, Capital, Horizon, Moments, PValue};
+use crate::{Error, ErrorProbability, LossKind, LossSum};
+
+impl PValue {
+    /// The expected loss lies below this bound, except with probability `epsilon`: the dual of the p-value, which is at
+    /// most `epsilon` for just those tolerances that are not below the bound.
+    ///
+    /// For binary losses and [`PValue::Binomial`] it is Clopper and Pearson's. It can be negative for differences. Fails for
+    /// a p-value that does not hold for the losses' kind or needs more than their sum.
+    pub fn upper_bound_of_sum(self, losses: LossSum, epsilon: ErrorProbability) -> Result<f64, Error> {
+        self.check(losses.kind())?;
+        let ln_bound = self.ln_bound_of_sum()?;
+        let sum = losses.on_unit_interval();
+        let mean = sum.sum / sum.examples as f64;
+        let bound = least_rejected(mean, 1.0, epsilon, |delta| ln_bound(sum, delta));
+        // The unit interval is where differences were rescaled to.
+        let least = losses.kind().least();
+        Ok(least + bound * (1.0 - least))
+    }
+
+    /// As [`upper_bound_of_sum`](Self::upper_bound_of_sum) for any p-value and losses in the order of the data. The bets of
+    /// [`PValue::Betting`] are tuned for `epsilon`.
+    ///
+    /// Fails on a loss outside the range of `kind`, if there is none, and for a p-value that does not hold for `kind`.
+    pub fn upper_bound(
+        self,
+        losses: &[f64],
+        kind: LossKind,
+        epsilon: ErrorProbability,
+    ) -> Result<f64, Error> {
+        self.check(kind)?;
+        let sum = LossSum::of(losses, kind)?;
+        match self {
+            PValue::Betting => {
+                let mut bets = Bets::new(epsilon, Horizon::Sample(losses.len()));
+                let bets: Vec<f64> = losses.iter().map(|&loss| bets.bet_on(loss)).collect();
+                Ok(least_rejected(kind.least(), 1.0, epsilon, |delta| {
+                    let mut capital = Capital::new(delta);
+                    capital.pay(&bets, losses);
+                    -capital.ln_largest()
+                }))
+            }
+            PValue::Asymptotic => {
+                let mut moments = Moments::default();
+                moments.push(losses);
+                Ok(least_rejected(sum.mean(), 1.0, epsilon, |delta| moments.ln_bound(delta)))
+            }
+            _ => self.upper_bound_of_sum(sum, epsilon),
+        }
+    }
+}
+
+/// The least number between `low` and `high` at which `ln_p`, which falls, is at most `ln epsilon`; `high` if there is none.
+fn least_rejected(low: f64, high: f64, epsilon: ErrorProbability, ln_p: impl Fn(f64) -> f64) -> f64 {
+    let rejected = |delta: f64| ln_p(delta) <= epsilon.get().ln();
+    let (mut accepted_at, mut rejected_at) = (low, high);
+    // A double's worth of halvings, unless the bound is smaller than any loss that matters.
+    for _ in 0..128 {
+        let middle = 0.5 * (accepted_at + rejected_at);
+        if middle <= accepted_at || middle >= rejected_at {
+            break;
+        }
+        if rejected(middle) { rejected_at = middle } else { accepted_at = middle }
+    }
+    rejected_at
+}
