@@ -187,7 +187,7 @@ impl Calibrator {
     /// have been fixed without looking at the losses.
     ///
     /// Fails on a loss outside the range of the declared kind, on a loss of the full model that is not 0 and if there are more
-    /// losses than examples.
+    /// losses than examples; then none of `losses` counts.
     ///
     /// # Panics
     /// If `threshold_index` is not below the number of thresholds.
@@ -195,13 +195,14 @@ impl Calibrator {
         let row = &mut self.rows[threshold_index];
         let threshold = row.threshold;
         let first = row.examples;
-        row.examples += losses.len();
-        if row.examples > self.examples {
-            let (expected, found) = (self.examples, row.examples);
+        let (expected, found) = (self.examples, first + losses.len());
+        if found > expected {
             return Err(Error::ExampleCount { threshold_index, threshold, expected, found });
         }
         if threshold == FULL_MODEL {
-            return check_full_model(losses, first);
+            check_full_model(losses, first)?;
+            row.examples = found;
+            return Ok(());
         }
         self.options.loss_kind.check(losses, first).map_err(|invalid| Error::InvalidLossInTable {
             threshold_index,
@@ -217,6 +218,7 @@ impl Calibrator {
             }
             _ => row.evidence.push(losses)?,
         }
+        row.examples = found;
         Ok(())
     }
 

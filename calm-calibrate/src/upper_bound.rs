@@ -13,8 +13,7 @@ impl PValue {
         self.check(losses.kind())?;
         let ln_bound = self.ln_bound_of_sum()?;
         let sum = losses.on_unit_interval();
-        let mean = sum.sum / sum.examples as f64;
-        let bound = least_rejected(mean, 1.0, epsilon, |delta| ln_bound(sum, delta));
+        let bound = least_rejected(0.0, 1.0, epsilon, |delta| ln_bound(sum, delta));
         // The unit interval is where differences were rescaled to.
         let least = losses.kind().least();
         Ok(least + bound * (1.0 - least))
@@ -45,7 +44,7 @@ impl PValue {
             PValue::Asymptotic => {
                 let mut moments = Moments::default();
                 moments.push(losses);
-                Ok(least_rejected(sum.mean(), 1.0, epsilon, |delta| moments.ln_bound(delta)))
+                Ok(least_rejected(kind.least(), 1.0, epsilon, |delta| moments.ln_bound(delta)))
             }
             _ => self.upper_bound_of_sum(sum, epsilon),
         }

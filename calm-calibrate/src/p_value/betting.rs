@@ -83,6 +83,9 @@ impl Bets {
 pub(crate) struct Capital {
     /// What she bets that the mean is below.
     delta: f64,
+    /// What she stakes at most, or a loss of 1 would cost her more than she has and the capital left of such a gamble, 0,
+    /// would not weigh up its gains. It binds for a negative `delta` only.
+    largest_bet: f64,
     ln_before: f64,
     ln_largest: f64,
     /// Since `ln_before`.
@@ -92,7 +95,14 @@ pub(crate) struct Capital {
 
 impl Capital {
     pub(crate) fn new(delta: f64) -> Self {
-        Self { delta, ln_before: 0.0, ln_largest: 0.0, product: 1.0, largest_product: 1.0 }
+        Self {
+            delta,
+            largest_bet: 1.0 / (1.0 - delta),
+            ln_before: 0.0,
+            ln_largest: 0.0,
+            product: 1.0,
+            largest_product: 1.0,
+        }
     }
 
     /// The results of `bets` on `losses`.
@@ -101,10 +111,10 @@ impl Capital {
     /// loss takes four times as long and loses more digits.
     #[inline]
     pub(crate) fn pay(&mut self, bets: &[f64], losses: &[f64]) {
-        let delta = self.delta;
+        let Self { delta, largest_bet, .. } = *self;
         let (mut product, mut largest) = (self.product, self.largest_product);
         for (&bet, &loss) in bets.iter().zip(losses) {
-            product *= (1.0 - bet * (loss - delta)).max(0.0);
+            product *= (1.0 - bet.min(largest_bet) * (loss - delta)).max(0.0);
             largest = if product > largest { product } else { largest };
             if !(1e-200..=1e200).contains(&product) {
                 (self.product, self.largest_product) = (product, largest);
@@ -129,5 +139,32 @@ impl Capital {
     /// The logarithm of the largest capital so far, at least 0.
     pub(crate) fn ln_largest(&self) -> f64 {
         self.ln_largest.max(self.ln_before + self.largest_product.ln())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Under an expected loss equal to the tolerance every bet is fair: the capital is expected to be 1, exactly. Over all
+    /// 4096 samples of 12 binary losses, with bets below their largest, where one that saw its own loss would be seen.
+    #[test]
+    fn the_expected_capital_is_1() {
+        for delta in [0.1, 0.3, 0.5, 0.9] {
+            for tuned_for in [0.8, 0.3, 0.05] {
+                let mut expected = 0.0;
+                for sample in 0..1_u32 << 12 {
+                    let mut bets = Bets::new(ErrorProbability::new(tuned_for).unwrap(), Horizon::Sample(12));
+                    let mut capital = Capital::new(delta);
+                    for i in 0..12 {
+                        let loss = f64::from(sample >> i & 1);
+                        capital.pay(&[bets.bet_on(loss)], &[loss]);
+                    }
+                    let ones = sample.count_ones() as i32;
+                    expected += delta.powi(ones) * (1.0 - delta).powi(12 - ones) * capital.ln().exp();
+                }
+                assert!((expected - 1.0).abs() < 1e-12, "delta {delta}, tuned for {tuned_for}: {expected}");
+            }
+        }
     }
 }

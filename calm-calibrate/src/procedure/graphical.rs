@@ -90,7 +90,9 @@ pub fn graphical(log_p: &[LogP], graph: &Graph, epsilon: ErrorProbability) -> Re
     }
     let Graph { mut weights, mut transitions } = graph.clone();
     let mut remaining: Vec<usize> = (0..hypotheses).collect();
-    let passes = |index: usize, weight: f64| log_p[index].ln() <= (weight * epsilon.get()).ln();
+    // Without a share of the level there is no test, not even for a p-value of 0.
+    let passes =
+        |index: usize, weight: f64| weight > 0.0 && log_p[index].ln() <= (weight * epsilon.get()).ln();
     while let Some(place) = remaining.iter().position(|&index| passes(index, weights[index])) {
         let rejected = remaining.remove(place);
         for &j in &remaining {
@@ -102,7 +104,12 @@ pub fn graphical(log_p: &[LogP], graph: &Graph, epsilon: ErrorProbability) -> Re
             for &k in remaining.iter().filter(|&&k| k != j) {
                 let through = before[j][k] + before[j][rejected] * before[rejected][k];
                 // What goes round in a circle and cannot get out is given to nobody.
-                transitions[j][k] = if kept > 0.0 { (through / kept).min(1.0) } else { 0.0 };
+                transitions[j][k] = if kept > 0.0 { through / kept } else { 0.0 };
+            }
+            // A small `kept` magnifies roundings, and nobody gives more than there is.
+            let given: f64 = remaining.iter().filter(|&&k| k != j).map(|&k| transitions[j][k]).sum();
+            if given > 1.0 {
+                remaining.iter().for_each(|&k| transitions[j][k] /= given);
             }
         }
     }
