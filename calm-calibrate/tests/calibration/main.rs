@@ -17,18 +17,31 @@
 // Helpers outside of test functions need it too: to panic is how a test fails.
 #![allow(clippy::unwrap_used)]
 
+mod betting;
+mod bounds;
+mod conformal;
+mod e_process;
+mod formats;
 mod interface;
+mod pareto;
+mod pieces;
 mod procedures;
 mod properties;
 mod reference;
+mod scenario;
 mod simulation;
 mod validity;
+mod wrong_procedures;
 
-use calm_calibrate::{LossKind, LossSum, PValue, Tolerance};
+use calm_calibrate::{ErrorProbability, LossKind, LossSum, PValue, Tolerance};
 use proptest::test_runner::{Config, RngSeed};
 
 fn tolerance(value: f64) -> Tolerance {
     Tolerance::new(value).unwrap()
+}
+
+fn level(value: f64) -> ErrorProbability {
+    ErrorProbability::new(value).unwrap()
 }
 
 fn unit(sum: f64, examples: usize) -> LossSum {

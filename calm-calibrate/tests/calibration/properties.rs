@@ -1,10 +1,12 @@
 //! Laws of the p-values.
 
 use calm_calibrate::p_value::{bentkus, binomial, hoeffding, hoeffding_bentkus, hoeffding_kl};
-use calm_calibrate::{CalibrationOptions, LossKind, LossSum, LossTable, PValue, calibrate};
+use calm_calibrate::{
+    CalibrationOptions, LogP, LossKind, LossSum, LossTable, PValue, calibrate, exceeds, signed_risk_loss,
+};
 use proptest::prelude::*;
 
-use crate::{binary, fixed_cases, of_sums, tolerance, unit};
+use crate::{binary, fixed_cases, level, of_sums, tolerance, unit};
 
 /// What rounding may do to the order of two logarithms.
 fn at_most(lesser: f64, greater: f64) -> bool {
@@ -108,4 +110,68 @@ proptest! {
         let after = calibrate(&LossTable::new(thresholds, lower).unwrap(), &options).unwrap();
         prop_assert!(after.threshold <= before.threshold);
     }
+
+    /// Hoeffding-Bentkus knows the sum alone; a gambler sees one loss after the other.
+    #[test]
+    fn the_order_matters_to_betting_only(losses in prop::collection::vec(0.0..=1.0, 2..60)) {
+        let log_p = |p_value: PValue, losses: &[f64]| {
+            p_value.of_losses(losses, LossKind::UnitInterval, tolerance(0.5), level(0.05)).unwrap()
+        };
+        let mut ascending = losses.clone();
+        ascending.sort_by(f64::total_cmp);
+        let descending: Vec<f64> = ascending.iter().rev().copied().collect();
+        for p_value in of_sums().filter(|&p_value| p_value != PValue::Binomial) {
+            prop_assert!((log_p(p_value, &ascending).ln() - log_p(p_value, &losses).ln()).abs() < 1e-12);
+        }
+        let lucky = log_p(PValue::Betting, &ascending);
+        prop_assert!(lucky <= log_p(PValue::Betting, &descending));
+        if ascending[0] < 0.4 && descending[0] > 0.6 {
+            prop_assert!(lucky < log_p(PValue::Betting, &descending));
+        }
+    }
+
+    /// Rescaled to the unit interval, as `(loss + 1) / 2` with `(delta + 1) / 2`.
+    #[test]
+    fn differences_are_rescaled(n in 1_usize..3000, d in 0.001..0.999, position in -1.0..=1.0) {
+        let sum: f64 = position * n as f64;
+        let differences = LossSum::new(sum, n, LossKind::Difference).unwrap();
+        for p_value in of_sums().filter(|&p_value| p_value != PValue::Binomial) {
+            let found = p_value.of_sum(differences, tolerance(d)).unwrap().ln();
+            let rescaled = unit(0.5 * (sum + n as f64), n);
+            let expected = p_value.of_sum(rescaled, tolerance(0.5 * (d + 1.0))).unwrap().ln();
+            prop_assert!(at_most(found, expected) && at_most(expected, found), "{}", p_value);
+        }
+    }
+
+    #[test]
+    fn betting_never_says_more_than_1(
+        losses in prop::collection::vec(-1.0..=1.0, 1..300), d in delta(), tuned_for in 1e-6..0.99,
+    ) {
+        let log_p =
+            PValue::Betting.of_losses(&losses, LossKind::Difference, tolerance(d), level(tuned_for)).unwrap();
+        prop_assert!(log_p.ln() <= 0.0 && log_p.ln().is_finite());
+        let bound = PValue::Asymptotic.of_losses(&losses, LossKind::Difference, tolerance(d), level(0.05));
+        prop_assert!(bound.unwrap().ln() <= 0.0);
+    }
+}
+
+#[test]
+fn the_greatest_of_several_risks() {
+    let log_p = |p: f64| LogP::from_p(p).unwrap();
+    assert_eq!(LogP::of_all([log_p(0.01), log_p(0.3), log_p(0.02)]), log_p(0.3));
+    assert_eq!(LogP::of_all([]), log_p(1.0));
+}
+
+#[test]
+fn losses_of_quantiles_and_differences() {
+    assert_eq!([0.2, 0.3, 0.300_000_1, f64::NAN].map(|loss| exceeds(loss, 0.3)), [0.0, 0.0, 1.0, 1.0]);
+    assert_eq!(signed_risk_loss(0.25, 0.75), Ok(-0.5));
+    assert!(signed_risk_loss(f64::NAN, 0.5).is_err() && signed_risk_loss(0.5, 1.5).is_err());
+}
+
+#[test]
+fn defaults_follow_the_kind() {
+    assert_eq!(PValue::default_for(LossKind::Binary), PValue::Binomial);
+    assert_eq!(PValue::default_for(LossKind::UnitInterval), PValue::Betting);
+    assert_eq!(PValue::default_for(LossKind::Difference), PValue::Betting);
 }

@@ -1,22 +1,33 @@
 //! p-values computed by others: `tests/reference/README.md` says how.
 
-use calm_calibrate::p_value::{bentkus, binomial, hoeffding, hoeffding_bentkus, hoeffding_kl};
+use calm_calibrate::p_value::{asymptotic, bentkus, binomial, hoeffding, hoeffding_bentkus, hoeffding_kl};
 use calm_calibrate::{LogP, LossKind, LossSum, PValue, Tolerance};
 use statrs::distribution::{Binomial, DiscreteCDF};
 
-use crate::{binary, tolerance, unit};
+use crate::{binary, level, tolerance, unit};
 
 const PVALUE_REFERENCE: &str = include_str!("../reference/pvalue_reference.csv");
 const LARGE_SAMPLES: &str = include_str!("../reference/large_samples.csv");
+const DIFFERENCES: &str = include_str!("../reference/differences.csv");
+const ASYMPTOTIC: &str = include_str!("../reference/asymptotic.csv");
+
+/// Each record of a csv file as a function from the column to the text there.
+pub(crate) fn for_each_row(csv: &str, mut check: impl FnMut(&dyn Fn(&str) -> String)) {
+    let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    let header = reader.headers().unwrap().clone();
+    for row in reader.records() {
+        let row = row.unwrap();
+        check(&|name| row[header.iter().position(|column| column == name).unwrap()].to_owned());
+    }
+}
 
 /// A relative error of log p. Below 1e-25 it is the rounding of a mean equal to delta, and p is 1 to the last digit.
-fn close(log_p: LogP, expected: f64, relative: f64) -> bool {
+pub(crate) fn close(log_p: LogP, expected: f64, relative: f64) -> bool {
     (log_p.ln() - expected).abs() <= relative * expected.abs() + 1e-25
 }
 
 /// All five p-values of a row against its `log_p_*` columns.
-fn check_row(row: &csv::StringRecord, header: &csv::StringRecord, sum: f64, delta: Tolerance, relative: f64) {
-    let text = |name: &str| &row[header.iter().position(|column| column == name).unwrap()];
+fn check_row(text: &dyn Fn(&str) -> String, sum: f64, delta: Tolerance, relative: f64) {
     let examples = text("n").parse().unwrap();
     let losses = unit(sum, examples);
     let whole = binary(sum.ceil() as usize, examples);
@@ -28,46 +39,96 @@ fn check_row(row: &csv::StringRecord, header: &csv::StringRecord, sum: f64, delt
         ("log_p_hb", hoeffding_bentkus(losses, delta)),
     ] {
         let expected: f64 = text(name).parse().unwrap();
-        assert!(close(log_p, expected, relative), "{name}: {} instead of {expected} in {row:?}", log_p.ln());
+        let log_p_found = log_p.ln();
+        assert!(
+            close(log_p, expected, relative),
+            "{name}: {log_p_found} instead of {expected}, n {examples}, sum {sum}, delta {delta}"
+        );
     }
 }
 
-fn parse_fraction(text: &str) -> f64 {
+pub(crate) fn parse_fraction(text: &str) -> f64 {
     let (numerator, denominator) = text.split_once('/').unwrap_or((text, "1"));
     numerator.parse::<f64>().unwrap() / denominator.parse::<f64>().unwrap()
 }
 
 #[test]
 fn pvalue_reference() {
-    let mut reader = csv::Reader::from_reader(PVALUE_REFERENCE.as_bytes());
-    let header = reader.headers().unwrap().clone();
     let (mut checked, mut refused) = (0, 0);
-    for row in reader.records() {
-        let row = row.unwrap();
-        assert_eq!((&header[2], &header[4]), ("sum_losses", "alpha"));
-        match Tolerance::new(row[4].parse().unwrap()) {
-            Ok(delta) => {
-                check_row(&row, &header, parse_fraction(&row[2]), delta, 1e-9);
-                checked += 1;
-            }
-            Err(_) => refused += 1,
+    for_each_row(PVALUE_REFERENCE, |text| match Tolerance::new(text("alpha").parse().unwrap()) {
+        Ok(delta) => {
+            check_row(text, parse_fraction(&text("sum_losses")), delta, 1e-9);
+            checked += 1;
         }
-    }
+        Err(_) => refused += 1,
+    });
     assert_eq!((checked, refused), (32, 3), "rows with alpha 0 or 1 are refused, all others are checked");
 }
 
 #[test]
 fn large_samples() {
-    let mut reader = csv::Reader::from_reader(LARGE_SAMPLES.as_bytes());
-    let header = reader.headers().unwrap().clone();
     let mut checked = 0;
-    for row in reader.records() {
-        let row = row.unwrap();
-        assert_eq!((&header[1], &header[2]), ("sum_losses", "delta"));
-        check_row(&row, &header, row[1].parse().unwrap(), row[2].parse().unwrap(), 1e-11);
+    for_each_row(LARGE_SAMPLES, |text| {
+        check_row(text, text("sum_losses").parse().unwrap(), text("delta").parse().unwrap(), 1e-11);
         checked += 1;
-    }
+    });
     assert_eq!(checked, 224);
+}
+
+/// Differences in `[-1, 1]`, rescaled: halving the tolerance and the sum rounds them, hence the larger error.
+#[test]
+fn rescaled_differences() {
+    let mut checked = 0;
+    for_each_row(DIFFERENCES, |text| {
+        let (sum, examples) = (text("sum_losses").parse().unwrap(), text("n").parse().unwrap());
+        let losses = LossSum::new(sum, examples, LossKind::Difference).unwrap();
+        let delta: Tolerance = text("delta").parse().unwrap();
+        for (name, log_p) in [
+            ("log_p_hoeff", hoeffding(losses, delta)),
+            ("log_p_hoeff_kl", hoeffding_kl(losses, delta)),
+            ("log_p_bentkus", bentkus(losses, delta)),
+            ("log_p_hb", hoeffding_bentkus(losses, delta)),
+        ] {
+            let (expected, found) = (text(name).parse().unwrap(), log_p.ln());
+            assert!(
+                close(log_p, expected, 1e-9),
+                "{name}: {found} instead of {expected}, n {examples}, sum {sum}, delta {delta}"
+            );
+        }
+        checked += 1;
+    });
+    assert_eq!(checked, 192);
+}
+
+#[test]
+fn asymptotic_far_into_the_tails() {
+    let mut checked = 0;
+    for_each_row(ASYMPTOTIC, |text| {
+        let mut losses: Vec<f64> = Vec::new();
+        for part in text("losses").split(';') {
+            let (value, count) = part.split_once(':').unwrap();
+            losses.extend(vec![value.parse::<f64>().unwrap(); count.parse().unwrap()]);
+        }
+        let expected: f64 = text("log_p").parse().unwrap();
+        let delta: Tolerance = text("delta").parse().unwrap();
+        let log_p = asymptotic(&losses, LossKind::Difference, delta).unwrap();
+        let (found, name) = (log_p.ln(), text("losses"));
+        assert!(close(log_p, expected, 1e-9), "{name}, delta {delta}: {found} instead of {expected}");
+        checked += 1;
+    });
+    assert_eq!(checked, 77);
+}
+
+#[test]
+fn asymptotic_without_a_standard_deviation() {
+    let check = |losses: &[f64], expected: f64| {
+        let p = asymptotic(losses, LossKind::UnitInterval, tolerance(0.1)).unwrap().p();
+        assert_eq!(p, expected, "{losses:?}");
+    };
+    check(&[0.0], 1.0);
+    check(&[0.05, 0.05, 0.05], 0.0);
+    check(&[0.1, 0.1, 0.1], 1.0);
+    check(&[0.5; 1000], 1.0);
 }
 
 #[test]
@@ -121,14 +182,22 @@ fn largest_rejected_mean() {
 #[test]
 fn first_sample_size_that_certifies_without_any_loss() {
     let check = |p_value: PValue, delta: f64, expected: usize| {
-        let certifies = |n: usize| p_value.of_sum(binary(0, n), tolerance(delta)).unwrap().p() <= 0.05;
+        let certifies = |n: usize| {
+            let log_p = p_value.of_losses(&vec![0.0; n], LossKind::Binary, tolerance(delta), level(0.05));
+            log_p.unwrap().p() <= 0.05
+        };
         assert!(certifies(expected) && !certifies(expected - 1), "{p_value} at delta {delta}");
     };
-    for (delta, hoeffding_bentkus, hoeffding) in
-        [(0.01, 299, 14_979), (0.02, 149, 3745), (0.05, 59, 600), (0.1, 29, 150), (0.2, 14, 38)]
-    {
+    for (delta, hoeffding_bentkus, betting, hoeffding) in [
+        (0.01, 299, 308, 14_979),
+        (0.02, 149, 154, 3745),
+        (0.05, 59, 63, 600),
+        (0.1, 29, 32, 150),
+        (0.2, 14, 17, 38),
+    ] {
         check(PValue::HoeffdingBentkus, delta, hoeffding_bentkus);
         check(PValue::Binomial, delta, hoeffding_bentkus);
+        check(PValue::Betting, delta, betting);
         check(PValue::Hoeffding, delta, hoeffding);
     }
 }

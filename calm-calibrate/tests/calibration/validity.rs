@@ -1,9 +1,9 @@
 //! Super-uniformity by exact enumeration: with an expected loss of exactly delta, P(p <= epsilon) <= epsilon.
 
-use calm_calibrate::{ErrorProbability, LossSum, PValue};
+use calm_calibrate::{ErrorProbability, LossKind, LossSum, PValue};
 use statrs::distribution::{Binomial, Discrete};
 
-use crate::{binary, of_sums, tolerance, unit};
+use crate::{binary, level, of_sums, tolerance, unit};
 
 const SAMPLE_SIZES: [usize; 9] = [1, 2, 5, 12, 20, 60, 100, 333, 1000];
 const EPSILONS: [f64; 4] = [0.2, 0.1, 0.05, 0.01];
@@ -51,6 +51,39 @@ fn two_point_losses() {
                 for p_value in of_sums().filter(|&p_value| p_value != PValue::Binomial) {
                     let losses = |k| unit(k as f64 * value, n);
                     let size = size(p_value, (n, delta / value), delta, epsilon, losses);
+                    assert!(
+                        size <= epsilon * (1.0 + 1e-12),
+                        "{p_value}, n {n}, delta {delta}: {size} > {epsilon}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Differences of -1, 0 and 1 whose mean is delta: all pairs of counts with their probabilities.
+#[test]
+fn three_point_differences() {
+    for n in [1_usize, 2, 5, 12, 40] {
+        for (delta, zero) in [(0.02, 0.9), (0.1, 0.0), (0.1, 0.6), (0.5, 0.2), (0.5, 0.5)] {
+            let worse = 0.5 * (1.0 - zero + delta);
+            let changed_counts = Binomial::new(1.0 - zero, n as u64).unwrap();
+            for p_value in of_sums().filter(|&p_value| p_value != PValue::Binomial) {
+                let mut by_p = Vec::new();
+                for changed in 0..=n {
+                    // Of the changed ones, so many are worse.
+                    let worse_counts =
+                        Binomial::new((worse / (1.0 - zero)).min(1.0), changed as u64).unwrap();
+                    for worse in 0..=changed {
+                        let probability = changed_counts.pmf(changed as u64) * worse_counts.pmf(worse as u64);
+                        let sum = worse as f64 - (changed - worse) as f64;
+                        let losses = LossSum::new(sum, n, LossKind::Difference).unwrap();
+                        by_p.push((p_value.of_sum(losses, tolerance(delta)).unwrap(), probability));
+                    }
+                }
+                for epsilon in EPSILONS {
+                    let rejected = by_p.iter().filter(|(log_p, _)| log_p.rejected_at(level(epsilon)));
+                    let size: f64 = rejected.map(|(_, probability)| probability).sum();
                     assert!(
                         size <= epsilon * (1.0 + 1e-12),
                         "{p_value}, n {n}, delta {delta}: {size} > {epsilon}"
