@@ -74,27 +74,37 @@ impl Dataset {
         Self { split, shards: shards.collect(), examples }
     }
 
+    /// The examples' indices in a random order that depends on the seed and the ids alone.
+    pub fn random_order(&self, seed: u64) -> Vec<usize> {
+        random_order(&self.examples, seed)
+    }
+
     /// The references of each example.
     pub fn references(&self) -> Vec<&[String]> {
         self.examples.iter().map(|example| example.references.as_slice()).collect()
     }
 }
 
-/// The `limit` examples whose hash under the seed is least, in their order. Files are often sorted by some source, so the
+/// The first `limit` examples in random order, put back into their own order. Files are often sorted by some source, so the
 /// first ones would not stand for the rest; and with a larger limit the same examples are taken again, with others.
 fn take(examples: Vec<Example>, limit: Option<usize>, seed: u64) -> Vec<Example> {
     let Some(limit) = limit.filter(|&limit| limit < examples.len()) else { return examples };
+    let mut taken = vec![false; examples.len()];
+    for &index in &random_order(&examples, seed)[..limit] {
+        taken[index] = true;
+    }
+    examples.into_iter().zip(taken).filter_map(|(example, taken)| taken.then_some(example)).collect()
+}
+
+/// By the hash of each id under the seed.
+fn random_order(examples: &[Example], seed: u64) -> Vec<usize> {
     let mut order: Vec<(String, usize)> = examples
         .iter()
         .enumerate()
         .map(|(index, example)| (hex(&Sha256::digest(format!("{seed} {}", example.id))), index))
         .collect();
     order.sort_unstable();
-    let mut taken = vec![false; examples.len()];
-    for (_, index) in &order[..limit] {
-        taken[*index] = true;
-    }
-    examples.into_iter().zip(taken).filter_map(|(example, taken)| taken.then_some(example)).collect()
+    order.into_iter().map(|(_, index)| index).collect()
 }
 
 /// Bytes in hexadecimal.

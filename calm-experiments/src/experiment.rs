@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use calm_calibrate::TrialSplit;
 use calm_core::{Backbone, PolicySpec};
 
 use crate::config::Plan;
 use crate::dataset::{Dataset, Split};
+use crate::outputs::SplitOutputs;
 use crate::runner::{Engine, TextCodec, UnitCounts, Work, decode_missing};
 use crate::settings::{calibration_policies, sweep_policies, to_decode};
-use crate::statistics::{Results, SplitOutputs, compute};
+use crate::statistics::{Results, compute};
 use crate::summary::{Summary, Times, write_csv, write_json};
+use crate::trials::divide;
 use crate::unit::{Common, Store};
 
 /// What a run left behind.
@@ -84,14 +87,16 @@ pub fn run_statistics(plan: &Plan, out: &Path) -> anyhow::Result<Report> {
 struct Datasets {
     test: Dataset,
     calibration: Dataset,
+    /// Made here, so that too few examples are found before anything is decoded.
+    trial_splits: Vec<TrialSplit>,
 }
 
 impl Datasets {
     fn read(plan: &Plan) -> anyhow::Result<Self> {
-        Ok(Self {
-            test: Dataset::read(Split::Test, &plan.test, plan.seed, plan.shard_size)?,
-            calibration: Dataset::read(Split::Calibration, &plan.calibration, plan.seed, plan.shard_size)?,
-        })
+        let test = Dataset::read(Split::Test, &plan.test, plan.seed, plan.shard_size)?;
+        let calibration = Dataset::read(Split::Calibration, &plan.calibration, plan.seed, plan.shard_size)?;
+        let trial_splits = divide(plan, calibration.examples.len())?;
+        Ok(Self { test, calibration, trial_splits })
     }
 }
 
@@ -131,12 +136,13 @@ fn finish(
     };
     let test = read(&datasets.test, &rows)?;
     let calibration = read(&datasets.calibration, &calibration_policies(plan))?;
-    let results = compute(plan, &rows, &test, &calibration)?;
+    let results = compute(plan, &rows, &test, &calibration, &datasets.trial_splits)?;
 
     let file = |name: &str| out.join(name);
     write_csv(&file("sweep.csv"), &results.sweep)?;
     write_csv(&file("calibration.csv"), &results.calibration)?;
-    let files = vec![file("sweep.csv"), file("calibration.csv"), file("summary.json")];
+    write_csv(&file("trials.csv"), &results.trials)?;
+    let files = ["sweep.csv", "calibration.csv", "trials.csv", "summary.json"].map(file).to_vec();
     let times = Times {
         started_unix: clock.started_unix,
         decoding_seconds,

@@ -9,7 +9,9 @@
 //! | [`settings`] | which policies are decoded |
 //! | [`runner`] | workers decode the units that have no file yet |
 //! | [`mod@unit`] | the files of units, all that is known about the decoding |
-//! | [`statistics`] | from those files alone: losses, metrics, certified thresholds |
+//! | [`outputs`] | from those files alone: texts, losses and costs of every setting |
+//! | [`statistics`] | metrics, certified thresholds |
+//! | [`trials`] | certified thresholds on random parts of the calibration examples |
 //! | [`plots`] | figures |
 //! | [`summary`] | CSV files, `summary.json`, the final table |
 //!
@@ -19,10 +21,12 @@
 pub mod config;
 pub mod dataset;
 pub mod experiment;
+pub mod outputs;
 pub mod plots;
 mod progress;
 pub mod runner;
 pub mod settings;
 pub mod statistics;
 pub mod summary;
+pub mod trials;
 pub mod unit;

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use anyhow::Context;
-use calm_calibrate::Calibration;
+use calm_calibrate::{Calibration, Procedure};
 use calm_metrics::Metric;
 use serde::Serialize;
 
-use crate::config::{Plan, RawConfig};
+use crate::config::{Plan, RawConfig, Series};
 use crate::runner::UnitCounts;
 use crate::statistics::{Results, SweepRow};
+use crate::trials::TrialsRow;
 use crate::unit::{Common, write_atomically};
 
 /// `summary.json`.
@@ -33,8 +34,13 @@ pub struct Summary<'a> {
 
 #[derive(Debug, Serialize)]
 struct Seeds {
-    /// Of the examples that are taken. Nothing else is random: decoding is greedy.
+    /// Of the examples that are taken, and of their order in calibrations. Decoding is greedy.
     examples: u64,
+    /// Of the examples that the first trial calibrates on; each other trial has the next number.
+    trials: u64,
+    /// Of the examples that the pareto procedure learns the order of testing on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pareto: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,7 +100,14 @@ impl<'a> Summary<'a> {
         });
         Self {
             configuration: &plan.raw,
-            seeds: Seeds { examples: plan.seed },
+            seeds: Seeds {
+                examples: plan.seed,
+                trials: plan.trials.seed,
+                pareto: match plan.procedure {
+                    Procedure::Pareto { split } => Some(split.seed()),
+                    _ => None,
+                },
+            },
             model: common,
             num_decoder_layers: results.num_layers,
             versions: Versions {
@@ -139,7 +152,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The full model, the best static depth, the oracle, and the certified thresholds, as a table of text.
+/// The full model, the best static depth, the oracle, the certified thresholds and the trials, as a table of text.
 pub fn table(plan: &Plan, results: &Results) -> String {
     let Some(full) = results.sweep.iter().find(|row| row.policy == "full") else { return String::new() };
     let quality = plan.quality;
@@ -155,31 +168,71 @@ pub fn table(plan: &Plan, results: &Results) -> String {
         lines.push(format!("{name:<26}{layers:>8.2}{quality:>10.2}{:>10.2}", full.seconds / row.seconds));
     }
 
-    let series: Vec<_> = plan.series.iter().map(|series| (series.measure.name(), series.decay)).collect();
     let cell = "threshold layers speed-up";
-    let names = series.iter().map(|(measure, decay)| {
-        let decay = decay.map_or(String::new(), |tau| format!(", decay {tau}"));
-        format!("   {:<width$}", format!("{measure}{decay}"), width = cell.len())
-    });
-    lines.extend([String::new(), format!("{:<14}{}", "certified", names.collect::<String>())]);
-    lines.push(format!("{:<14}{}", "", format!("   {cell}").repeat(series.len())));
+    lines.extend([String::new(), format!("{:<18}{}", "certified", series_names(plan, cell.len()))]);
+    lines.push(format!("{:<18}{}", "", format!("   {cell}").repeat(plan.series.len())));
+    lines.extend(guarantee_lines(plan, |objective, delta, series| {
+        let row = results.calibration.iter().find(|row| {
+            (row.objective, row.delta) == (objective, delta)
+                && (row.measure, row.decay) == (series.measure.name(), series.decay)
+        })?;
+        let threshold = if row.fallback { "none".to_owned() } else { row.threshold.to_string() };
+        Some(format!("{threshold:>9} {:>6.2} {:>8.2}", row.test_average_layers, row.test_speedup))
+    }));
+    lines.extend(trials_table(plan, results));
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+/// How the trials went: for each guarantee the layers, and the violations on the pool and on the trials' test examples.
+fn trials_table(plan: &Plan, results: &Results) -> Vec<String> {
+    let Some(first) = results.trials.first() else { return Vec::new() };
+    let TrialsRow { trials, calibration_examples, test_examples, .. } = first;
+    let cell = "layers   std  pool  test";
+    let mut lines = vec![
+        String::new(),
+        format!(
+            "{trials} trials, each calibrated on {calibration_examples} of the calibration examples and tested on \
+             the other {test_examples}:"
+        ),
+        "layers, and trials whose loss exceeds the tolerance on all these examples (pool) and on the tested ones"
+            .to_owned(),
+        format!("{:<18}{}", "", series_names(plan, cell.len())),
+        format!("{:<18}{}", "", format!("   {cell}").repeat(plan.series.len())),
+    ];
+    lines.extend(guarantee_lines(plan, |objective, delta, series| {
+        let row = results.trials.iter().find(|row| {
+            (row.objective, row.delta) == (objective, delta)
+                && (row.measure, row.decay) == (series.measure.name(), series.decay)
+        })?;
+        let (layers, std) = (row.average_layers_mean, row.average_layers_std);
+        Some(format!("{layers:>6.2} {std:>5.2} {:>5} {:>5}", row.pool_violations, row.test_violations))
+    }));
+    let (accepted, epsilon) = (first.accepted_violations, plan.epsilon);
+    lines.push(format!("up to {accepted} pool violations are in keeping with epsilon = {epsilon}"));
+    lines
+}
+
+/// The names of the series, above columns of this width.
+fn series_names(plan: &Plan, width: usize) -> String {
+    let name = |series: &Series| {
+        let decay = series.decay.map_or(String::new(), |tau| format!(", decay {tau}"));
+        format!("   {:<width$}", format!("{}{decay}", series.measure))
+    };
+    plan.series.iter().map(name).collect()
+}
+
+/// A line for each tolerance with a cell for each series.
+fn guarantee_lines(plan: &Plan, cell: impl Fn(&'static str, f64, &Series) -> Option<String>) -> Vec<String> {
+    let mut lines = Vec::new();
     for objective in &plan.objectives {
+        let name = objective.kind.name();
         for delta in &objective.deltas {
-            let mut line = format!("{:<14}", format!("{} {delta}", objective.kind.name()));
-            for (measure, decay) in &series {
-                let row = results.calibration.iter().find(|row| {
-                    (row.objective, row.delta) == (objective.kind.name(), delta.get())
-                        && (row.measure, row.decay) == (*measure, *decay)
-                });
-                let Some(row) = row else { continue };
-                let threshold = if row.fallback { "none".to_owned() } else { row.threshold.to_string() };
-                let (layers, speedup) = (row.test_average_layers, row.test_speedup);
-                line += &format!("   {threshold:>9} {layers:>6.2} {speedup:>8.2}");
-            }
-            lines.push(line);
+            let cells = plan.series.iter().filter_map(|series| cell(name, delta.get(), series));
+            let cells = cells.map(|cell| format!("   {cell}")).collect::<String>();
+            lines.push(format!("{:<18}{cells}", format!("{name} {delta}")));
         }
     }
-    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+    lines
 }
 
 /// The quality that figures and table show.

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use document::{Document, Sources};
 
 pub use plan::{DatasetPlan, Objective, ObjectiveKind, Plan, Series};
-pub use raw::{RawCalibration, RawConfig, RawData, RawDecode, RawMeasure, RawPlots, RawSweep, StaticLayers};
+pub use raw::{
+    RawCalibration, RawConfig, RawData, RawDecode, RawMeasure, RawPlots, RawSweep, RawTrials, StaticLayers,
+};
 
 /// What can be wrong with a configuration.
 #[derive(Debug, thiserror::Error)]

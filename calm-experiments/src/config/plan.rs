@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 
-use calm_calibrate::{CalibrationOptions, ErrorProbability, LossKind, PValue, Procedure, Tolerance};
+use calm_calibrate::{
+    CalibrationOptions, ErrorProbability, LossKind, PValue, Procedure, Split, Tolerance, TrialOptions,
+};
 use calm_core::{Measure, PolicySpec, Threshold};
 use calm_data::Columns;
 use calm_metrics::{Loss, Metric};
@@ -41,10 +43,10 @@ pub struct Plan {
     pub objectives: Vec<Objective>,
     /// Probability that a guarantee fails.
     pub epsilon: ErrorProbability,
-    /// The p-value of each threshold.
-    pub p_value: PValue,
     /// The family-wise procedure.
     pub procedure: Procedure,
+    /// How often each calibration is repeated.
+    pub trials: TrialOptions,
     /// Quality in figures and in the final table.
     pub quality: Metric,
     /// What all this was made from, overrides included.
@@ -75,6 +77,11 @@ pub struct Series {
 }
 
 impl Series {
+    /// The thresholds as numbers.
+    pub fn threshold_values(&self) -> Vec<f64> {
+        self.thresholds.iter().map(|threshold| threshold.value()).collect()
+    }
+
     /// The policy at each threshold.
     pub fn policies(&self) -> impl Iterator<Item = PolicySpec> {
         self.thresholds.iter().map(|&threshold| PolicySpec::Calm { measure: self.measure, threshold })
@@ -88,6 +95,8 @@ pub struct Objective {
     pub kind: ObjectiveKind,
     /// What measures it.
     pub loss: Loss,
+    /// The p-value of each threshold.
+    pub p_value: PValue,
     /// Tolerances, ascending.
     pub deltas: Vec<Tolerance>,
 }
@@ -97,8 +106,11 @@ pub struct Objective {
 pub enum ObjectiveKind {
     /// The expected distance to the full model's output.
     Textual,
-    /// The expected increase of the risk against references over the full model's.
+    /// The expected increase of the risk against references over the full model's, of which only the examples that lose
+    /// count (Eq. 11).
     Risk,
+    /// The same with the examples that gain.
+    SignedRisk,
 }
 
 impl ObjectiveKind {
@@ -107,17 +119,24 @@ impl ObjectiveKind {
         match self {
             ObjectiveKind::Textual => "textual",
             ObjectiveKind::Risk => "risk",
+            ObjectiveKind::SignedRisk => "signed-risk",
         }
     }
 }
 
 impl Objective {
-    /// Which values its loss takes. The positive part of a difference of two binary losses is binary too.
+    /// Which values its loss takes.
     pub fn loss_kind(&self) -> LossKind {
-        match self.loss.kind() {
-            calm_metrics::LossKind::Binary => LossKind::Binary,
-            calm_metrics::LossKind::UnitInterval => LossKind::UnitInterval,
-        }
+        loss_kind(self.kind, self.loss)
+    }
+}
+
+/// Which values the loss of an objective takes. The positive part of a difference of two binary losses is binary too.
+fn loss_kind(objective: ObjectiveKind, loss: Loss) -> LossKind {
+    match (objective, loss.kind()) {
+        (ObjectiveKind::SignedRisk, _) => LossKind::Difference,
+        (_, calm_metrics::LossKind::Binary) => LossKind::Binary,
+        (_, calm_metrics::LossKind::UnitInterval) => LossKind::UnitInterval,
     }
 }
 
@@ -127,7 +146,7 @@ impl Plan {
         CalibrationOptions {
             delta,
             epsilon: self.epsilon,
-            p_value: self.p_value,
+            p_value: objective.p_value,
             procedure: self.procedure.clone(),
             loss_kind: objective.loss_kind(),
         }
@@ -156,6 +175,7 @@ impl Plan {
             ("decode.max_source_tokens", raw.decode.max_source_tokens),
             ("decode.batch_size", Some(raw.decode.batch_size)),
             ("decode.shard_size", Some(raw.decode.shard_size)),
+            ("calibration.starts", raw.calibration.starts),
         ];
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == Some(0)) {
             return Err(document.invalid(key, "must be at least 1"));
@@ -192,8 +212,8 @@ impl Plan {
             oracle: raw.sweep.oracle,
             objectives: check_objectives(&raw, document)?,
             epsilon: raw.calibration.epsilon,
-            p_value: raw.calibration.p_value,
-            procedure: raw.calibration.procedure.clone(),
+            procedure: check_procedure(&raw, document)?,
+            trials: check_trials(&raw, document)?,
             quality: raw.plots.quality,
             raw,
         })
@@ -235,10 +255,11 @@ fn check_objectives(raw: &RawConfig, document: &Document<'_>) -> Result<Vec<Obje
     let given = [
         (ObjectiveKind::Textual, calibration.textual_distance, &calibration.textual_deltas),
         (ObjectiveKind::Risk, calibration.risk, &calibration.risk_deltas),
+        (ObjectiveKind::SignedRisk, calibration.risk, &calibration.signed_risk_deltas),
     ];
     let mut objectives = Vec::new();
     for (kind, loss, values) in given {
-        let key = format!("calibration.{}_deltas", kind.name());
+        let key = format!("calibration.{}_deltas", kind.name().replace('-', "_"));
         check_distinct(document, &key, values)?;
         let mut deltas = Vec::with_capacity(values.len());
         for (index, &value) in values.iter().enumerate() {
@@ -247,17 +268,53 @@ fn check_objectives(raw: &RawConfig, document: &Document<'_>) -> Result<Vec<Obje
             deltas.push(delta);
         }
         deltas.sort_by(|a, b| a.get().total_cmp(&b.get()));
-        let objective = Objective { kind, loss, deltas };
-        // Known now, and not only after everything is decoded.
-        if !objective.deltas.is_empty() {
-            calibration
-                .p_value
-                .check(objective.loss_kind())
-                .map_err(|error| document.invalid("calibration.p_value", error))?;
-            objectives.push(objective);
+        if !deltas.is_empty() {
+            let loss_kind = loss_kind(kind, loss);
+            let p_value = calibration.p_value.unwrap_or(PValue::default_for(loss_kind));
+            // Known now, and not only after everything is decoded.
+            p_value.check(loss_kind).map_err(|error| {
+                let message = format!("{error}, which the {} objective has", kind.name());
+                document.invalid("calibration.p_value", message)
+            })?;
+            objectives.push(Objective { kind, loss, p_value, deltas });
         }
     }
     Ok(objectives)
+}
+
+/// The procedure with its parameters, none of which another procedure has.
+fn check_procedure(raw: &RawConfig, document: &Document<'_>) -> Result<Procedure, ConfigError> {
+    let calibration = &raw.calibration;
+    let mut procedure = calibration.procedure.clone();
+    let parameters = [
+        ("starts", calibration.starts.is_some(), "multi-start"),
+        ("split_share", calibration.split_share.is_some(), "pareto"),
+        ("split_seed", calibration.split_seed.is_some(), "pareto"),
+    ];
+    for (key, is_given, owner) in parameters {
+        if is_given && procedure.name() != owner {
+            let message = format!("belongs to the {owner} procedure, but the procedure is {procedure}");
+            return Err(document.invalid(&format!("calibration.{key}"), message));
+        }
+    }
+    match &mut procedure {
+        Procedure::MultiStart { starts } => *starts = calibration.starts.unwrap_or(*starts),
+        Procedure::Pareto { split } => {
+            let share = calibration.split_share.unwrap_or(split.share());
+            let seed = calibration.split_seed.unwrap_or(split.seed());
+            *split = Split::new(share, seed)
+                .map_err(|error| document.invalid("calibration.split_share", error))?;
+        }
+        _ => {}
+    }
+    Ok(procedure)
+}
+
+fn check_trials(raw: &RawConfig, document: &Document<'_>) -> Result<TrialOptions, ConfigError> {
+    let trials = &raw.calibration.trials;
+    Split::new(trials.calibration_share, trials.seed)
+        .map_err(|error| document.invalid("calibration.trials.calibration_share", error))?;
+    Ok(TrialOptions { trials: trials.count, calibration_share: trials.calibration_share, seed: trials.seed })
 }
 
 /// The same setting twice is a mistake, and would be decoded by two workers into one file.

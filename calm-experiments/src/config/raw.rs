@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use calm_calibrate::{ErrorProbability, PValue, Procedure};
+use calm_calibrate::{ErrorProbability, PValue, Procedure, TrialOptions};
 use calm_core::Measure;
 use calm_data::Columns;
 use calm_metrics::{Loss, Metric};
@@ -162,12 +162,21 @@ pub struct RawCalibration {
     /// Probability that a guarantee fails.
     #[serde(default = "paper_epsilon")]
     pub epsilon: ErrorProbability,
-    /// The p-value of each threshold.
-    #[serde(default = "paper_p_value")]
-    pub p_value: PValue,
+    /// The p-value of each threshold; if it is missing, the one that suits the kind of each loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<PValue>,
     /// The family-wise procedure.
     #[serde(default, with = "procedure_name")]
     pub procedure: Procedure,
+    /// Of the multi-start procedure: how many thresholds it starts at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starts: Option<usize>,
+    /// Of the pareto procedure: the share of the examples that the order of testing is learnt on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_share: Option<f64>,
+    /// Of the pareto procedure: decides which examples these are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_seed: Option<u64>,
     /// Distance to the full model's output, for textual consistency.
     pub textual_distance: Loss,
     /// Tolerated textual distances.
@@ -175,9 +184,35 @@ pub struct RawCalibration {
     pub textual_deltas: Vec<f64>,
     /// Loss against the references, for risk consistency.
     pub risk: Loss,
-    /// Tolerated increases of the risk.
+    /// Tolerated increases of the risk, where an example that gains counts as one that loses nothing.
     #[serde(default)]
     pub risk_deltas: Vec<f64>,
+    /// Tolerated increases of the risk, where the gains of some examples make up for the losses of others.
+    #[serde(default)]
+    pub signed_risk_deltas: Vec<f64>,
+    /// How often to repeat each calibration.
+    #[serde(default)]
+    pub trials: RawTrials,
+}
+
+/// The paper's protocol: calibrations on random parts of the calibration examples, each measured on the rest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawTrials {
+    /// How many; 0 for none.
+    pub count: usize,
+    /// Share of the calibration examples to calibrate on.
+    pub calibration_share: f64,
+    /// Decides which examples these are in each trial.
+    pub seed: u64,
+}
+
+impl Default for RawTrials {
+    /// The paper's.
+    fn default() -> Self {
+        let TrialOptions { trials, calibration_share, seed } = TrialOptions::default();
+        Self { count: trials, calibration_share, seed }
+    }
 }
 
 /// The figures.
@@ -207,7 +242,4 @@ impl RawSweep {
 
 fn paper_epsilon() -> ErrorProbability {
     ErrorProbability::PAPER
-}
-fn paper_p_value() -> PValue {
-    PValue::HoeffdingBentkus
 }

@@ -1,6 +1,6 @@
 //! Figures, each as SVG and as PNG, drawn by one function that is generic over the format.
 
-mod calibration;
+mod guarantees;
 mod quality;
 mod style;
 
@@ -49,8 +49,10 @@ pub fn draw_all(plan: &Plan, results: &Results, folder: &Path) -> anyhow::Result
         .map_err(|_| anyhow!("the figures' font cannot be read"))?;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut files = Vec::from(save(&quality::QualityVsLayers::new(plan, results), folder)?);
-    if let Some(figure) = calibration::CalibrationFigure::new(results) {
-        files.extend(save(&figure, folder)?);
+    let guarantees =
+        [guarantees::GuaranteesFigure::certified(results), guarantees::GuaranteesFigure::trials(results)];
+    for figure in guarantees.iter().flatten() {
+        files.extend(save(figure, folder)?);
     }
     Ok(files)
 }

@@ -22,6 +22,7 @@ const GRID: RGBColor = RGBColor(225, 225, 225);
 const TEXT_SIZE: f64 = 12.0;
 const TITLE_SIZE: f64 = 13.0;
 const LINE_WIDTH: f64 = 1.8;
+const BAND_OPACITY: f64 = 0.16;
 
 /// The shape of a point, so that lines can be told apart without colours.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,17 +88,20 @@ pub(super) struct Panel<'a> {
     pub(super) y_ticks: usize,
 }
 
-/// A point of a line; `open` ones are drawn as outlines.
+/// A point of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Point {
     pub(super) x: f64,
     pub(super) y: f64,
+    /// Half the height of the band around the line; lines whose points have 0 have no band.
+    pub(super) spread: f64,
+    /// Drawn as an outline.
     pub(super) open: bool,
 }
 
 impl Point {
     pub(super) fn new(x: f64, y: f64) -> Self {
-        Self { x, y, open: false }
+        Self { x, y, spread: 0.0, open: false }
     }
 }
 
@@ -110,7 +114,7 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
         TextStyle::from((FONT, size * self.scale).into_font()).color(&INK)
     }
 
-    /// Axes and grid of a panel, then its lines. `lines` are drawn in order, the last one on top.
+    /// Axes and grid of a panel, then bands, then lines. `lines` are drawn in order, the last one on top.
     pub(super) fn panel(&self, panel: &Panel<'_>, lines: &[(Look, Vec<Point>)]) -> Drawn<DB> {
         let (left, top, width, height) = panel.place;
         let place =
@@ -138,6 +142,18 @@ impl<DB: DrawingBackend> Canvas<'_, DB> {
             .axis_desc_style(self.text_style(TITLE_SIZE))
             .set_all_tick_mark_size(self.px(4.0))
             .draw()?;
+        for (look, points) in lines.iter().filter(|(_, points)| points.iter().any(|point| point.spread > 0.0))
+        {
+            let edge = |sign: f64| {
+                // A band is not drawn outside its panel.
+                let height =
+                    move |point: &Point| (point.y + sign * point.spread).clamp(panel.y.start, panel.y.end);
+                points.iter().map(move |point| (point.x, height(point)))
+            };
+            let around = edge(1.0).chain(edge(-1.0).rev());
+            let corners: Vec<(i32, i32)> = around.map(|corner| chart.backend_coord(&corner)).collect();
+            self.area.draw(&Polygon::new(corners, look.colour.mix(BAND_OPACITY)))?;
+        }
         for (look, points) in lines {
             self.line(look, &self.pixels(&chart, points))?;
         }

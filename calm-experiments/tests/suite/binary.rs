@@ -63,10 +63,12 @@ impl Folder {
         errors
     }
 
-    /// Both tables without the columns that depend on time.
+    /// All tables without the columns that depend on time.
     fn tables(&self, out: &str) -> String {
         let mut text = String::new();
-        for (name, timed) in [("sweep.csv", &[11, 12][..]), ("calibration.csv", &[13])] {
+        for (name, timed) in
+            [("sweep.csv", &[11, 12][..]), ("calibration.csv", &[13]), ("trials.csv", &[23, 24])]
+        {
             for line in fs::read_to_string(self.path(out).join(name)).unwrap().lines().skip(1) {
                 let cells = line.split(',').enumerate().filter(|(column, _)| !timed.contains(column));
                 text += &cells.map(|(_, cell)| cell).collect::<Vec<_>>().join(",");

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use calm_calibrate::{PValue, Procedure, Split, TrialOptions};
 use calm_experiments::config::{Plan, load, parse};
 
 pub(crate) const VALID: &str = r#"name = "trial"
@@ -29,6 +30,7 @@ textual_distance = "chrf"
 textual_deltas = [0.3, 0.1, 0.6]
 risk = "token-f1"
 risk_deltas = [0.25]
+signed_risk_deltas = [0.2, 0.1]
 "#;
 
 fn plan(overrides: &[&str]) -> Result<Plan, String> {
@@ -68,7 +70,45 @@ fn a_plan_has_thresholds_descending_and_deltas_ascending() {
         .iter()
         .map(|o| (o.kind.name(), o.deltas.iter().map(|d| d.get()).collect::<Vec<_>>()))
         .collect();
-    assert_eq!(deltas, [("textual", vec![0.1, 0.3, 0.6]), ("risk", vec![0.25])]);
+    assert_eq!(
+        deltas,
+        [("textual", vec![0.1, 0.3, 0.6]), ("risk", vec![0.25]), ("signed-risk", vec![0.1, 0.2])]
+    );
+}
+
+#[test]
+fn each_objective_has_the_p_value_of_its_kind_of_loss_unless_one_is_given() {
+    let p_values = |overrides: &[&str]| -> Vec<PValue> {
+        plan(overrides).unwrap().objectives.iter().map(|objective| objective.p_value).collect()
+    };
+    assert_eq!(p_values(&[]), [PValue::Betting; 3]);
+    // A difference of binary losses has a positive part that is binary, and may itself be -1.
+    let binary = ["calibration.textual_distance=exact", "calibration.risk=exact"];
+    assert_eq!(p_values(&binary), [PValue::Binomial, PValue::Binomial, PValue::Betting]);
+    assert_eq!(p_values(&["calibration.p_value=hoeffding-bentkus"]), [PValue::HoeffdingBentkus; 3]);
+}
+
+#[test]
+fn procedures_have_their_parameters_or_defaults() {
+    let procedure = |overrides: &[&str]| plan(overrides).unwrap().procedure;
+    assert_eq!(procedure(&[]), Procedure::FixedSequence);
+    assert_eq!(procedure(&["calibration.procedure=graphical"]), Procedure::Graphical { graph: None });
+    let multi_start = "calibration.procedure=multi-start";
+    assert_eq!(procedure(&[multi_start]), Procedure::MultiStart { starts: 4 });
+    assert_eq!(procedure(&[multi_start, "calibration.starts=2"]), Procedure::MultiStart { starts: 2 });
+    let pareto = "calibration.procedure=pareto";
+    assert_eq!(procedure(&[pareto]), Procedure::Pareto { split: Split::default() });
+    assert_eq!(
+        procedure(&[pareto, "calibration.split_share=0.3", "calibration.split_seed=5"]),
+        Procedure::Pareto { split: Split::new(0.3, 5).unwrap() }
+    );
+}
+
+#[test]
+fn trials_are_the_papers_unless_said_otherwise() {
+    assert_eq!(plan(&[]).unwrap().trials, TrialOptions { trials: 50, calibration_share: 0.8, seed: 0 });
+    let others = ["calibration.trials.count=0", "calibration.trials.seed=3"];
+    assert_eq!(plan(&others).unwrap().trials, TrialOptions { trials: 0, calibration_share: 0.8, seed: 3 });
 }
 
 #[test]
@@ -96,7 +136,9 @@ fn later_overrides_win() {
 
 #[test]
 fn without_deltas_nothing_is_calibrated() {
-    let plan = plan(&["calibration.textual_deltas=[]", "calibration.risk_deltas=[]"]).unwrap();
+    let none =
+        ["textual_deltas", "risk_deltas", "signed_risk_deltas"].map(|key| format!("calibration.{key}=[]"));
+    let plan = plan(&none.each_ref().map(String::as_str)).unwrap();
     assert!(plan.objectives.is_empty());
 }
 
@@ -152,6 +194,65 @@ fn errors_name_the_line_and_the_key() {
         "[plots]\nquality = 'exact'\n[data]",
         "a.toml:6: plots.quality: must be one of the columns",
     );
+}
+
+#[test]
+fn errors_in_the_calibration_say_what_does_not_go_together() {
+    let check = |text: &str, expected: &str| {
+        let text = with_line("signed_risk_deltas", text);
+        let error = parse(Path::new("a.toml"), text, &[]).unwrap_err();
+        assert_eq!(error.to_string(), format!("a.toml:{expected}"));
+    };
+    check(
+        "signed_risk_deltas = [0.1, 1.0]",
+        "26: calibration.signed_risk_deltas[1]: the tolerance delta must lie in (0, 1), found 1",
+    );
+    check("signed_risk_deltas = [0.1, 0.1]", "26: calibration.signed_risk_deltas[1]: 0.1 is there twice");
+    check(
+        "p_value = 'binomial'",
+        "26: calibration.p_value: the binomial p-value does not hold for losses of kind unit, which the textual \
+         objective has",
+    );
+    check(
+        "starts = 3",
+        "26: calibration.starts: belongs to the multi-start procedure, but the procedure is fixed-sequence",
+    );
+    check("procedure = 'multi-start'\nstarts = 0", "27: calibration.starts: must be at least 1");
+    check(
+        "procedure = 'multi-start'\nsplit_seed = 0",
+        "27: calibration.split_seed: belongs to the pareto procedure, but the procedure is multi-start",
+    );
+    check(
+        "procedure = 'holm'\nsplit_share = 0.5",
+        "27: calibration.split_share: belongs to the pareto procedure, but the procedure is holm",
+    );
+    check(
+        "procedure = 'pareto'\nsplit_share = 1.0",
+        "27: calibration.split_share: the share of a split must lie in (0, 1), found 1",
+    );
+    check(
+        "procedure = 'best'",
+        "26: calibration.procedure: unknown procedure `best`, expected one of bonferroni, holm, fixed-sequence, \
+         multi-start, graphical, pareto",
+    );
+    check(
+        "[calibration.trials]\ncalibration_share = 0",
+        "27: calibration.trials.calibration_share: the share of a split must lie in (0, 1), found 0",
+    );
+    check(
+        "[calibration.trials]\nnumber = 5",
+        "27: calibration.trials.number: unknown field `number`, expected one of `count`, `calibration_share`, `seed`",
+    );
+
+    // A difference of binary losses is not binary.
+    let exact =
+        ["calibration.textual_distance=exact", "calibration.risk=exact", "calibration.p_value=binomial"];
+    assert_eq!(
+        plan(&exact).unwrap_err(),
+        "--set calibration.p_value=binomial: calibration.p_value: the binomial p-value does not hold for losses of \
+         kind difference, which the signed-risk objective has"
+    );
+    plan(&[&exact[..], &["calibration.signed_risk_deltas=[]"]].concat()).unwrap();
 }
 
 #[test]

@@ -7,3 +7,4 @@ mod binary;
 mod configuration;
 mod made_up;
 mod runs;
+mod trials;

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::configuration::VALID;
 use crate::made_up::{NUM_LAYERS, Words, difficulty, engine, engine_without_classifier};
 
-const EXAMPLES: usize = 35;
+pub(crate) const EXAMPLES: usize = 35;
 /// Full, three static depths below all, oracle, four thresholds of softmax and of classifier, one of state below 1.
 const TEST_SETTINGS: usize = 14;
 /// Without static depths and oracle.
@@ -23,12 +23,12 @@ const CALIBRATION_SETTINGS: usize = 10;
 const SHARDS: usize = 4;
 const UNITS: usize = (TEST_SETTINGS + CALIBRATION_SETTINGS) * SHARDS;
 
-struct Setting {
+pub(crate) struct Setting {
     folder: TempDir,
 }
 
 impl Setting {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = TempDir::new().unwrap();
         for split in ["test", "calibration"] {
             let lines = (0..EXAMPLES).map(|index| {
@@ -43,7 +43,7 @@ impl Setting {
         Self { folder }
     }
 
-    fn plan(&self, overrides: &[&str]) -> Plan {
+    pub(crate) fn plan(&self, overrides: &[&str]) -> Plan {
         let mut all: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
         for split in ["test", "calibration"] {
             all.push(format!("data.{split}='{}'", self.path(&format!("{split}.jsonl")).display()));
@@ -51,19 +51,19 @@ impl Setting {
         parse(Path::new("a.toml"), VALID.to_owned(), &all).unwrap()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn run(&self, out: &str, workers: usize, overrides: &[&str]) -> Report {
+    pub(crate) fn run(&self, out: &str, workers: usize, overrides: &[&str]) -> Report {
         run(&self.plan(overrides), &self.path(out), || Ok(engine(workers, usize::MAX))).unwrap()
     }
 
-    /// Both tables without the columns that depend on time.
-    fn tables(&self, out: &str) -> String {
-        let timed = ["seconds", "tokens_per_second", "test_speedup"];
+    /// All tables without the columns that depend on time.
+    pub(crate) fn tables(&self, out: &str) -> String {
+        let timed = ["seconds", "tokens_per_second", "test_speedup", "speedup_mean", "speedup_std"];
         let mut tables = String::new();
-        for name in ["sweep.csv", "calibration.csv"] {
+        for name in ["sweep.csv", "calibration.csv", "trials.csv"] {
             let mut reader = csv::Reader::from_path(self.path(out).join(name)).unwrap();
             let header = reader.headers().unwrap().clone();
             for record in reader.records() {
@@ -117,6 +117,13 @@ fn tables_have_the_agreed_columns() {
         "objective,delta,epsilon,measure,decay,procedure,p_value,threshold,fallback,calibration_examples,\
          empirical_loss,test_loss,test_average_layers,test_speedup"
     );
+    assert_eq!(
+        first_line(&setting.path("out/trials.csv")),
+        "objective,delta,epsilon,measure,decay,procedure,p_value,calibration_examples,test_examples,trials,certified,\
+         threshold_mean,threshold_std,threshold_p5,threshold_p95,test_loss_mean,test_loss_std,test_loss_p5,\
+         test_loss_p95,average_layers_mean,average_layers_std,average_layers_p5,average_layers_p95,speedup_mean,\
+         speedup_std,test_violations,pool_violations,accepted_violations"
+    );
 }
 
 #[test]
@@ -132,11 +139,14 @@ fn every_file_of_a_run_is_there() {
         [
             "sweep.csv",
             "calibration.csv",
+            "trials.csv",
             "summary.json",
             "plots/quality_vs_layers.svg",
             "plots/quality_vs_layers.png",
             "plots/calibration.svg",
-            "plots/calibration.png"
+            "plots/calibration.png",
+            "plots/trials.svg",
+            "plots/trials.png"
         ]
     );
     for file in &files {
@@ -155,12 +165,18 @@ fn every_file_of_a_run_is_there() {
     ] {
         assert!(svg.contains(text), "{text}");
     }
+    let svg = fs::read_to_string(setting.path("out/plots/trials.svg")).unwrap();
+    for text in
+        ["textual consistency", "risk consistency, signed", "loss = δ", "loss, mean ± std over trials"]
+    {
+        assert!(svg.contains(text), "{text}");
+    }
     let png = fs::read(setting.path("out/plots/calibration.png")).unwrap();
     assert!(png.starts_with(b"\x89PNG"));
     let summary: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(setting.path("out/summary.json")).unwrap()).unwrap();
     assert_eq!(summary["configuration"]["decode"]["max_tokens"], 12);
-    assert_eq!(summary["seeds"]["examples"], 7);
+    assert_eq!(summary["seeds"], serde_json::json!({"examples": 7, "trials": 0}));
     assert_eq!(summary["machine"]["workers"], serde_json::json!([2]));
     assert_eq!(summary["units"], serde_json::json!({"total": UNITS, "decoded": UNITS}));
     assert_eq!(summary["calibrations"].as_array().unwrap().len(), report.results.calibration.len());
@@ -269,7 +285,7 @@ fn a_threshold_of_one_and_all_static_layers_are_the_full_model_and_not_decoded_a
 fn certified_rows_agree_with_the_sweep_and_with_each_other() {
     let setting = Setting::new();
     let results = setting.run("out", 1, &["calibration.textual_deltas=[0.001, 0.3, 0.5, 0.9]"]).results;
-    assert_eq!(results.calibration.len(), 3 * 5);
+    assert_eq!(results.calibration.len(), 3 * 7);
     for rows in results.calibration.chunk_by(|a, b| (a.objective, a.measure) == (b.objective, b.measure)) {
         assert!(rows.is_sorted_by(|a, b| a.delta < b.delta && a.threshold >= b.threshold));
     }
@@ -286,10 +302,10 @@ fn certified_rows_agree_with_the_sweep_and_with_each_other() {
         let of_sweep = of_sweep.unwrap();
         assert_eq!(row.test_average_layers, of_sweep.average_layers);
         assert_eq!(row.test_speedup, results.sweep[0].seconds / of_sweep.seconds);
-        if row.objective == "textual" {
-            assert!((row.test_loss - of_sweep.textual_distance).abs() < 1e-12);
-        } else {
-            assert!(row.test_loss >= of_sweep.risk_difference - 1e-12);
+        match row.objective {
+            "textual" => assert!((row.test_loss - of_sweep.textual_distance).abs() < 1e-12),
+            "signed-risk" => assert!((row.test_loss - of_sweep.risk_difference).abs() < 1e-12),
+            _ => assert!(row.test_loss >= of_sweep.risk_difference - 1e-12),
         }
         if row.fallback {
             assert_eq!((row.threshold, row.empirical_loss, row.test_loss), (1.0, 0.0, 0.0));
@@ -298,6 +314,23 @@ fn certified_rows_agree_with_the_sweep_and_with_each_other() {
         assert!(row.fallback || row.delta > 0.001);
     }
     assert!(results.calibration.iter().any(|row| !row.fallback && row.threshold < 0.9));
+}
+
+#[test]
+fn calibrations_do_not_depend_on_the_order_of_the_file() {
+    let setting = Setting::new();
+    let rows = |out: &str| -> Vec<_> {
+        let rows = setting.run(out, 1, &[]).results.calibration;
+        rows.into_iter().map(|row| (row.objective, row.measure, row.delta, row.threshold)).collect()
+    };
+    let before = rows("before");
+    let file = setting.path("calibration.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    // From short to long, which the betting p-value would take for losses that are small.
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_by_key(|line| line.len());
+    fs::write(&file, lines.join("\n")).unwrap();
+    assert_eq!(rows("after"), before);
 }
 
 #[test]

@@ -1,0 +1,165 @@
+//! The outputs of every setting on a split and what they took, read from the files of units.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, bail};
+use calm_calibrate::{positive_part_risk_loss, signed_risk_loss};
+use calm_core::{CostModel, PolicySpec};
+use calm_metrics::Loss;
+use rayon::prelude::*;
+
+use crate::config::{Objective, ObjectiveKind};
+use crate::dataset::Dataset;
+use crate::settings::decoded_as;
+use crate::unit::{Common, Store, UnitKey};
+
+/// All outputs of a split, by setting.
+pub struct SplitOutputs<'a> {
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) num_layers: usize,
+    by_policy: HashMap<String, Outputs>,
+}
+
+/// Outputs of one setting on a split and what they took.
+pub(crate) struct Outputs {
+    pub(crate) texts: Vec<String>,
+    /// Of each example.
+    pub(crate) costs: Vec<Cost>,
+    pub(crate) executed_layers: usize,
+    pub(crate) flops: f64,
+    workers: Vec<usize>,
+}
+
+/// What the output of one example took, or those of several together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    pub(crate) tokens: usize,
+    /// Sum over the tokens.
+    pub(crate) exit_layers: usize,
+    pub(crate) seconds: f64,
+}
+
+impl Cost {
+    /// The mean exit layer of the tokens.
+    pub(crate) fn average_layers(self) -> f64 {
+        self.exit_layers as f64 / self.tokens as f64
+    }
+}
+
+impl<'a> std::iter::Sum<&'a Cost> for Cost {
+    fn sum<I: Iterator<Item = &'a Cost>>(costs: I) -> Self {
+        costs.fold(Self::default(), |sum, cost| Self {
+            tokens: sum.tokens + cost.tokens,
+            exit_layers: sum.exit_layers + cost.exit_layers,
+            seconds: sum.seconds + cost.seconds,
+        })
+    }
+}
+
+impl<'a> SplitOutputs<'a> {
+    /// Reads the units of `policies` (as [`crate::settings::to_decode`] gives them).
+    ///
+    /// # Errors
+    /// A unit is missing, damaged or of another run.
+    pub fn read(
+        store: &Store,
+        common: &Common,
+        dataset: &'a Dataset,
+        policies: &[PolicySpec],
+        num_layers: usize,
+    ) -> anyhow::Result<Self> {
+        let outputs = policies
+            .par_iter()
+            .map(|policy| Ok((policy.id(), read_outputs(store, common, dataset, *policy)?)))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { dataset, num_layers, by_policy: outputs })
+    }
+
+    pub(crate) fn of(&self, policy: PolicySpec) -> anyhow::Result<&Outputs> {
+        let id = decoded_as(policy, self.num_layers).id();
+        self.by_policy.get(&id).with_context(|| format!("{} was not decoded", policy.id()))
+    }
+
+    /// The loss of each example under an objective (paper Eq. 10 and 11).
+    pub(crate) fn losses(&self, objective: &Objective, policy: PolicySpec) -> anyhow::Result<Vec<f64>> {
+        let (early, full) = (&self.of(policy)?.texts, &self.of(PolicySpec::Full)?.texts);
+        let loss_of_risks = match objective.kind {
+            ObjectiveKind::Textual => return Ok(distances(objective.loss, early, full)?),
+            ObjectiveKind::Risk => positive_part_risk_loss,
+            ObjectiveKind::SignedRisk => signed_risk_loss,
+        };
+        let references = self.dataset.references();
+        let early = objective.loss.of_each(early, &references)?;
+        let full = objective.loss.of_each(full, &references)?;
+        let pairs = early.into_iter().zip(full);
+        Ok(pairs.map(|(early, full)| loss_of_risks(early, full)).collect::<Result<_, _>>()?)
+    }
+
+    /// The different numbers of workers that decoded, ascending.
+    pub(crate) fn workers(&self) -> Vec<usize> {
+        let mut workers: Vec<usize> =
+            self.by_policy.values().flat_map(|outputs| outputs.workers.clone()).collect();
+        workers.sort_unstable();
+        workers.dedup();
+        workers
+    }
+}
+
+impl Outputs {
+    /// What all examples took together.
+    pub(crate) fn cost(&self) -> Cost {
+        self.costs.iter().sum()
+    }
+}
+
+fn read_outputs(
+    store: &Store,
+    common: &Common,
+    dataset: &Dataset,
+    policy: PolicySpec,
+) -> anyhow::Result<Outputs> {
+    let mut outputs = Outputs {
+        texts: Vec::with_capacity(dataset.examples.len()),
+        costs: Vec::with_capacity(dataset.examples.len()),
+        executed_layers: 0,
+        flops: 0.0,
+        workers: Vec::new(),
+    };
+    for shard in &dataset.shards {
+        let (header, records) = store.read(&UnitKey::new(common, dataset.split, shard, policy))?;
+        let cost_model = CostModel::new(&header.shape);
+        outputs.workers.push(header.workers);
+        for (record, example) in records.into_iter().zip(&dataset.examples[shard.range.clone()]) {
+            if record.example != example.id {
+                bail!(
+                    "{} shard {}: example {} instead of {}",
+                    policy,
+                    shard.index,
+                    record.example,
+                    example.id
+                );
+            }
+            let generation = record.generation;
+            outputs.costs.push(Cost {
+                tokens: generation.tokens.len(),
+                exit_layers: generation.exit_layers.iter().sum(),
+                seconds: generation.seconds + record.encoder_seconds,
+            });
+            outputs.executed_layers += generation.executed_layers;
+            outputs.flops +=
+                cost_model.sequence(&generation.exit_layers, record.source_tokens, policy.test_inputs());
+            outputs.texts.push(record.text);
+        }
+    }
+    Ok(outputs)
+}
+
+/// Of each output from the full model's.
+pub(crate) fn distances(
+    loss: Loss,
+    outputs: &[String],
+    full: &[String],
+) -> Result<Vec<f64>, calm_metrics::Error> {
+    let full: Vec<[&str; 1]> = full.iter().map(|text| [text.as_str()]).collect();
+    loss.of_each(outputs, &full)
+}

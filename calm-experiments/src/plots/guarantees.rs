@@ -1,0 +1,157 @@
+//! Loss and layers against the tolerance, at the thresholds certified for it: once each on the test split (the paper's
+//! figures B.1 and B.2), and over trials on random parts of the calibration split (its bands).
+
+use plotters::prelude::DrawingBackend;
+
+use super::style::{Canvas, Line, Look, Marker, Panel, Point, REFERENCE, look_of, measure_label};
+use super::{Area, Drawn, Figure};
+use crate::statistics::{CalibrationRow, Results};
+use crate::trials::TrialsRow;
+
+const PANEL_HEIGHT: f64 = 260.0;
+
+/// Two panels for each objective, one below the other, with a line for each measure.
+pub(super) struct GuaranteesFigure {
+    name: &'static str,
+    loss_label: &'static str,
+    layers_label: &'static str,
+    objectives: Vec<ObjectivePanels>,
+    legend: Vec<(Look, bool, String)>,
+    num_layers: f64,
+}
+
+/// One row of the figure.
+struct ObjectivePanels {
+    title: &'static str,
+    largest_delta: f64,
+    loss: Vec<(Look, Vec<Point>)>,
+    layers: Vec<(Look, Vec<Point>)>,
+}
+
+/// What is drawn of a row of `calibration.csv` or `trials.csv`.
+struct Drawable {
+    objective: &'static str,
+    series: (&'static str, Option<f64>),
+    loss: Point,
+    layers: Point,
+}
+
+impl GuaranteesFigure {
+    /// The rows of `calibration.csv`; `None` if nothing was calibrated.
+    pub(super) fn certified(results: &Results) -> Option<Self> {
+        let drawable = |row: &CalibrationRow| {
+            let point = |y| Point { x: row.delta, y, spread: 0.0, open: row.fallback };
+            Drawable {
+                objective: row.objective,
+                series: (row.measure, row.decay),
+                loss: point(row.test_loss),
+                layers: point(row.test_average_layers),
+            }
+        };
+        let rows = results.calibration.iter().map(drawable).collect();
+        Self::new("calibration", "mean loss on test", "average layers on test", rows, results.num_layers)
+    }
+
+    /// The rows of `trials.csv`; `None` if there were no trials.
+    pub(super) fn trials(results: &Results) -> Option<Self> {
+        let drawable = |row: &TrialsRow| {
+            let point = |y, spread| Point { x: row.delta, y, spread, open: row.certified == 0 };
+            Drawable {
+                objective: row.objective,
+                series: (row.measure, row.decay),
+                loss: point(row.test_loss_mean, row.test_loss_std),
+                layers: point(row.average_layers_mean, row.average_layers_std),
+            }
+        };
+        let rows = results.trials.iter().map(drawable).collect();
+        let (loss_label, layers_label) = ("loss, mean ± std over trials", "layers, mean ± std over trials");
+        Self::new("trials", loss_label, layers_label, rows, results.num_layers)
+    }
+
+    fn new(
+        name: &'static str,
+        loss_label: &'static str,
+        layers_label: &'static str,
+        rows: Vec<Drawable>,
+        num_layers: usize,
+    ) -> Option<Self> {
+        let series = distinct(rows.iter().map(|row| row.series));
+        let panels = |objective| {
+            let rows = || rows.iter().filter(move |row| row.objective == objective);
+            let lines = |point: fn(&Drawable) -> Point| -> Vec<(Look, Vec<Point>)> {
+                let points = |series| rows().filter(|row| row.series == series).map(point).collect();
+                series.iter().map(|&series| (look_of(series.0), points(series))).collect()
+            };
+            ObjectivePanels {
+                title: match objective {
+                    "risk" => "risk consistency",
+                    "signed-risk" => "risk consistency, signed",
+                    _ => "textual consistency",
+                },
+                largest_delta: rows().map(|row| row.loss.x).fold(0.0, f64::max),
+                loss: lines(|row| row.loss),
+                layers: lines(|row| row.layers),
+            }
+        };
+        let objectives: Vec<ObjectivePanels> =
+            distinct(rows.iter().map(|row| row.objective)).into_iter().map(panels).collect();
+        let mut legend: Vec<(Look, bool, String)> = series
+            .iter()
+            .map(|&(measure, decay)| (look_of(measure), false, measure_label(measure, decay)))
+            .collect();
+        legend.push((REFERENCE, false, "loss = δ".to_owned()));
+        let open = Look { colour: REFERENCE.colour, marker: Marker::Circle, line: Line::None };
+        legend.push((open, true, "none certified".to_owned()));
+        let num_layers = num_layers as f64;
+        let figure = Self { name, loss_label, layers_label, objectives, legend, num_layers };
+        (!figure.objectives.is_empty()).then_some(figure)
+    }
+}
+
+impl Figure for GuaranteesFigure {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn size(&self) -> (u32, u32) {
+        (860, (PANEL_HEIGHT * self.objectives.len() as f64) as u32 + 16)
+    }
+
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>, scale: f64) -> Drawn<DB> {
+        let canvas = Canvas { area, scale };
+        for (index, objective) in self.objectives.iter().enumerate() {
+            let top = 8.0 + PANEL_HEIGHT * index as f64;
+            let end = 1.05 * objective.largest_delta;
+            let points = || objective.loss.iter().flat_map(|(_, points)| points);
+            let highest = points().map(|point| point.y + point.spread).fold(end, f64::max);
+            let lowest = points().map(|point| point.y - point.spread).fold(0.0, f64::min);
+            let mut loss = vec![(REFERENCE, vec![Point::new(0.0, 0.0), Point::new(end, end)])];
+            loss.extend(objective.loss.iter().cloned());
+            let panel = |left: f64, y_label, y| Panel {
+                place: (left, top, 345.0, PANEL_HEIGHT - 6.0),
+                title: objective.title,
+                x_label: "tolerance δ",
+                y_label,
+                x: 0.0..end,
+                y,
+                x_ticks: 6,
+                y_ticks: 6,
+            };
+            canvas.panel(&panel(8.0, self.loss_label, 1.1 * lowest..highest), &loss)?;
+            let layers = panel(358.0, self.layers_label, 0.0..self.num_layers + 0.4);
+            canvas.panel(&layers, &objective.layers)?;
+        }
+        canvas.legend((716.0, 50.0), &self.legend)
+    }
+}
+
+/// The different values, in order of their first appearance.
+fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for value in values {
+        if !found.contains(&value) {
+            found.push(value);
+        }
+    }
+    found
+}
