@@ -3,7 +3,8 @@
 use std::fs;
 
 use calm_calibrate::{
-    CalibrationOptions, LossKind, LossTable, PValue, Procedure, Tolerance, TrialOptions, calibrate,
+    CalibrationOptions, ErrorProbability, LossKind, LossTable, PValue, Procedure, Tolerance, TrialOptions,
+    calibrate,
 };
 use calm_experiments::experiment::{run, run_statistics};
 use calm_experiments::plots::draw_all;
@@ -51,12 +52,31 @@ fn mean(values: &[f64]) -> f64 {
 
 #[test]
 fn rows_are_what_calibrations_on_the_same_parts_give() {
-    const THRESHOLDS: [f64; 4] = [0.9, 0.7, 0.5, 0.2];
+    const THRESHOLDS: [f64; 4] = [0.7, 0.5, 0.3, 0.1];
     let setting = Setting::new();
-    let overrides =
-        ["calibration.trials.count=9", "calibration.trials.seed=4", "calibration.textual_deltas=[0.3, 0.5]"];
+    // References that the full model misses and early exits may hit, so that signed losses are of both signs.
+    let file = setting.path("calibration.jsonl");
+    let lines = fs::read_to_string(&file).unwrap();
+    let lines = lines.lines().enumerate().map(|(index, line)| {
+        let mut example: serde_json::Value = serde_json::from_str(line).unwrap();
+        if index % 3 == 0 {
+            example["target"] = "w3 w3 w3".into();
+        }
+        format!("{example}\n")
+    });
+    fs::write(&file, lines.collect::<String>()).unwrap();
+    // A large epsilon, for violations of both kinds.
+    let overrides = [
+        "calibration.trials.count=9",
+        "calibration.trials.seed=4",
+        "calibration.epsilon=0.5",
+        "sweep.thresholds=[0.7, 0.5, 0.3, 0.1]",
+        "calibration.textual_deltas=[0.2, 0.5]",
+        "calibration.risk_deltas=[0.1, 0.2, 0.3]",
+        "calibration.signed_risk_deltas=[0.1, 0.2, 0.3]",
+    ];
     let rows = setting.run("out", 2, &overrides).results.trials;
-    assert_eq!(rows.len(), 3 * (2 + 1 + 2));
+    assert_eq!(rows.len(), 3 * (2 + 3 + 3));
 
     let full = outputs(&setting, "out", "full");
     let early =
@@ -74,13 +94,17 @@ fn rows_are_what_calibrations_on_the_same_parts_give() {
     };
     let splits = TrialOptions { trials: 9, calibration_share: 0.8, seed: 4 }.splits(EXAMPLES).unwrap();
     let of_softmax: Vec<&TrialsRow> = rows.iter().filter(|row| row.measure == "softmax").collect();
-    assert_eq!(of_softmax.len(), 5);
+    assert_eq!(of_softmax.len(), 8);
     for row in of_softmax {
         let losses = |examples: &[usize], index: usize| -> Vec<f64> {
             examples.iter().map(|&example| loss(row.objective, index, example)).collect()
         };
         let kind = if row.objective == "signed-risk" { LossKind::Difference } else { LossKind::UnitInterval };
-        let options = CalibrationOptions::new(Tolerance::new(row.delta).unwrap(), kind);
+        let epsilon = ErrorProbability::new(0.5).unwrap();
+        let options = CalibrationOptions {
+            epsilon,
+            ..CalibrationOptions::new(Tolerance::new(row.delta).unwrap(), kind)
+        };
         let (mut thresholds, mut test_losses, mut layers) = (Vec::new(), Vec::new(), Vec::new());
         let (mut certified, mut pool_violations) = (0, 0);
         for split in &splits {
@@ -100,7 +124,7 @@ fn rows_are_what_calibrations_on_the_same_parts_give() {
                 usize::from(index.is_some_and(|index| mean(&losses(&everything, index)) > row.delta));
         }
         assert_eq!((row.calibration_examples, row.test_examples), (28, 7));
-        assert_eq!((row.trials, row.certified, row.epsilon), (9, certified, 0.05));
+        assert_eq!((row.trials, row.certified, row.epsilon), (9, certified, 0.5));
         assert_eq!((row.procedure, row.p_value, row.decay), ("fixed-sequence", "betting", Some(4.0)));
         let close = |found: [f64; 4], values: &[f64]| {
             let std =
@@ -122,8 +146,8 @@ fn rows_are_what_calibrations_on_the_same_parts_give() {
         );
         let test_violations = test_losses.iter().filter(|&&loss| loss > row.delta).count();
         assert_eq!((row.test_violations, row.pool_violations), (test_violations, pool_violations));
-        // P(Binomial(9, 0.05) > 1) = 0.071 and P(> 2) = 0.008.
-        assert_eq!(row.accepted_violations, 2);
+        // P(Binomial(9, 0.5) > 6) = 46 / 512 and P(> 7) = 10 / 512.
+        assert_eq!(row.accepted_violations, 7);
         assert!(row.speedup_mean > 0.0 && row.speedup_std >= 0.0);
     }
     assert!(rows.iter().any(|row| row.certified == 9) && rows.iter().any(|row| row.certified < 9));
