@@ -7,6 +7,7 @@
 //! | [`config`] | TOML and overrides to a checked plan |
 //! | [`dataset`] | examples and their shards |
 //! | [`settings`] | which policies are decoded |
+//! | [`engine`] | T5 on libtorch, ready for the runner |
 //! | [`runner`] | workers decode the units that have no file yet |
 //! | [`mod@unit`] | the files of units, all that is known about the decoding |
 //! | [`outputs`] | from those files alone: texts, losses and costs of every setting |
@@ -20,6 +21,7 @@
 
 pub mod config;
 pub mod dataset;
+pub mod engine;
 pub mod experiment;
 pub mod outputs;
 pub mod plots;

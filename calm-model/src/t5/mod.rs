@@ -7,6 +7,7 @@ mod session;
 use std::path::Path;
 
 use calm_core::{BackboneShape, ExitClassifier, Token};
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 pub use self::layers::Dropout;
@@ -81,11 +82,11 @@ impl T5 {
     /// A file is missing, invalid or truncated, or a tensor is missing or has another shape than `config.json` says.
     pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
         let config = T5Config::load(&dir.join("config.json"))?;
-        let (weights, fingerprint) = Weights::load(dir, device)?;
+        let (weights, weights_hash) = Weights::load(dir, device)?;
         let weights = weights.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| T5::new(&config, &weights))?;
-        model.fingerprint = fingerprint;
         let tokenizer = dir.join("tokenizer.json");
+        model.fingerprint = fingerprint(&weights_hash, &[&dir.join("config.json"), &tokenizer])?;
         if tokenizer.is_file() {
             // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
             let tokens = Tokenizer::load(&tokenizer)?.vocab_size() as i64;
@@ -157,7 +158,8 @@ impl T5 {
         self.shared.device()
     }
 
-    /// SHA-256 of the weight files in hexadecimal; empty for a model that was not loaded from files.
+    /// SHA-256, in hexadecimal, of all that the outputs depend on: weight files, `config.json` and `tokenizer.json` where there
+    /// is one. Empty for a model that was not loaded from files.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -335,6 +337,16 @@ impl DecoderBlock {
 }
 
 /// Only the first block of a stack has the table [buckets, heads]; all blocks use it.
+/// The hash of the weights together with that of the small files beside them, where there are such.
+fn fingerprint(weights_hash: &str, files: &[&Path]) -> Result<String, Error> {
+    let mut hash = Sha256::new_with_prefix(weights_hash);
+    for path in files.iter().filter(|path| path.is_file()) {
+        let read = std::fs::read(path);
+        hash.update(read.map_err(|source| Error::Read { path: path.to_path_buf(), source })?);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 fn relative_attention_bias(scope: &Scope<'_>, config: &T5Config) -> Result<Tensor, Error> {
     scope
         .enter("block.0.layer.0.SelfAttention.relative_attention_bias")
