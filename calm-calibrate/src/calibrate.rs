@@ -280,8 +280,13 @@ impl Calibrator {
 }
 
 fn check_full_model(losses: &[f64], first_example: usize) -> Result<(), Error> {
-    match losses.iter().position(|loss| loss.is_nan() || loss.abs() > FULL_MODEL_ROUNDING) {
+    match losses.iter().position(|&loss| !is_full_model_loss(loss)) {
         Some(index) => Err(Error::FullModelLoss { example: first_example + index, loss: losses[index] }),
         None => Ok(()),
     }
+}
+
+/// Whether a loss at threshold 1 may be the full model's. NaN may not.
+pub(crate) fn is_full_model_loss(loss: f64) -> bool {
+    loss.abs() <= FULL_MODEL_ROUNDING
 }

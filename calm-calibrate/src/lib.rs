@@ -94,6 +94,8 @@ mod error;
 mod evidence;
 mod level;
 mod loss;
+#[cfg(feature = "files")]
+pub mod loss_file;
 mod loss_sum;
 mod names;
 mod normal_distribution;
@@ -112,6 +114,8 @@ pub use error::{Error, InvalidLoss};
 pub use evidence::{Evidence, SampleDesign};
 pub use level::{ErrorProbability, Tolerance};
 pub use loss::{LossKind, exceeds, positive_part_risk_loss, signed_risk_loss};
+#[cfg(feature = "files")]
+pub use loss_file::{LossFile, LossFileError, calibrate_file, read_table};
 pub use loss_sum::LossSum;
 pub use p_value::{LogP, PValue};
 pub use pareto::{Cost, ParetoCalibration, Risk, pareto_front, pareto_testing};

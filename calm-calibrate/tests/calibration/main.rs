@@ -23,6 +23,8 @@ mod conformal;
 mod e_process;
 mod formats;
 mod interface;
+#[cfg(feature = "files")]
+mod loss_file;
 mod pareto;
 mod pieces;
 mod procedures;

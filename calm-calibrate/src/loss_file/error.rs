@@ -1,0 +1,186 @@
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parquet::errors::ParquetError;
+
+use crate::{Error, LossKind};
+
+/// What can be wrong with a file of losses. Every message starts with the file's path.
+#[derive(Debug, thiserror::Error)]
+pub enum LossFileError {
+    /// The file cannot be opened or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not CSV.
+    #[error("{}: {source}", path.display())]
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: csv::Error,
+    },
+    /// It is not Parquet, or of a kind that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ParquetError,
+    },
+    /// A column is not there.
+    #[error("{}: there is no column `{column}`, only {}", path.display(), quoted(available))]
+    MissingColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: &'static str,
+        /// The columns there are.
+        available: Vec<String>,
+    },
+    /// A column of a type that does not suit it.
+    #[error("{}: the column `{column}` is {found}, expected {expected}", path.display())]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: &'static str,
+        /// Its type.
+        found: String,
+        /// The types it may have.
+        expected: &'static str,
+    },
+    /// There is no row, or not even a header.
+    #[error("{}: there are no rows", path.display())]
+    NoRows {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A value that is missing or not what the column is for.
+    #[error("{}, {place}, column `{column}`: {message}", path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// The column.
+        column: &'static str,
+        /// What is wrong with the value.
+        message: String,
+    },
+    /// A second row for the same example and threshold.
+    #[error("{}, {place}: example `{example}` has a second loss at threshold {threshold}", path.display())]
+    Duplicate {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file the second one is.
+        place: Place,
+        /// The example.
+        example: String,
+        /// The threshold.
+        threshold: f64,
+    },
+    /// The first example that has not a loss at every threshold of the file.
+    #[error("{}: example `{example}` has no loss at threshold {threshold}", path.display())]
+    MissingLoss {
+        /// The file.
+        path: PathBuf,
+        /// The example.
+        example: String,
+        /// The largest threshold at which it has none.
+        threshold: f64,
+    },
+    /// A loss outside the range of the declared kind.
+    #[error(
+        "{}, {place}: the loss of example `{example}` at threshold {threshold} is {loss}, which is not in {}",
+        path.display(), kind.range()
+    )]
+    InvalidLoss {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// The example.
+        example: String,
+        /// The threshold.
+        threshold: f64,
+        /// The loss.
+        loss: f64,
+        /// The declared kind.
+        kind: LossKind,
+    },
+    /// Threshold 1 is not the full model, so the fallback would be void.
+    #[error(
+        "{}, {place}: at threshold 1, the full model, example `{example}` must have loss 0 but has {loss}",
+        path.display()
+    )]
+    FullModelLoss {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// The example.
+        example: String,
+        /// The loss.
+        loss: f64,
+    },
+    /// The second pass over the file met a threshold that the first one did not.
+    #[error("{}: the file was changed while it was read", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The options do not suit the losses.
+    #[error("{}: {source}", path.display())]
+    Calibration {
+        /// The file.
+        path: PathBuf,
+        /// What does not suit.
+        source: Error,
+    },
+}
+
+impl LossFileError {
+    pub(super) fn io(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(super) fn csv(path: &Path) -> impl Fn(csv::Error) -> Self {
+        move |source| Self::Csv { path: path.to_owned(), source }
+    }
+
+    pub(super) fn parquet(path: &Path) -> impl Fn(ParquetError) -> Self {
+        move |source| Self::Parquet { path: path.to_owned(), source }
+    }
+
+    pub(super) fn calibration(path: &Path) -> impl Fn(Error) -> Self {
+        move |source| Self::Calibration { path: path.to_owned(), source }
+    }
+}
+
+/// Where a value stands in a file, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The line of a CSV file; the header is line 1.
+    Line(u64),
+    /// The row of a Parquet file.
+    Row(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line(line) => write!(f, "line {line}"),
+            Place::Row(row) => write!(f, "row {row}"),
+        }
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
