@@ -28,8 +28,9 @@ impl EProcess {
     /// The next loss. Fails if it is outside the range of its kind, and then does not count.
     pub fn push(&mut self, loss: f64) -> Result<(), Error> {
         self.loss_kind.check(&[loss], self.examples)?;
-        let bet = self.bets.bet_on(loss);
-        self.capital.pay(&[bet], &[loss]);
+        let mut bet = [0.0];
+        self.bets.bet_on(&[loss], &mut bet);
+        self.capital.pay(&bet, &[loss]);
         self.examples += 1;
         Ok(())
     }

@@ -1,9 +1,6 @@
 use crate::loss_sum::RunningSum;
-use crate::p_value::{Bets, Capital, Horizon, LogP, Moments, PValue};
+use crate::p_value::{Bets, Capital, Horizon, LogP, Moments, PIECE, PValue};
 use crate::{Error, ErrorProbability, InvalidLoss, LossKind, Tolerance};
-
-/// How many losses are bet on at a time, which fit into the fastest cache.
-const PIECE: usize = 1024;
 
 /// What a sample will be asked, fixed before the first loss is seen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,10 +67,9 @@ impl Evidence {
                 ascent.push(losses);
                 let mut made = [0.0; PIECE];
                 for losses in losses.chunks(PIECE) {
-                    for (made, &loss) in made.iter_mut().zip(losses) {
-                        *made = bets.bet_on(loss);
-                    }
-                    capitals.iter_mut().for_each(|capital| capital.pay(&made[..losses.len()], losses));
+                    let made = &mut made[..losses.len()];
+                    bets.bet_on(losses, made);
+                    capitals.iter_mut().for_each(|capital| capital.pay(made, losses));
                 }
             }
         }
@@ -124,21 +120,13 @@ struct Ascent {
     examples: usize,
     /// Length of the last run of equal losses.
     run: usize,
-    /// `ln(r1! r2! ...)` over all runs of equal losses, and `ln(n!)`.
+    /// `ln(r1! r2! ...)` over all runs of equal losses but the last.
     ln_orders_kept: f64,
-    ln_orders: f64,
 }
 
 impl Default for Ascent {
     fn default() -> Self {
-        Self {
-            previous: f64::NEG_INFINITY,
-            descends: false,
-            examples: 0,
-            run: 0,
-            ln_orders_kept: 0.0,
-            ln_orders: 0.0,
-        }
+        Self { previous: f64::NEG_INFINITY, descends: false, examples: 0, run: 0, ln_orders_kept: 0.0 }
     }
 }
 
@@ -148,16 +136,24 @@ impl Ascent {
             if self.descends {
                 return;
             }
+            if loss == self.previous {
+                self.run += 1;
+            } else {
+                self.ln_orders_kept += ln_factorial(self.run);
+                self.run = 1;
+            }
             self.descends = loss < self.previous;
-            self.run = if loss == self.previous { self.run + 1 } else { 1 };
             self.examples += 1;
-            self.ln_orders_kept += (self.run as f64).ln();
-            self.ln_orders += (self.examples as f64).ln();
             self.previous = loss;
         }
     }
 
     fn is_suspicious(&self) -> bool {
-        !self.descends && self.ln_orders_kept - self.ln_orders < 1e-12_f64.ln()
+        let ln_orders_kept = self.ln_orders_kept + ln_factorial(self.run);
+        !self.descends && ln_orders_kept - ln_factorial(self.examples) < 1e-12_f64.ln()
     }
+}
+
+fn ln_factorial(number: usize) -> f64 {
+    libm::lgamma(number as f64 + 1.0)
 }

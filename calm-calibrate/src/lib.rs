@@ -85,6 +85,7 @@
 //!
 //! [`p_value`] has one file for each p-value, [`procedure`] one for each family-wise procedure; both have an enum whose
 //! `match` is the place to add another. [`LossTable`] is the input, [`calibrate`] puts the three together.
+//! `loss_file`, behind the feature `files` that is on by default, calibrates from a CSV or Parquet file of any size.
 
 mod binomial_distribution;
 mod calibrate;

@@ -49,6 +49,10 @@ impl LossKind {
 
     /// The first of `losses` that no loss of this kind can be; `first_example` is the index of the first of them.
     pub(crate) fn check(self, losses: &[f64], first_example: usize) -> Result<(), InvalidLoss> {
+        // Nearly always all are: without an early exit several are checked at once.
+        if losses.iter().fold(true, |all, &loss| all & self.contains(loss)) {
+            return Ok(());
+        }
         match losses.iter().position(|&loss| !self.contains(loss)) {
             Some(index) => {
                 Err(InvalidLoss { example: first_example + index, loss: losses[index], kind: self })

@@ -33,8 +33,8 @@ impl PValue {
         let sum = LossSum::of(losses, kind)?;
         match self {
             PValue::Betting => {
-                let mut bets = Bets::new(epsilon, Horizon::Sample(losses.len()));
-                let bets: Vec<f64> = losses.iter().map(|&loss| bets.bet_on(loss)).collect();
+                let mut bets = vec![0.0; losses.len()];
+                Bets::new(epsilon, Horizon::Sample(losses.len())).bet_on(losses, &mut bets);
                 Ok(least_rejected(kind.least(), 1.0, epsilon, |delta| {
                     let mut capital = Capital::new(delta);
                     capital.pay(&bets, losses);

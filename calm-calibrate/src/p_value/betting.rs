@@ -29,6 +29,9 @@ pub fn betting(
     Evidence::of(losses, &design, tolerance)?.log_p(0)
 }
 
+/// How many losses are bet on at a time, which fit into the fastest cache.
+pub(crate) const PIECE: usize = 1024;
+
 /// The bets of the predictable plug-in, each a function of the losses before it.
 #[derive(Debug, Clone)]
 pub(crate) struct Bets {
@@ -58,23 +61,49 @@ impl Bets {
         Self { aim: -2.0 * tuned_for.get().ln(), horizon, examples: 0, sum: 0.5, squares: 0.25 }
     }
 
-    /// The bet on the next loss, and then that loss. The bet must not see it, nor the mean and variance that include
-    /// it: such bets win at twice the error probability.
+    /// The bets on the next losses, each made before its loss. A bet must not see it, nor the mean and variance that
+    /// include it: such bets win at twice the error probability.
+    pub(crate) fn bet_on(&mut self, losses: &[f64], bets: &mut [f64]) {
+        for (losses, bets) in losses.chunks(PIECE).zip(bets.chunks_mut(PIECE)) {
+            self.bet_on_piece(losses, bets);
+        }
+    }
+
+    /// Sums, which depend on those before them, are separate from divisions and roots, which then take several losses at
+    /// once. `bets` holds all that lies between.
     #[inline]
-    pub(crate) fn bet_on(&mut self, loss: f64) -> f64 {
-        let round = (self.examples + 1) as f64;
-        let variance_times_round = self.squares;
-        let bet = match self.horizon {
+    fn bet_on_piece(&mut self, losses: &[f64], bets: &mut [f64]) {
+        let rounds_before = self.examples as f64;
+        let round = |index: usize| rounds_before + f64::from(index as i32 + 1);
+        for (&loss, sum) in losses.iter().zip(&mut *bets) {
+            self.sum += loss;
+            *sum = self.sum;
+        }
+        for (index, (&loss, sum)) in losses.iter().zip(&mut *bets).enumerate() {
+            let deviation = loss - *sum / (round(index) + 1.0);
+            *sum = deviation * deviation;
+        }
+        for square in &mut *bets {
+            let squares_before = self.squares;
+            self.squares += *square;
+            *square = squares_before;
+        }
+        self.examples += losses.len();
+        match self.horizon {
             Horizon::Sample(examples) => {
-                (self.aim * round / (examples as f64 * variance_times_round)).sqrt().min(Self::CAP)
+                for (index, bet) in bets.iter_mut().enumerate() {
+                    let variance_times_round = *bet;
+                    let aim = self.aim * round(index);
+                    *bet = (aim / (examples as f64 * variance_times_round)).sqrt().min(Self::CAP);
+                }
             }
-            Horizon::Open => (self.aim / (variance_times_round * round.ln_1p())).sqrt().min(Self::CAP),
-        };
-        self.examples += 1;
-        self.sum += loss;
-        let deviation = loss - self.sum / (round + 1.0);
-        self.squares += deviation * deviation;
-        bet
+            Horizon::Open => {
+                for (index, bet) in bets.iter_mut().enumerate() {
+                    let variance_times_round = *bet;
+                    *bet = (self.aim / (variance_times_round * round(index).ln_1p())).sqrt().min(Self::CAP);
+                }
+            }
+        }
     }
 }
 
@@ -158,7 +187,9 @@ mod tests {
                     let mut capital = Capital::new(delta);
                     for i in 0..12 {
                         let loss = f64::from(sample >> i & 1);
-                        capital.pay(&[bets.bet_on(loss)], &[loss]);
+                        let mut bet = [0.0];
+                        bets.bet_on(&[loss], &mut bet);
+                        capital.pay(&bet, &[loss]);
                     }
                     let ones = sample.count_ones() as i32;
                     expected += delta.powi(ones) * (1.0 - delta).powi(12 - ones) * capital.ln().exp();

@@ -36,7 +36,7 @@ pub(crate) use self::asymptotic::Moments;
 pub use self::asymptotic::asymptotic;
 pub use self::bentkus::bentkus;
 pub use self::betting::betting;
-pub(crate) use self::betting::{Bets, Capital, Horizon};
+pub(crate) use self::betting::{Bets, Capital, Horizon, PIECE};
 pub use self::binomial::binomial;
 pub use self::hoeffding::hoeffding;
 pub use self::hoeffding_bentkus::hoeffding_bentkus;
