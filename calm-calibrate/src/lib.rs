@@ -27,11 +27,30 @@
 //!   the guarantee.
 //! * The grid of thresholds, its order, the loss, the confidence measure, the p-value, `delta` and `epsilon` are fixed
 //!   before anybody looks at the calibration losses. Trying three measures on the same prompts and keeping the best
-//!   one needs `epsilon / 3` for each.
+//!   one needs `epsilon / 3` for each. What the data may choose, and how, is [`pareto_testing`]'s business.
+//! * The order of the prompts was fixed without looking at their losses. [`PValue::Betting`], the default for losses
+//!   that are not binary, depends on it: sorted ascending, anything would be certified. So every threshold sees the
+//!   prompts in the same order, and [`Calibration::sorted_losses`] names those whose losses ascend suspiciously.
 //! * The calibration prompts were not used to train the model or its exits.
-//! * Losses lie in the range that their [`LossKind`] declares. It is declared, never guessed from the values: a sample
-//!   that happens to hold zeros and ones only does not make a loss binary.
+//! * Losses are bounded and lie in the range that their [`LossKind`] declares. It is declared, never guessed from the
+//!   values: a sample that happens to hold zeros and ones only does not make a loss binary.
 //! * Threshold 1 is the full model and nothing else.
+//! * The sample was not looked at and then enlarged. [`SequentialCalibration`] may be looked at as often as one likes.
+//!
+//! # Which loss, which p-value
+//!
+//! | to bound | loss of a prompt | kind | p-value |
+//! |---|---|---|---|
+//! | distance to the full model's output (the paper's equation 10) | any distance in `[0, 1]` | [`LossKind::UnitInterval`] | [`PValue::Betting`] |
+//! | increase of a risk against references, gains not counted (equation 11) | [`positive_part_risk_loss`] | [`LossKind::UnitInterval`] | [`PValue::Betting`] |
+//! | increase of a risk, which is what definition 2 says | [`signed_risk_loss`] | [`LossKind::Difference`] | [`PValue::Betting`] |
+//! | share of outputs that differ | 0 or 1 | [`LossKind::Binary`] | [`PValue::Binomial`] |
+//! | share of outputs that differ by more than d: a quantile | [`exceeds`] | [`LossKind::Binary`] | [`PValue::Binomial`] |
+//!
+//! [`CalibrationOptions::new`] takes these p-values, [`CalibrationOptions::paper`] the paper's Hoeffding-Bentkus, which needs
+//! 1.5 to 4 times as many prompts for fractional losses. The signed difference certifies several layers less than the positive
+//! part at the same tolerance, because outputs that change at random gain as often as they lose.
+//! [`conformal_risk_control`] bounds less, the expectation over calibrations, and its result has a type of its own.
 //!
 //! # Symbols
 //!
@@ -55,22 +74,25 @@
 //! highest of these thresholds, and more below.
 //!
 //! ```
-//! use calm_calibrate::{CalibrationOptions, LossTable, Tolerance, calibrate};
+//! use calm_calibrate::{CalibrationOptions, LossKind, LossTable, Tolerance, calibrate};
 //!
 //! // The most conservative threshold first. The first row is the full model compared with itself.
 //! let thresholds = vec![1.0, 0.9, 0.8, 0.7, 0.6];
 //! let one_in = |period: usize, loss: f64| (0..1000).map(|i| if i % period == 0 { loss } else { 0.0 }).collect();
-//! let losses = vec![vec![0.0; 1000], one_in(10, 0.3), one_in(5, 0.3), one_in(4, 0.36), one_in(2, 0.3)];
+//! let losses = vec![vec![0.0; 1000], one_in(10, 0.3), one_in(5, 0.3), one_in(3, 0.25), one_in(2, 0.3)];
 //! let table = LossTable::new(thresholds, losses)?;
 //!
 //! let delta = Tolerance::new(0.1)?;
-//! let calibration = calibrate(&table, &CalibrationOptions::paper(delta))?;
+//! let calibration = calibrate(&table, &CalibrationOptions::new(delta, LossKind::UnitInterval))?;
 //!
-//! // Mean losses of 0.03 and 0.06 are certified to be at most 0.1; 0.09 is below it too, but not by enough.
-//! assert_eq!(calibration.certified, [0.9, 0.8]);
-//! assert_eq!(calibration.threshold, 0.8);
+//! // Mean losses of 0.03, 0.06 and 0.083 are certified to be at most 0.1; 0.15 is not.
+//! assert_eq!(calibration.certified, [0.9, 0.8, 0.7]);
+//! assert_eq!(calibration.threshold, 0.7);
 //! assert!(!calibration.fallback);
-//! assert!(calibration.p_values[1] <= 0.05 && calibration.p_values[2] > 0.05);
+//! assert!(calibration.p_values[2] <= 0.05 && calibration.p_values[3] > 0.05);
+//!
+//! // The paper's p-value does not see how little these losses vary, and stops one threshold earlier.
+//! assert_eq!(calibrate(&table, &CalibrationOptions::paper(delta))?.threshold, 0.8);
 //!
 //! // With a tolerance of 0.01 nothing is certified, and the model must not exit early.
 //! let strict = calibrate(&table, &CalibrationOptions::paper(Tolerance::new(0.01)?))?;
@@ -78,14 +100,13 @@
 //! # Ok::<(), calm_calibrate::Error>(())
 //! ```
 //!
-//! For risk consistency (equation 11) the loss of a prompt is [`positive_part_risk_loss`]. Binary losses ("is the
-//! answer different?") deserve [`LossKind::Binary`] with [`PValue::Binomial`], which certifies with the fewest prompts.
-//!
 //! # Where things are
 //!
 //! [`p_value`] has one file for each p-value, [`procedure`] one for each family-wise procedure; both have an enum whose
-//! `match` is the place to add another. [`LossTable`] is the input, [`calibrate`] puts the three together.
-//! `loss_file`, behind the feature `files` that is on by default, calibrates from a CSV or Parquet file of any size.
+//! `match` is the place to add another. [`LossTable`] is the input of [`calibrate`], which puts the three together;
+//! a [`Calibrator`] takes losses in pieces and keeps none of them. [`run_trials`] is the paper's protocol, calibration
+//! repeated on random divisions of the same prompts. `loss_file`, behind the feature `files` that is on by default,
+//! calibrates from a CSV or Parquet file of any size.
 
 mod binomial_distribution;
 mod calibrate;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use calm_core::{
     Backbone, DecodeOptions, Generation, Measure, Policy, PolicySpec, Propagation, Threshold, Token,
-    batch_by_length, decode, in_input_order,
+    batch_by_length, cut_source, decode, in_input_order,
 };
 use calm_data::JsonLines;
+use calm_experiments::certify::Certificate;
 use calm_model::{T5, Tokenizer, workers};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,16 @@ pub(crate) struct Arguments {
     /// Where each token stops
     #[arg(long, value_enum, default_value = "full")]
     policy: PolicyKind,
+    /// What `calm calibrate --model` wrote: takes measure, threshold, decay and the longest source and output from there
+    #[arg(
+        long,
+        value_name = "FILE.json",
+        conflicts_with_all = ["policy", "static_layers", "measure", "threshold", "decay", "max_tokens", "max_source_tokens"]
+    )]
+    calibration: Option<PathBuf>,
+    /// Use the calibration although it was made with another model: nothing is guaranteed then
+    #[arg(long, requires = "calibration")]
+    force: bool,
     /// Layers that every token takes (static)
     #[arg(long)]
     static_layers: Option<usize>,
@@ -46,6 +57,9 @@ pub(crate) struct Arguments {
     /// Longest output
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
+    /// Longer sources are cut; never if not given
+    #[arg(long)]
+    max_source_tokens: Option<usize>,
     /// Rows decoded together
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
@@ -87,8 +101,13 @@ struct OutputLine<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let policy = arguments.policy()?;
-    ensure!(arguments.max_tokens >= 1, "--max-tokens is 0, but must be at least 1");
+    let calibration = arguments.calibration.as_deref().map(Certificate::read).transpose()?;
+    let (policy, max_tokens, max_source_tokens) = match &calibration {
+        Some(calibration) => (calibration.policy()?, calibration.max_tokens, calibration.max_source_tokens),
+        None => (arguments.policy()?, arguments.max_tokens, arguments.max_source_tokens),
+    };
+    ensure!(max_tokens >= 1, "--max-tokens is 0, but must be at least 1");
+    ensure!(max_source_tokens != Some(0), "--max-source-tokens is 0, but must be at least 1");
     ensure!(arguments.batch_size >= 1, "--batch-size is 0, but must be at least 1");
     ensure!(arguments.threads != Some(0), "--threads is 0, but must be at least 1");
     let device = calm_model::device::init(arguments.device.as_deref())?;
@@ -98,15 +117,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if !model.unexpected().is_empty() {
         eprintln!("warning: tensors the model has no use for: {}", model.unexpected().join(", "));
     }
+    if let Some(calibration) = &calibration {
+        arguments.check_calibration(calibration, &model)?;
+    }
     let tokenizer_file = arguments.model.join("tokenizer.json");
     let tokenizer = if tokenizer_file.is_file() { Some(Tokenizer::load(&tokenizer_file)?) } else { None };
     let policy = policy.resolve(&model)?;
-    let sources = read_sources(&arguments.input, tokenizer.as_ref(), model.config().vocab_size as usize)?;
+    let mut sources = read_sources(&arguments.input, tokenizer.as_ref(), model.config().vocab_size as usize)?;
+    if let Some(limit) = max_source_tokens {
+        sources.iter_mut().for_each(|tokens| cut_source(tokens, limit));
+    }
 
     let mut output = Output::open(&arguments.output)?;
     let decoding = Decoding {
         policy: &policy,
-        options: DecodeOptions { max_tokens: arguments.max_tokens, propagation: Propagation::Lazy },
+        options: DecodeOptions { max_tokens, propagation: Propagation::Lazy },
         batch_size: arguments.batch_size,
         workers,
     };
@@ -149,6 +174,17 @@ impl Decoding<'_> {
 }
 
 impl Arguments {
+    fn check_calibration(&self, calibration: &Certificate, model: &T5) -> anyhow::Result<()> {
+        if let Err(error) = calibration.check_model(model.fingerprint()) {
+            ensure!(self.force, "{error}; --force uses it without its guarantee");
+            eprintln!("warning: {error}: nothing is guaranteed");
+        }
+        if calibration.calibration.fallback {
+            eprintln!("note: the calibration certified no threshold, so that no token leaves early");
+        }
+        Ok(())
+    }
+
     fn policy(&self) -> anyhow::Result<PolicySpec> {
         let unused = |flags: &[(&str, bool)]| match flags.iter().find(|(_, given)| *given) {
             Some((flag, _)) => bail!("{flag} has no meaning for this policy"),

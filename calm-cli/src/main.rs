@@ -1,6 +1,8 @@
 //! The `calm` command.
 
+mod calibrate;
 mod generate;
+mod p_value;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,8 +21,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Calibrate(Box<calibrate::Arguments>),
     /// Generate text for each line of a JSON Lines file
     Generate(generate::Arguments),
+    /// Compute one p-value
+    PValue(p_value::Arguments),
     /// Train a multi-exit model and its exit classifier, or continue an interrupted training
     Train(TrainArguments),
     /// Build datasets
@@ -61,13 +66,16 @@ struct DebianArguments {
 
 fn main() -> ExitCode {
     report_libtorch_failures();
+    let success = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
-        Command::Generate(arguments) => generate::run(&arguments),
-        Command::Train(arguments) => train(&arguments),
-        Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments).map(success),
+        Command::PValue(arguments) => p_value::run(&arguments).map(success),
+        Command::Train(arguments) => train(&arguments).map(success),
+        Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", message(&error));

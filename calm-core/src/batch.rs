@@ -1,5 +1,7 @@
 //! Batches of sources of like length, which waste little on padding.
 
+use crate::Token;
+
 /// Indices into `lengths` in batches of at most `batch_size` (0 counts as 1): longest first, so that a batch
 /// that does not fit into memory is the first one, and equally long ones in input order.
 pub fn batch_by_length(lengths: &[usize], batch_size: usize) -> Vec<Vec<usize>> {
@@ -13,4 +15,11 @@ pub fn in_input_order<T>(batches: &[Vec<usize>], results: impl IntoIterator<Item
     let mut indexed: Vec<(usize, T)> = batches.iter().flatten().copied().zip(results).collect();
     indexed.sort_by_key(|&(index, _)| index);
     indexed.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Cuts a source that is longer than `limit` tokens, which is at least 1. Its last token stays, since it ends the source.
+pub fn cut_source(tokens: &mut Vec<Token>, limit: usize) {
+    if tokens.len() > limit {
+        tokens.drain(limit - 1..tokens.len() - 1);
+    }
 }

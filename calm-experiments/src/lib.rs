@@ -16,9 +16,12 @@
 //! | [`plots`] | figures |
 //! | [`summary`] | CSV files, `summary.json`, the final table |
 //!
+//! [`mod@certify`] takes the same way for one measure, one tolerance and one set of examples.
+//!
 //! [`experiment::run`] ties them together for any backbone, [`plots::draw_all`] adds the figures; the binary runs both
 //! with T5 on libtorch.
 
+pub mod certify;
 pub mod config;
 pub mod dataset;
 pub mod engine;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use calm_core::{Backbone, DecodeOptions, Generation, PolicySpec, Propagation, Token};
-use calm_core::{batch_by_length, decode, in_input_order};
+use calm_core::{batch_by_length, cut_source, decode, in_input_order};
 
 use crate::dataset::{Dataset, Shard};
 use crate::progress::Progress;
@@ -229,9 +229,8 @@ impl<B: Backbone, C: TextCodec> Worker<'_, B, C> {
                 .codec
                 .encode(&example.source)
                 .with_context(|| format!("{} example {}", job.dataset.split, example.id))?;
-            // The last token ends the source, also of one that is cut.
-            if let Some(limit) = self.common.max_source_tokens.filter(|&limit| tokens.len() > limit) {
-                tokens.drain(limit - 1..tokens.len() - 1);
+            if let Some(limit) = self.common.max_source_tokens {
+                cut_source(&mut tokens, limit);
             }
             Ok(tokens)
         });

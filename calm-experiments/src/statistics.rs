@@ -189,7 +189,7 @@ fn sweep_row(plan: &Plan, test: &SplitOutputs<'_>, policy: PolicySpec) -> anyhow
 
 /// The losses in a random order of the examples: the betting p-value depends on their order, and would take a file that
 /// is sorted by something that the loss depends on, such as the length, for one whose losses are small.
-fn loss_table(series: &Series, losses: &[Vec<f64>], order: &[usize]) -> anyhow::Result<LossTable> {
+pub(crate) fn loss_table(series: &Series, losses: &[Vec<f64>], order: &[usize]) -> anyhow::Result<LossTable> {
     let losses = losses.iter().map(|losses| order.iter().map(|&example| losses[example]).collect());
     Ok(LossTable::new(series.threshold_values(), losses.collect())?)
 }

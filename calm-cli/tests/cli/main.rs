@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calibrate;
 mod command;
 mod generate;
 mod mistakes;

@@ -1,6 +1,6 @@
 //! Batches by length and back.
 
-use calm_core::{batch_by_length, in_input_order};
+use calm_core::{batch_by_length, cut_source, in_input_order};
 use proptest::prelude::*;
 
 #[test]
@@ -28,5 +28,16 @@ proptest! {
         let results: Vec<usize> = batches.iter().flatten().map(|&index| lengths[index]).collect();
         prop_assert!(results.is_sorted_by(|a, b| a >= b));
         prop_assert_eq!(in_input_order(&batches, results), lengths);
+    }
+}
+
+#[test]
+fn a_source_that_is_cut_keeps_its_end() {
+    for (limit, expected) in
+        [(1, &[9][..]), (2, &[5, 9]), (3, &[5, 6, 9]), (4, &[5, 6, 7, 9]), (5, &[5, 6, 7, 9])]
+    {
+        let mut tokens = vec![5, 6, 7, 9];
+        cut_source(&mut tokens, limit);
+        assert_eq!(tokens, expected, "{limit}");
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use document::{Document, Sources};
 
-pub use plan::{DatasetPlan, Objective, ObjectiveKind, Plan, Series};
+pub use plan::{DatasetPlan, Objective, ObjectiveKind, Plan, Series, loss_kind};
 pub use raw::{
     RawCalibration, RawConfig, RawData, RawDecode, RawMeasure, RawPlots, RawSweep, RawTrials, StaticLayers,
 };

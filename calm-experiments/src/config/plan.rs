@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use calm_calibrate::{
     CalibrationOptions, ErrorProbability, LossKind, PValue, Procedure, Split, Tolerance, TrialOptions,
@@ -6,6 +7,7 @@ use calm_calibrate::{
 use calm_core::{Measure, PolicySpec, Threshold};
 use calm_data::Columns;
 use calm_metrics::{Loss, Metric};
+use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use super::{ConfigError, RawConfig, StaticLayers};
@@ -102,7 +104,8 @@ pub struct Objective {
 }
 
 /// What a guarantee bounds (paper Eq. 1 and 2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ObjectiveKind {
     /// The expected distance to the full model's output.
     Textual,
@@ -114,13 +117,26 @@ pub enum ObjectiveKind {
 }
 
 impl ObjectiveKind {
-    /// The name in tables.
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Textual, Self::Risk, Self::SignedRisk];
+
+    /// The name in flags, files and tables.
     pub fn name(self) -> &'static str {
         match self {
             ObjectiveKind::Textual => "textual",
             ObjectiveKind::Risk => "risk",
             ObjectiveKind::SignedRisk => "signed-risk",
         }
+    }
+}
+
+impl FromStr for ObjectiveKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            format!("unknown objective `{name}`, expected one of {}", Self::ALL.map(Self::name).join(", "))
+        })
     }
 }
 
@@ -132,7 +148,7 @@ impl Objective {
 }
 
 /// Which values the loss of an objective takes. The positive part of a difference of two binary losses is binary too.
-fn loss_kind(objective: ObjectiveKind, loss: Loss) -> LossKind {
+pub fn loss_kind(objective: ObjectiveKind, loss: Loss) -> LossKind {
     match (objective, loss.kind()) {
         (ObjectiveKind::SignedRisk, _) => LossKind::Difference,
         (_, calm_metrics::LossKind::Binary) => LossKind::Binary,

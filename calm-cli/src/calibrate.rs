@@ -1,0 +1,303 @@
+//! `calm calibrate`: a certified threshold, from a file of losses or from a model and data.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use calm_calibrate::{
+    Calibration, CalibrationOptions, ErrorProbability, Graph, LossFile, LossKind, PValue, Procedure, Split,
+    Tolerance,
+};
+use calm_core::{Measure, Threshold};
+use calm_data::Columns;
+use calm_experiments::certify::{Certificate, CertifyPlan, certify};
+use calm_experiments::config::{DatasetPlan, Objective, ObjectiveKind, Series, loss_kind};
+use calm_experiments::engine::load_engine;
+use calm_experiments::summary::write_json;
+use calm_metrics::Loss;
+
+/// Says that only the full model holds the guarantee.
+const ONLY_FALLBACK: u8 = 3;
+
+/// Examples of a unit of work, which an interruption loses at most.
+const SHARD_SIZE: usize = 64;
+
+/// Certify a threshold: the least one whose expected loss is at most delta, with probability 1 - epsilon.
+///
+/// Either from a file of losses (--losses), or from a model and data (--model, --data), which are decoded first. Everything but
+/// the losses must be chosen before they are seen. Exit code 0: a threshold is certified; 3: only the full model holds
+/// the guarantee.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("input").required(true).args(["losses", "model"])))]
+pub(crate) struct Arguments {
+    /// CSV or Parquet with the columns threshold, example and loss, a row for each example at each threshold
+    #[arg(long, value_name = "FILE", help_heading = "From a file of losses")]
+    losses: Option<PathBuf>,
+    /// binary, unit or difference: which values a loss can take, whatever values the file has [default: unit]
+    #[arg(long, value_name = "K", conflicts_with = "model", help_heading = "From a file of losses")]
+    loss_kind: Option<LossKind>,
+
+    #[command(flatten)]
+    model: ModelArguments,
+
+    /// Tolerated expected loss
+    #[arg(long, value_name = "D")]
+    delta: Tolerance,
+    /// Probability that the guarantee fails
+    #[arg(long, value_name = "E", default_value = "0.05")]
+    epsilon: ErrorProbability,
+    /// hoeffding, hoeffding-kl, binomial, bentkus, hoeffding-bentkus, betting or asymptotic [default: binomial for binary
+    /// losses, else betting]
+    #[arg(long, value_name = "P")]
+    p_value: Option<PValue>,
+    /// bonferroni, holm, fixed-sequence, multi-start, graphical or pareto
+    #[arg(long, value_name = "Q", default_value = "fixed-sequence")]
+    procedure: Procedure,
+    /// Sequences of multi-start [default: 4]
+    #[arg(long, value_name = "N")]
+    starts: Option<usize>,
+    /// JSON with the weights and transitions of graphical [default: each share goes to the next threshold]
+    #[arg(long, value_name = "FILE")]
+    graph: Option<PathBuf>,
+    /// Share of the examples that pareto learns its sequence on [default: 0.5]
+    #[arg(long, value_name = "S")]
+    selection_share: Option<f64>,
+    /// Of pareto's split, and of the examples that --limit takes
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Bound the share of examples with a loss above this instead of the mean loss: delta is that share
+    #[arg(long, value_name = "LIMIT", allow_negative_numbers = true)]
+    loss_limit: Option<f64>,
+    /// Receives the result as JSON [default with --model: calibration.json]
+    #[arg(long, value_name = "FILE.json")]
+    output: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "From a model and data")]
+struct ModelArguments {
+    /// Checkpoint directory: config.json, model.safetensors and tokenizer.json
+    #[arg(long, value_name = "DIR", requires_all = ["data", "measure"])]
+    model: Option<PathBuf>,
+    /// Calibration examples, .jsonl or .parquet; none of them may have been used for training
+    #[arg(long, value_name = "FILE", requires = "model")]
+    data: Option<PathBuf>,
+    /// softmax, state or classifier
+    #[arg(long, value_name = "M", requires = "model")]
+    measure: Option<Measure>,
+    /// Decay tau of the threshold along the output; constant if not given
+    #[arg(long, value_name = "TAU", requires = "model", allow_negative_numbers = true)]
+    decay: Option<f64>,
+    /// Grid of thresholds
+    #[arg(
+        long,
+        value_name = "T,T",
+        value_delimiter = ',',
+        requires = "model",
+        default_value = "0.95,0.9,0.85,0.8,0.75,0.7,0.65,0.6,0.55,0.5,0.45,0.4,0.35,0.3,0.25,0.2,0.15,0.1,0.05",
+        allow_negative_numbers = true
+    )]
+    thresholds: Vec<f64>,
+    /// textual: distance to the full model's outputs; risk: by how much outputs are worse than its, gains not counted;
+    /// signed-risk: the same, gains counted
+    #[arg(long, value_name = "O", requires = "model", default_value = "textual")]
+    objective: ObjectiveKind,
+    /// chrf, rouge-l, token-f1, bleu, token-disagreement or exact: the loss is 1 minus the score
+    #[arg(long, value_name = "METRIC", requires = "model", default_value = "rouge-l")]
+    metric: Loss,
+    /// Column of the source; a field of a struct is STRUCT.FIELD
+    #[arg(long, value_name = "COLUMN", requires = "model", default_value = "source")]
+    source_column: String,
+    /// Column of the reference or references
+    #[arg(long, value_name = "COLUMN", requires = "model", default_value = "target")]
+    target_column: String,
+    /// Column of a text that follows the source after ` context: `
+    #[arg(long, value_name = "COLUMN", requires = "model")]
+    context_column: Option<String>,
+    /// Put in front of every source, as it has to be for `calm generate`
+    #[arg(long, value_name = "TEXT", requires = "model", default_value = "")]
+    prefix: String,
+    /// Examples to take; all if not given
+    #[arg(long, value_name = "N", requires = "model")]
+    limit: Option<usize>,
+    /// Longest output in tokens
+    #[arg(long, value_name = "N", requires = "model", default_value_t = 128)]
+    max_tokens: usize,
+    /// Longer sources are cut; never if not given
+    #[arg(long, value_name = "N", requires = "model")]
+    max_source_tokens: Option<usize>,
+    /// Rows decoded together
+    #[arg(long, value_name = "N", requires = "model", default_value_t = 16)]
+    batch_size: usize,
+    /// cpu, cuda or cuda:N; the first CUDA device if there is one, else the CPU
+    #[arg(long, value_name = "DEVICE", requires = "model")]
+    device: Option<String>,
+    /// Worker threads on the CPU; all cores if not given
+    #[arg(long, value_name = "N", requires = "model")]
+    threads: Option<usize>,
+    /// Keeps what was decoded, for another delta or after an interruption [default: OUTPUT without .json]
+    #[arg(long, value_name = "DIR", requires = "model")]
+    work: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let calibration = match (&arguments.losses, &arguments.model.model) {
+        (Some(losses), _) => arguments.calibrate_file(losses)?,
+        (None, Some(model)) => arguments.calibrate_model(model)?,
+        (None, None) => anyhow::bail!("expected --losses or --model"),
+    };
+    Ok(if calibration.fallback { ExitCode::from(ONLY_FALLBACK) } else { ExitCode::SUCCESS })
+}
+
+impl Arguments {
+    fn calibrate_file(&self, losses: &std::path::Path) -> anyhow::Result<Calibration> {
+        let file = LossFile { path: losses.to_owned(), limit: self.loss_limit };
+        let options = self.options(self.loss_kind.unwrap_or(LossKind::UnitInterval))?;
+        let calibration = file.calibrate(&options)?;
+        print_calibration(&calibration);
+        if let Some(output) = &self.output {
+            write_json(output, &calibration)?;
+        }
+        Ok(calibration)
+    }
+
+    fn calibrate_model(&self, model: &std::path::Path) -> anyhow::Result<Calibration> {
+        let output = self.output.clone().unwrap_or_else(|| PathBuf::from("calibration.json"));
+        let work = self.model.work.clone().unwrap_or_else(|| output.with_extension(""));
+        ensure!(work != output, "--output needs a name that ends in .json, or --work DIR must be given");
+        let plan = self.plan()?;
+        let workers = |threads: Option<usize>| {
+            threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        };
+        let certificate = certify(&plan, &work, || {
+            load_engine(model, self.model.device.as_deref(), workers(self.model.threads))
+        })?;
+        print_calibration(&certificate.calibration);
+        print_certificate(&certificate);
+        certificate.write(&output)?;
+        println!("{}", output.display());
+        Ok(certificate.calibration)
+    }
+
+    fn plan(&self) -> anyhow::Result<CertifyPlan> {
+        let model = &self.model;
+        for (flag, value) in [
+            ("--max-tokens", Some(model.max_tokens)),
+            ("--max-source-tokens", model.max_source_tokens),
+            ("--batch-size", Some(model.batch_size)),
+            ("--limit", model.limit),
+            ("--threads", model.threads),
+        ] {
+            ensure!(value != Some(0), "{flag} is 0, but must be at least 1");
+        }
+        let mut thresholds = model.thresholds.clone();
+        thresholds.sort_by(|a, b| b.total_cmp(a));
+        thresholds.dedup();
+        let thresholds = thresholds.into_iter().map(|value| Threshold::new(value, model.decay));
+        let kind = loss_kind(model.objective, model.metric);
+        let options = self.options(kind)?;
+        let objective = Objective {
+            kind: model.objective,
+            loss: model.metric,
+            p_value: options.p_value,
+            deltas: vec![self.delta],
+        };
+        Ok(CertifyPlan {
+            data: DatasetPlan {
+                path: model.data.clone().context("--model needs --data")?,
+                limit: model.limit,
+                columns: Columns {
+                    source: model.source_column.clone(),
+                    target: model.target_column.clone(),
+                    context: model.context_column.clone(),
+                    prefix: model.prefix.clone(),
+                    id: None,
+                },
+            },
+            seed: self.seed,
+            series: Series {
+                measure: model.measure.context("--model needs --measure")?,
+                decay: model.decay,
+                thresholds: thresholds.collect::<Result<_, _>>()?,
+            },
+            options,
+            objective,
+            max_tokens: model.max_tokens,
+            max_source_tokens: model.max_source_tokens,
+            batch_size: model.batch_size,
+            shard_size: SHARD_SIZE,
+        })
+    }
+
+    fn options(&self, loss_kind: LossKind) -> anyhow::Result<CalibrationOptions> {
+        // A loss above a limit or not is binary, whatever the loss itself can be.
+        let loss_kind = if self.loss_limit.is_some() { LossKind::Binary } else { loss_kind };
+        let p_value = self.p_value.unwrap_or(PValue::default_for(loss_kind));
+        p_value.check(loss_kind)?;
+        let (delta, epsilon) = (self.delta, self.epsilon);
+        Ok(CalibrationOptions { delta, epsilon, p_value, procedure: self.procedure()?, loss_kind })
+    }
+
+    fn procedure(&self) -> anyhow::Result<Procedure> {
+        let mut procedure = self.procedure.clone();
+        let (mut starts, mut graph, mut share) = (self.starts, self.graph.as_ref(), self.selection_share);
+        match &mut procedure {
+            Procedure::MultiStart { starts: count } => *count = starts.take().unwrap_or(*count),
+            Procedure::Graphical { graph: given } => {
+                *given = graph.take().map(|path| read_graph(path)).transpose()?;
+            }
+            Procedure::Pareto { split } => {
+                *split = Split::new(share.take().unwrap_or(split.share()), self.seed)?;
+            }
+            _ => {}
+        }
+        ensure!(self.starts != Some(0), "--starts is 0, but must be at least 1");
+        let unused = [
+            ("--starts", starts.is_some()),
+            ("--graph", graph.is_some()),
+            ("--selection-share", share.is_some()),
+        ];
+        if let Some((flag, _)) = unused.iter().find(|(_, given)| *given) {
+            anyhow::bail!("{flag} has no meaning for the procedure {procedure}");
+        }
+        Ok(procedure)
+    }
+}
+
+fn read_graph(path: &std::path::Path) -> anyhow::Result<Graph> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    serde_json::from_str(&text).with_context(|| name.to_string())
+}
+
+fn print_calibration(calibration: &Calibration) {
+    println!("{:>9}  {:>9}  {:>12}", "threshold", "mean loss", "p");
+    for (index, threshold) in calibration.thresholds.iter().enumerate() {
+        let mark = if calibration.certified.contains(threshold) { "certified" } else { "" };
+        let (loss, p) = (calibration.empirical_losses[index], calibration.p_values[index]);
+        println!("{:>9}  {loss:>9.5}  {p:>12.4e}  {mark}", threshold.to_string());
+    }
+    let Calibration { threshold, examples, delta, epsilon, procedure, p_value, .. } = calibration;
+    println!("{examples} examples, delta {delta}, epsilon {epsilon}, {p_value}, {procedure}");
+    if calibration.fallback {
+        println!("no threshold is certified: only the full model (threshold 1) holds the guarantee");
+    } else {
+        println!("certified: threshold {threshold}");
+    }
+    if let Some(sorted) = calibration.sorted_losses.first() {
+        eprintln!(
+            "warning: the losses at threshold {sorted} ascend with the examples; if they were sorted, nothing is guaranteed, \
+             since the {p_value} p-value needs an order that was fixed without looking at them"
+        );
+    }
+    if *p_value == PValue::Asymptotic {
+        eprintln!("warning: the asymptotic p-value holds only in the limit of many examples");
+    }
+}
+
+fn print_certificate(certificate: &Certificate) {
+    println!(
+        "{:.2} of {} layers per token on the calibration examples",
+        certificate.average_layers, certificate.num_layers
+    );
+}
