@@ -197,6 +197,26 @@ impl Compensated {
     }
 }
 
+/// Gains and losses beyond the range of a double, both ways, so that the largest capital is at the start, at the end, or in
+/// between.
+#[test]
+fn capitals_beyond_a_double() {
+    let check = |runs: &[(usize, f64)]| {
+        let losses: Vec<f64> = runs.iter().flat_map(|&(count, loss)| vec![loss; count]).collect();
+        let (kind, delta) = (LossKind::Difference, 0.2);
+        let log_p = PValue::Betting.of_losses(&losses, kind, tolerance(delta), level(0.05)).unwrap();
+        let expected = -ln_largest_capital(&losses, delta, 0.05);
+        assert!(close(log_p, expected, 1e-9), "{runs:?}: {} instead of {expected}", log_p.ln());
+        expected
+    };
+    let (gain, loss) = ((60_000, -0.5), (60_000, 1.0));
+    assert!(check(&[gain, loss]) < -1000.0);
+    assert!(check(&[gain, loss, gain]) < -1000.0);
+    assert!(check(&[gain, loss, gain, gain]) < -1000.0);
+    assert_eq!(check(&[loss, loss, gain]), 0.0);
+    check(&[loss, gain, gain, gain, gain]);
+}
+
 fn check_long(loss: impl Fn(usize) -> f64, delta: f64) {
     let losses: Vec<f64> = (0..10_000_000).map(loss).collect();
     let log_p =

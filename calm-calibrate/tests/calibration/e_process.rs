@@ -20,12 +20,12 @@ fn process(losses: &[f64], kind: LossKind, delta: f64, tuned_for: f64) -> EProce
     process
 }
 
-/// With the expected loss at the tolerance the bets are fair, and the capital is expected to be 1. Tuned for 0.8 the bets are
+/// With the expected loss at the tolerance the bets are fair, and the capital is expected to be 1. Tuned for 0.95 the bets are
 /// below their largest, where they would win most if they saw their own loss.
 #[test]
 fn the_expected_capital_is_1() {
     for delta in [0.05, 0.1, 0.3, 0.5, 0.8] {
-        for tuned_for in [0.8, 0.5, 0.05] {
+        for tuned_for in [0.95, 0.8, 0.05] {
             let (mut expected, mut above) = (0.0, 0.0);
             for (losses, probability) in all_paths(delta) {
                 let process = process(&losses, LossKind::Binary, delta, tuned_for);
@@ -54,7 +54,7 @@ fn the_expected_capital_shrinks_if_the_loss_is_not_tolerable() {
 #[test]
 fn the_expected_capital_is_1_for_differences() {
     let delta = 0.1;
-    for tuned_for in [0.8, 0.05] {
+    for tuned_for in [0.95, 0.05] {
         let capital = |(losses, probability): (Vec<f64>, f64)| {
             let differences: Vec<f64> = losses.iter().map(|loss| 2.0 * loss - 1.0).collect();
             probability * process(&differences, LossKind::Difference, delta, tuned_for).log_e_value().exp()
@@ -67,11 +67,12 @@ fn the_expected_capital_is_1_for_differences() {
 /// WSR's equation 26 by hand: the variance before any loss is 1/4, after a first loss of 0 it is (1/4 + 1/16) / 2.
 #[test]
 fn the_first_bets() {
-    let aim = -2.0 * f64::ln(0.8);
+    let aim = -2.0 * f64::ln(0.95);
     let first = (aim / (0.25 * 2.0_f64.ln())).sqrt().min(1.0);
     let second = (aim / (0.156_25 * 2.0 * 3.0_f64.ln())).sqrt().min(1.0);
+    assert!(first < 1.0 && second < 1.0);
     let expected = (1.0 + first * 0.1).ln() + (1.0 - second * 0.9).ln();
-    let found = process(&[0.0, 1.0], LossKind::Binary, 0.1, 0.8).log_e_value();
+    let found = process(&[0.0, 1.0], LossKind::Binary, 0.1, 0.95).log_e_value();
     assert!((found - expected).abs() < 1e-14, "{found} instead of {expected}");
 }
 

@@ -49,11 +49,14 @@ fn bonferroni_returns_the_least_certified() {
 #[test]
 fn the_full_model_needs_no_test() {
     for name in Procedure::NAMES {
-        let options = CalibrationOptions { procedure: name.parse().unwrap(), ..paper(0.1) };
-        let without = calibrate(&table(&[(0.9, 0.04), (0.8, 0.056)]), &options).unwrap();
-        let with = calibrate(&table(&[(1.0, 1e-9), (0.9, 0.04), (0.8, 0.056)]), &options).unwrap();
-        assert_eq!(with, without);
-        assert_eq!(with.thresholds, [0.9, 0.8]);
+        for p_value in [PValue::HoeffdingBentkus, PValue::Betting] {
+            let procedure = name.parse().unwrap();
+            let options = CalibrationOptions { p_value, procedure, ..paper(0.1) };
+            let without = calibrate(&table(&[(0.9, 0.04), (0.8, 0.056)]), &options).unwrap();
+            let with = calibrate(&table(&[(1.0, 1e-9), (0.9, 0.04), (0.8, 0.056)]), &options).unwrap();
+            assert_eq!(with, without);
+            assert_eq!(with.thresholds, [0.9, 0.8]);
+        }
     }
 }
 

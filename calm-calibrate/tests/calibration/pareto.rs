@@ -1,8 +1,10 @@
 //! Pareto testing: several parameters, several risks, a sequence learnt on one part of the examples.
 
 use calm_calibrate::{
-    Cost, Error, LogP, LossKind, PValue, Risk, Split, Tolerance, pareto_front, pareto_testing,
+    CalibrationOptions, Cost, Error, LogP, LossKind, LossTable, PValue, Procedure, Risk, Split, Tolerance,
+    calibrate, pareto_front, pareto_testing,
 };
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use crate::scenario::{Counts, DELTA, Losses, REPETITIONS, accepted, rng};
@@ -82,6 +84,45 @@ fn no_split_is_caught() {
         (0..log_p.len()).filter(|&index| log_p[index].rejected_at(level(0.05))).collect()
     });
     assert!(counts.violations > accepted(0.05), "{counts:?}");
+}
+
+/// As a procedure of `calibrate` the sequence is learnt on the first part and tested on the second, and on nothing else.
+#[test]
+fn thresholds_by_hand() {
+    let split = Split::new(0.25, 3).unwrap();
+    let mut rng = rng(0);
+    let rows: Table = [0.02, 0.3, 0.01, 0.03]
+        .map(|mean| (0..400).map(|_| 2.0 * mean * rng.random::<f64>()).collect())
+        .to_vec();
+    let is_selection = split.first_part(400).unwrap();
+    let part = |row: &[f64], first: bool| -> Vec<f64> {
+        row.iter()
+            .zip(&is_selection)
+            .filter(|(_, is_first)| **is_first == first)
+            .map(|(loss, _)| *loss)
+            .collect()
+    };
+    for p_value in [PValue::Betting, PValue::HoeffdingBentkus] {
+        let options = CalibrationOptions {
+            p_value,
+            procedure: Procedure::Pareto { split },
+            ..CalibrationOptions::paper(tolerance(DELTA))
+        };
+        let table = LossTable::new(vec![0.9, 0.8, 0.7, 0.6], rows.clone()).unwrap();
+        let calibration = calibrate(&table, &options).unwrap();
+        let log_p = |first: bool| -> Vec<LogP> {
+            let of_row = |row: &Vec<f64>| {
+                let losses = part(row, first);
+                p_value.of_losses(&losses, LossKind::UnitInterval, tolerance(DELTA), level(0.05)).unwrap()
+            };
+            rows.iter().map(of_row).collect()
+        };
+        assert_eq!((calibration.examples, &calibration.log_p_values), (300, &log_p(false)));
+        // The mean at 0.7 is the least, so the two thresholds above it are dominated: less risk at a lower threshold.
+        let selection = log_p(true);
+        assert!(selection[2] < selection[3]);
+        assert_eq!((calibration.sequence, calibration.threshold), (vec![0.7, 0.6], 0.6));
+    }
 }
 
 #[test]

@@ -113,7 +113,9 @@ fn asymptotic_far_into_the_tails() {
         let delta: Tolerance = text("delta").parse().unwrap();
         let log_p = asymptotic(&losses, LossKind::Difference, delta).unwrap();
         let (found, name) = (log_p.ln(), text("losses"));
-        assert!(close(log_p, expected, 1e-9), "{name}, delta {delta}: {found} instead of {expected}");
+        // Near the middle the rounding of the mean counts, in the tails that of the series.
+        let relative = if text("z").parse::<f64>().unwrap() < -15.0 { 1e-12 } else { 1e-9 };
+        assert!(close(log_p, expected, relative), "{name}, delta {delta}: {found} instead of {expected}");
         checked += 1;
     });
     assert_eq!(checked, 77);
@@ -211,6 +213,18 @@ fn sums_are_not_rounded_through_the_mean() {
         let losses = LossSum::of(&losses, kind).unwrap();
         assert!(close(bentkus(losses, tolerance(0.1)), expected, 1e-11));
     }
+}
+
+/// A sum just above a whole number is rounded up, even if the rest is lost when the differences are rescaled.
+#[test]
+fn a_little_above_a_whole_number() {
+    let of = |sum: f64| {
+        let losses = LossSum::new(sum, 100, LossKind::Difference).unwrap();
+        bentkus(losses, tolerance(0.2))
+    };
+    assert_eq!(of(1e-20), of(2.0));
+    assert_eq!(of(0.0), of(-1e-20));
+    assert!(of(0.0) < of(2.0));
 }
 
 /// A million losses of one tenth, which a plain sum makes more than 100,000.
