@@ -62,6 +62,12 @@ struct DebianArguments {
     /// URL of a Debian mirror; that of the machine's own bookworm source if not given
     #[arg(long)]
     mirror: Option<String>,
+    /// Releases beside bookworm whose translations are added to the training split
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "trixie,forky,bullseye")]
+    releases: Vec<String>,
+    /// The training split of bookworm alone: no other release, and not the LibreOffice help
+    #[arg(long, conflicts_with = "releases")]
+    bookworm_only: bool,
 }
 
 fn main() -> ExitCode {
@@ -124,6 +130,10 @@ fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
     let mut options = calm_data::debian::BuildOptions::new(&arguments.out);
     options.lists = arguments.lists.clone();
     options.mirror = arguments.mirror.clone();
+    options.releases = arguments.releases.clone();
+    if arguments.bookworm_only {
+        (options.releases, options.help) = (Vec::new(), false);
+    }
     let report = calm_data::debian::build(&options).context("the corpus cannot be built")?;
     for (index, sha256) in &report.indices {
         println!("{sha256}  {index}");
@@ -131,6 +141,9 @@ fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
     println!("{:14} {:>8} {:>12} {:>8}", "task", "train", "calibration", "test");
     for (task, numbers) in &report.tasks {
         println!("{task:14} {:>8} {:>12} {:>8}", numbers.train, numbers.calibration, numbers.test);
+    }
+    for origin in &report.added {
+        println!("{} of the training pairs for translation come from {}", origin.added, origin.origin);
     }
     Ok(())
 }

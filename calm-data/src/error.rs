@@ -95,6 +95,17 @@ pub enum Error {
         /// How the index's name ends.
         suffix: String,
     },
+    /// A folder of apt's lists lacks a package.
+    #[error(
+        "{}: no file `{package}_VERSION.deb`: fetch it with `apt-get download {package}`, or leave the help out",
+        folder.display()
+    )]
+    NoPackage {
+        /// The folder of lists.
+        folder: PathBuf,
+        /// The binary package's name.
+        package: String,
+    },
     /// An apt index is not made of `Field: value` stanzas.
     #[error("{}:{line}: expected `Field: value` or a continuation line", path.display())]
     Stanza {

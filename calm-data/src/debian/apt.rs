@@ -1,4 +1,4 @@
-//! Fetches Debian bookworm's indices with apt, into folders of our own.
+//! Fetches Debian's indices and packages with apt, into folders of our own.
 
 use super::index::{Stanza, stanzas};
 use crate::{Error, Result};
@@ -10,10 +10,16 @@ const SUITE: &str = "bookworm";
 const COMPONENT: &str = "main";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Fetches the indices into `folder/indices` and returns that folder, from `mirror` or else from the mirror of the machine's
-/// own bookworm source. The system's apt configuration (proxies) is used, its lists, caches and sources are not touched.
-pub(super) fn fetch(folder: &Path, mirror: Option<&str>) -> Result<PathBuf> {
-    let source = bookworm_source(Path::new("/etc/apt"), mirror)?;
+/// Fetches the indices of bookworm and of `releases`, and bookworm's `packages`, into `folder/indices` and returns that folder,
+/// from `mirror` or else from the mirror of the machine's own bookworm source. The system's apt configuration (proxies) is
+/// used, its lists, caches and sources are not touched.
+pub(super) fn fetch(
+    folder: &Path,
+    mirror: Option<&str>,
+    releases: &[String],
+    packages: &[&str],
+) -> Result<PathBuf> {
+    let source = sources(Path::new("/etc/apt"), mirror, releases)?;
     let lists = folder.join("indices");
     let cache = folder.join("cache");
     for new in [&lists.join("partial"), &cache.join("archives/partial")] {
@@ -28,21 +34,37 @@ pub(super) fn fetch(folder: &Path, mirror: Option<&str>) -> Result<PathBuf> {
                  #clear APT::Update::Post-Invoke-Success;\n";
     fs::write(&configuration, hooks).map_err(Error::io(&configuration))?;
 
-    let mut apt = Command::new("apt-get");
-    apt.arg("--config-file").arg(absolute(&configuration)?).arg("--quiet").arg("update");
-    for (key, path) in
-        [("Dir::State::Lists", &lists), ("Dir::Cache", &cache), ("Dir::Etc::SourceList", &sources)]
-    {
-        apt.arg("-o").arg(format!("{key}={}", absolute(path)?.display()));
+    let apt = |command: &str| -> Result<Command> {
+        let mut apt = Command::new("apt-get");
+        apt.arg("--config-file").arg(absolute(&configuration)?).args(["--quiet", command]);
+        for (key, path) in
+            [("Dir::State::Lists", &lists), ("Dir::Cache", &cache), ("Dir::Etc::SourceList", &sources)]
+        {
+            apt.arg("-o").arg(format!("{key}={}", absolute(path)?.display()));
+        }
+        apt.args(["-o", "Dir::Etc::SourceParts=-"])
+            .args(["-o", "Acquire::Languages=en,fr"])
+            .args(["-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"])
+            .args(["-o", "Acquire::GzipIndexes=false"])
+            // Without this an unreachable mirror is a warning.
+            .args(["-o", "APT::Update::Error-Mode=any"]);
+        Ok(apt)
+    };
+    run(apt("update")?)?;
+    if !packages.is_empty() {
+        // An update removes from its folder what is no list, so packages of earlier days do not gather there.
+        let mut download = apt("download")?;
+        download.args(packages.iter().map(|package| format!("{package}/{SUITE}"))).current_dir(&lists);
+        run(download)?;
     }
-    apt.args(["-o", "Dir::Etc::SourceParts=-"])
-        .args(["-o", "Acquire::Languages=en,fr"])
-        .args(["-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"])
-        .args(["-o", "Acquire::GzipIndexes=false"])
-        // Without this an unreachable mirror is a warning.
-        .args(["-o", "APT::Update::Error-Mode=any"]);
-    run(apt)?;
     Ok(lists)
+}
+
+/// Unpacks a `.deb` into a folder.
+pub(super) fn unpack(package: &Path, folder: &Path) -> Result<()> {
+    let mut dpkg = Command::new("dpkg-deb");
+    dpkg.arg("--extract").arg(package).arg(folder);
+    run(dpkg).map(|_| ())
 }
 
 /// The contents of an index, decompressed by apt's own helper if apt stores it compressed.
@@ -59,9 +81,9 @@ pub(super) fn read_index(path: &Path) -> Result<Vec<u8>> {
 fn run(mut command: Command) -> Result<Vec<u8>> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |message| Error::Command { program: program.clone(), message };
-    let output = command
-        .output()
-        .map_err(|e| failed(format!("{e} (an existing folder of apt's lists can be used instead)")))?;
+    let output = command.output().map_err(|e| {
+        failed(format!("{e} (the programs of a Debian system are needed; lists can come from another)"))
+    })?;
     if output.status.success() {
         Ok(output.stdout)
     } else {
@@ -70,15 +92,16 @@ fn run(mut command: Command) -> Result<Vec<u8>> {
     }
 }
 
-/// A sources file for bookworm main of one architecture (descriptions are the same on all), at `mirror`, or else at the
-/// mirror of the machine's own bookworm source if `etc` has one.
-fn bookworm_source(etc: &Path, mirror: Option<&str>) -> Result<String> {
+/// A sources file for section main of bookworm and `releases`, of one architecture (descriptions are the same on all), at
+/// `mirror`, or else at the mirror of the machine's own bookworm source if `etc` has one.
+fn sources(etc: &Path, mirror: Option<&str>, releases: &[String]) -> Result<String> {
     let (mirror, signed_by) = match mirror {
         Some(mirror) => (mirror.to_owned(), Path::new(KEYRING).exists().then(|| KEYRING.to_owned())),
         None => machine_source(etc).ok_or_else(|| Error::NoMirror { etc: etc.to_owned() })?,
     };
+    let suites = [&[SUITE.to_owned()], releases].concat().join(" ");
     let mut source = format!(
-        "Types: deb\nURIs: {mirror}\nSuites: {SUITE}\nComponents: {COMPONENT}\nArchitectures: amd64\n"
+        "Types: deb\nURIs: {mirror}\nSuites: {suites}\nComponents: {COMPONENT}\nArchitectures: amd64\n"
     );
     if let Some(key) = signed_by {
         source += &format!("Signed-By: {key}\n");
@@ -171,11 +194,13 @@ mod tests {
     #[test]
     fn a_given_mirror_goes_before_the_machines() {
         let etc = tempfile::tempdir().unwrap();
-        let message = bookworm_source(etc.path(), None).unwrap_err().to_string();
+        let message = sources(etc.path(), None, &[]).unwrap_err().to_string();
         assert!(message.contains("names no mirror of Debian bookworm"), "{message}");
         fs::write(etc.path().join("sources.list"), "deb http://a bookworm main").unwrap();
-        assert!(bookworm_source(etc.path(), None).unwrap().contains("URIs: http://a\n"));
-        assert!(bookworm_source(etc.path(), Some("http://b")).unwrap().contains("URIs: http://b\n"));
+        assert!(sources(etc.path(), None, &[]).unwrap().contains("URIs: http://a\nSuites: bookworm\n"));
+        let releases = ["trixie".to_owned(), "sid".to_owned()];
+        let both = sources(etc.path(), Some("http://b"), &releases).unwrap();
+        assert!(both.contains("URIs: http://b\nSuites: bookworm trixie sid\n"), "{both}");
     }
 
     #[test]

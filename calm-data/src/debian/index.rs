@@ -1,7 +1,7 @@
 //! Reads apt's indices: stanzas of `Field: value` lines, separated by empty lines (deb822(5)).
 
-use super::apt;
 use super::description::Description;
+use super::{Digests, apt, hex};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -13,20 +13,23 @@ use std::path::{Path, PathBuf};
 pub(super) struct Indices {
     /// One per distinct English description, ordered by its MD5 sum.
     pub descriptions: Vec<Description>,
+    /// The source package of each binary package.
+    pub source_of: HashMap<String, String>,
 }
 
-/// Reads the three indices of bookworm main in `folder`; also their names and SHA-256 sums.
-pub(super) fn read(folder: &Path) -> Result<(Indices, Vec<(String, String)>)> {
+/// Reads the three indices of a release's section main in `folder`; also their names and SHA-256 sums.
+pub(super) fn read(folder: &Path, release: &str) -> Result<(Indices, Digests)> {
     let mut digests = Vec::new();
-    let mut load = |suffix: &str| -> Result<(PathBuf, String)> {
-        let path = find(folder, suffix)?;
+    let mut load = |index: &str| -> Result<(PathBuf, String)> {
+        let suffix = format!("_dists_{release}_main_{index}");
+        let path = find(folder, &suffix)?;
         let bytes = apt::read_index(&path)?;
-        digests.push((suffix.to_owned(), hex(&Sha256::digest(&bytes))));
+        digests.push((suffix, hex(&Sha256::digest(&bytes))));
         Ok((path, String::from_utf8_lossy(&bytes).into_owned()))
     };
-    let (packages_path, packages) = load("_dists_bookworm_main_binary-amd64_Packages")?;
-    let (english_path, english) = load("_dists_bookworm_main_i18n_Translation-en")?;
-    let (french_path, french) = load("_dists_bookworm_main_i18n_Translation-fr")?;
+    let (packages_path, packages) = load("binary-amd64_Packages")?;
+    let (english_path, english) = load("i18n_Translation-en")?;
+    let (french_path, french) = load("i18n_Translation-fr")?;
 
     let packages = stanzas(&packages_path, &packages)?;
     let source_of: HashMap<&str, &str> = packages.iter().filter_map(source_package).collect();
@@ -54,7 +57,9 @@ pub(super) fn read(folder: &Path) -> Result<(Indices, Vec<(String, String)>)> {
             }
         }
     }
-    Ok((Indices { descriptions: descriptions.into_values().collect() }, digests))
+    let descriptions = descriptions.into_values().collect();
+    let own = |(package, source): (&str, &str)| (package.to_owned(), source.to_owned());
+    Ok((Indices { descriptions, source_of: source_of.into_iter().map(own).collect() }, digests))
 }
 
 /// A binary package and the source package it is built from: the field `Source` (which may add a version in
@@ -117,8 +122,4 @@ pub(super) fn stanzas<'a>(path: &Path, text: &'a str) -> Result<Vec<Stanza<'a>>>
         stanzas.push(Stanza(fields));
     }
     Ok(stanzas)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,18 +3,26 @@
 //! The input is what apt distributes: the `Packages` index and the indices `Translation-en` and `Translation-fr`. The
 //! same indices and seed give the same files, byte for byte, whatever the machine's thread count.
 //!
+//! To the training split of the translation task, and to nothing else, texts of other origins are added: the LibreOffice
+//! help and the descriptions of other releases.
+//!
 //! The way of a description: `apt` fetches the indices, `index` joins them, `description` cuts the texts into units and
 //! aligns the languages, `tasks` makes examples, `split` removes duplicates and divides the source packages, and
-//! [`crate::tokenizer`] learns its vocabulary from the training splits. `data/README.md` has the rules and the numbers.
+//! [`crate::tokenizer`] learns its vocabulary from the training splits. `help` and `html` read the LibreOffice help, and
+//! `extra` chooses what is added. `data/README.md` has the rules and the numbers.
 
 mod apt;
 mod description;
+mod extra;
+mod help;
+mod html;
 mod index;
 mod split;
 mod tasks;
 mod text;
 
 use crate::{Error, Result, Row, tokenizer, write_rows};
+use extra::{Known, Origin};
 use split::Splits;
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,10 +33,14 @@ use std::path::{Path, PathBuf};
 pub struct BuildOptions {
     /// Folder that receives the datasets.
     pub out: PathBuf,
-    /// A folder of lists that apt has fetched before; `None` fetches them into `out/lists`.
+    /// A folder of lists (and, for the help, packages) that apt has fetched before; `None` fetches them into `out/lists`.
     pub lists: Option<PathBuf>,
     /// Mirror of Debian to fetch them from; `None` takes that of the machine's own bookworm source.
     pub mirror: Option<String>,
+    /// Releases of Debian whose translated descriptions are added to the translation training split, in this order.
+    pub releases: Vec<String>,
+    /// Whether the LibreOffice help is added to the translation training split, before the releases.
+    pub help: bool,
     /// Decides which source packages go to which split, which examples are kept among duplicates, and the blanks.
     pub seed: u64,
     /// Examples in each task's calibration split, and again in each test split.
@@ -37,6 +49,9 @@ pub struct BuildOptions {
     pub vocab_size: u32,
 }
 
+/// The releases beside bookworm that add much. Unstable (sid) has only 630 pairs more.
+const RELEASES: [&str; 3] = ["trixie", "forky", "bullseye"];
+
 impl BuildOptions {
     /// The options of the committed corpus.
     pub fn new(out: impl Into<PathBuf>) -> BuildOptions {
@@ -44,6 +59,8 @@ impl BuildOptions {
             out: out.into(),
             lists: None,
             mirror: None,
+            releases: RELEASES.map(str::to_owned).to_vec(),
+            help: true,
             seed: 0,
             held_out: 2_000,
             vocab_size: 8_192,
@@ -54,7 +71,7 @@ impl BuildOptions {
 /// What [`build`] made: the numbers of `data/README.md`.
 #[derive(Debug, Clone)]
 pub struct BuildReport {
-    /// The three indices and the SHA-256 of their uncompressed contents, in hexadecimal.
+    /// The indices and packages, and the SHA-256 of their uncompressed contents or files, in hexadecimal.
     pub indices: Vec<(String, String)>,
     /// Distinct English descriptions.
     pub english_descriptions: usize,
@@ -62,6 +79,23 @@ pub struct BuildReport {
     pub aligned_descriptions: usize,
     /// Each task's numbers, by the name of its folder.
     pub tasks: BTreeMap<&'static str, TaskReport>,
+    /// The numbers of what was added to the translation training split, in the order of adding.
+    pub added: Vec<OriginReport>,
+}
+
+/// What one origin adds to the translation training split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginReport {
+    /// The origin's name, with which its examples' ids start: `libreoffice-help`, or a release's.
+    pub origin: String,
+    /// Pairs by the rules of the task alone, those of held-out packages left out.
+    pub candidates: usize,
+    /// Pairs that were added: those of which neither text is known already.
+    pub added: usize,
+    /// Whitespace-separated words in the added sources, task prefix included.
+    pub source_words: usize,
+    /// Whitespace-separated words in the added targets.
+    pub target_words: usize,
 }
 
 /// One task's numbers.
@@ -88,28 +122,65 @@ pub struct TaskReport {
 pub fn build(options: &BuildOptions) -> Result<BuildReport> {
     let lists = match &options.lists {
         Some(folder) => folder.clone(),
-        None => apt::fetch(&options.out.join("lists"), options.mirror.as_deref())?,
+        None => {
+            let packages: &[&str] = if options.help { &help::PACKAGES } else { &[] };
+            let (folder, mirror) = (options.out.join("lists"), options.mirror.as_deref());
+            apt::fetch(&folder, mirror, &options.releases, packages)?
+        }
     };
-    let (indices, digests) = index::read(&lists)?;
+    let (indices, mut digests) = index::read(&lists, "bookworm")?;
 
     let candidates = tasks::all(&indices.descriptions, options.seed);
     let mut tasks = BTreeMap::new();
     let candidate_counts: Vec<usize> = candidates.iter().map(|task| task.examples.len()).collect();
-    let splits = split::split(candidates, options.seed, options.held_out)?;
+    let (splits, division) = split::split(&candidates, options.seed, options.held_out)?;
+
+    let mut added_rows = Vec::new();
+    let mut added = Vec::new();
+    let translation = candidates.iter().find(|task| task.task == tasks::TRANSLATION);
+    let mut known = Known::new(translation.map_or(&[], |task| &task.examples), &indices, &division);
+    let mut add = |Origin { name, candidates }| {
+        let (origin, n_candidates) = (name, candidates.len());
+        let rows = known.select(candidates, options.seed);
+        let [source_words, target_words] = count_words(&rows);
+        added.push(OriginReport {
+            origin,
+            candidates: n_candidates,
+            added: rows.len(),
+            source_words,
+            target_words,
+        });
+        added_rows.extend(rows);
+    };
+    if options.help {
+        let (candidates, packages) = help::read(&lists, &options.out.join("lists"))?;
+        digests.extend(packages);
+        add(Origin { name: help::ORIGIN.to_owned(), candidates });
+    }
+    for release in &options.releases {
+        let (other, its_digests) = index::read(&lists, release)?;
+        digests.extend(its_digests);
+        add(extra::release(release, &other, &indices, &division));
+    }
+
     for (split, candidates) in splits.iter().zip(candidate_counts) {
         let Splits { task, distinct, train, calibration, test } = split;
         save(&options.out.join(task).join("calibration.parquet"), calibration)?;
         save(&options.out.join(task).join("test.parquet"), test)?;
+        let train = match *task {
+            tasks::TRANSLATION => &extra::merge(train.clone(), std::mem::take(&mut added_rows), options.seed),
+            _ => train,
+        };
         save(&options.out.join("train").join(format!("{task}.parquet")), train)?;
-        let words = |text: fn(&Row) -> &str| train.iter().map(|row| text::words(text(row))).sum();
+        let [train_source_words, train_target_words] = count_words(train);
         let report = TaskReport {
             candidates,
             distinct: *distinct,
             train: train.len(),
             calibration: calibration.len(),
             test: test.len(),
-            train_source_words: words(|row| &row.source),
-            train_target_words: words(|row| &row.target),
+            train_source_words,
+            train_target_words,
         };
         tasks.insert(*task, report);
     }
@@ -121,7 +192,14 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
         english_descriptions: indices.descriptions.len(),
         aligned_descriptions: indices.descriptions.iter().filter(|d| d.aligned().is_some()).count(),
         tasks,
+        added,
     })
+}
+
+/// The words of all sources, and of all targets.
+fn count_words(rows: &[Row]) -> [usize; 2] {
+    let words = |text: fn(&Row) -> &str| rows.iter().map(|row| text::words(text(row))).sum();
+    [words(|row| &row.source), words(|row| &row.target)]
 }
 
 /// All training texts, the French ones repeated until they weigh about as much as the English ones: two of the three
@@ -149,4 +227,11 @@ fn save(path: &Path, rows: &[Row]) -> Result<()> {
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
     write_rows(path, rows)
+}
+
+/// File names and SHA-256 sums.
+type Digests = Vec<(String, String)>;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -20,12 +20,24 @@ pub(super) struct Splits {
 /// hundred look-alike binary packages would make its examples anything but independent.
 const MAX_PER_PACKAGE: usize = 8;
 
+/// Which source packages are held out.
+pub(super) struct Division {
+    test: HashSet<String>,
+    calibration: HashSet<String>,
+}
+
+impl Division {
+    pub(super) fn is_held_out(&self, source_package: &str) -> bool {
+        self.test.contains(source_package) || self.calibration.contains(source_package)
+    }
+}
+
 /// Splits all tasks by one division of the source packages: the first packages in hashed order, until every task has
 /// `held_out` examples, are for testing, the next for calibration, the rest for training. Held-out packages' examples
 /// beyond `held_out` or [`MAX_PER_PACKAGE`] are left out altogether.
-pub(super) fn split(tasks: Vec<Candidates>, seed: u64, held_out: usize) -> Result<Vec<Splits>> {
+pub(super) fn split(tasks: &[Candidates], seed: u64, held_out: usize) -> Result<(Vec<Splits>, Division)> {
     let tasks: Vec<(&'static str, Vec<Row>)> =
-        tasks.into_iter().map(|task| (task.task, distinct(task.examples, seed))).collect();
+        tasks.iter().map(|task| (task.task, distinct(&task.examples, seed))).collect();
 
     let mut packages: HashMap<&str, Vec<usize>> = HashMap::new();
     for (number, (_, rows)) in tasks.iter().enumerate() {
@@ -48,17 +60,17 @@ pub(super) fn split(tasks: Vec<Candidates>, seed: u64, held_out: usize) -> Resul
         }
         Ok(names)
     };
-    let (test, calibration) = (take("test")?, take("calibration")?);
-    let is_held_out = |package: &str| test.contains(package) || calibration.contains(package);
+    let division = Division { test: take("test")?, calibration: take("calibration")? };
 
     let sort_out = |(task, rows): (&'static str, Vec<Row>)| {
-        let (test, calibration) =
-            (held_out_rows(&rows, &test, held_out), held_out_rows(&rows, &calibration, held_out));
+        let [test, calibration] =
+            [&division.test, &division.calibration].map(|packages| held_out_rows(&rows, packages, held_out));
         let distinct = rows.len();
-        let train = rows.into_iter().filter(|row| !is_held_out(&row.package)).collect();
+        let train = rows.into_iter().filter(|row| !division.is_held_out(&row.package)).collect();
         Splits { task, distinct, train, calibration, test }
     };
-    Ok(tasks.into_iter().map(sort_out).collect())
+    let splits = tasks.into_iter().map(sort_out).collect();
+    Ok((splits, division))
 }
 
 fn held_out_rows(rows: &[Row], packages: &HashSet<String>, held_out: usize) -> Vec<Row> {
@@ -77,25 +89,26 @@ fn held_out_rows(rows: &[Row], packages: &HashSet<String>, held_out: usize) -> V
 /// The examples in hashed order, each only if neither of its texts has occurred before, nor, in another source
 /// package, a text with the same letters. So no split can hold a (near-)duplicate of another's text, and which of the
 /// duplicates stays favours no split.
-fn distinct(mut examples: Vec<Candidate>, seed: u64) -> Vec<Row> {
+fn distinct(examples: &[Candidate], seed: u64) -> Vec<Row> {
+    let mut examples: Vec<&Candidate> = examples.iter().collect();
     examples.sort_by_cached_key(|example| {
         hash(seed, "example", &format!("{}\n{}", example.row.id, example.row.source))
     });
-    let mut seen: [HashSet<String>; 2] = Default::default();
-    let mut homes: [HashMap<String, String>; 2] = Default::default();
+    let mut seen: [HashSet<&str>; 2] = Default::default();
+    let mut homes: [HashMap<String, &str>; 2] = Default::default();
     let mut rows = Vec::new();
     for Candidate { row, texts } in examples {
         let skeletons = texts.each_ref().map(|text| text::skeleton(text));
         let is_new = (0..2).all(|i| {
-            !seen[i].contains(&texts[i])
+            !seen[i].contains(texts[i].as_str())
                 && homes[i].get(&skeletons[i]).is_none_or(|home| *home == row.package)
         });
         if is_new {
-            for (i, (text, skeleton)) in texts.into_iter().zip(skeletons).enumerate() {
+            for (i, (text, skeleton)) in texts.iter().zip(skeletons).enumerate() {
                 seen[i].insert(text);
-                homes[i].insert(skeleton, row.package.clone());
+                homes[i].insert(skeleton, &row.package);
             }
-            rows.push(row);
+            rows.push(row.clone());
         }
     }
     rows

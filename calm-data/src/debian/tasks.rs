@@ -44,27 +44,32 @@ pub(super) fn all(descriptions: &[Description], seed: u64) -> Vec<Candidates> {
 }
 
 /// English unit -> French unit. The synopsis is number 0.
-fn translations(description: &Description) -> Vec<Candidate> {
+pub(super) fn translations(description: &Description) -> Vec<Candidate> {
     let pairs = description.aligned().unwrap_or_default();
-    let usable = |(_, (english, french)): &(usize, (&str, &str))| {
-        let length = |text: &str| text.chars().count() as f64 + 10.0;
-        let ratio = length(french) / length(english);
-        english != french
-            && text::is_latin(english)
-            && text::is_latin(french)
-            && text::words(english).max(text::words(french)) <= MAX_PARAGRAPH_WORDS
-            && (1.0 / MAX_LENGTH_RATIO..=MAX_LENGTH_RATIO).contains(&ratio)
+    let candidate = |(number, (english, french))| {
+        translation(format!("{}#{number}", description.id()), &description.name.0, english, french)
     };
-    let candidate = |(number, (english, french)): (usize, (&str, &str))| Candidate {
+    pairs.into_iter().enumerate().filter_map(candidate).collect()
+}
+
+/// A pair of texts as an example, if it is one to learn from.
+pub(super) fn translation(id: String, package: &str, english: &str, french: &str) -> Option<Candidate> {
+    let length = |text: &str| text.chars().count() as f64 + 10.0;
+    let ratio = length(french) / length(english);
+    let usable = english != french
+        && text::is_latin(english)
+        && text::is_latin(french)
+        && text::words(english).max(text::words(french)) <= MAX_PARAGRAPH_WORDS
+        && (1.0 / MAX_LENGTH_RATIO..=MAX_LENGTH_RATIO).contains(&ratio);
+    usable.then(|| Candidate {
         row: Row {
-            id: format!("{}#{number}", description.id()),
-            package: description.name.0.clone(),
+            id,
+            package: package.to_owned(),
             source: format!("translate English to French: {english}"),
             target: french.to_owned(),
         },
         texts: [english.to_owned(), french.to_owned()],
-    };
-    pairs.into_iter().enumerate().filter(usable).map(candidate).collect()
+    })
 }
 
 /// Whether there is something to summarise: the long description is at least twice as long as the synopsis.

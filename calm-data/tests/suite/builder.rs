@@ -2,20 +2,20 @@ use calm_data::debian::{BuildOptions, BuildReport, build};
 use calm_data::{Error, Row, read_rows};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-const TASKS: [&str; 3] = ["translation", "summarisation", "qa"];
+pub(crate) const TASKS: [&str; 3] = ["translation", "summarisation", "qa"];
 const INDICES: [&str; 3] = ["binary-amd64_Packages", "i18n_Translation-en", "i18n_Translation-fr"];
 
 /// One binary package of a small archive.
 #[derive(Clone, Default)]
-struct Package {
-    name: String,
+pub(crate) struct Package {
+    pub(crate) name: String,
     /// The field `Source`, if there is one.
-    source: Option<String>,
-    english: String,
-    french: Option<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) english: String,
+    pub(crate) french: Option<String>,
 }
 
 impl Package {
@@ -38,13 +38,13 @@ impl Package {
 }
 
 /// Words that differ in their letters, since texts that differ in digits alone count as duplicates.
-fn word(number: usize) -> String {
+pub(crate) fn word(number: usize) -> String {
     let syllable = |n: usize| ["ba", "de", "fi", "go", "lu", "ma", "ne", "pi", "ro", "su"][n % 10];
     [number / 100, number / 10, number].map(syllable).concat()
 }
 
 /// Enough other packages to train a tokenizer on; two binary packages each from the same source.
-fn filler(sources: usize) -> Vec<Package> {
+pub(crate) fn filler(sources: usize) -> Vec<Package> {
     let package = |number: usize| {
         let (own, source) = (word(number), word(number / 2));
         Package {
@@ -61,12 +61,12 @@ fn filler(sources: usize) -> Vec<Package> {
     (0..2 * sources).map(package).collect()
 }
 
-fn write_indices(folder: &Path, packages: &[Package]) {
+pub(crate) fn write_indices(folder: &Path, release: &str, packages: &[Package]) {
     fs::create_dir_all(folder).unwrap();
     let stanzas: Vec<[String; 3]> = packages.iter().map(Package::stanzas).collect();
     for (number, index) in INDICES.iter().enumerate() {
         let text: String = stanzas.iter().map(|stanza| stanza[number].as_str()).collect();
-        let name = format!("mirror.example_debian_dists_bookworm_main_{index}");
+        let name = format!("mirror.example_debian_dists_{release}_main_{index}");
         fs::write(folder.join(name), text).unwrap();
     }
 }
@@ -76,15 +76,22 @@ struct Built {
     report: BuildReport,
 }
 
+/// Nothing is added, and the tokenizer is small.
+pub(crate) fn options(out: &Path, lists: impl Into<PathBuf>, held_out: usize) -> BuildOptions {
+    let mut options = BuildOptions::new(out);
+    options.lists = Some(lists.into());
+    options.releases = Vec::new();
+    options.help = false;
+    options.held_out = held_out;
+    options.vocab_size = 90;
+    options
+}
+
 fn build_from(packages: &[Package], held_out: usize) -> Result<Built, Error> {
     let folder = tempfile::tempdir().unwrap();
     let lists = folder.path().join("lists");
-    write_indices(&lists, packages);
-    let mut options = BuildOptions::new(folder.path());
-    options.lists = Some(lists);
-    options.held_out = held_out;
-    options.vocab_size = 90;
-    build(&options).map(|report| Built { folder, report })
+    write_indices(&lists, "bookworm", packages);
+    build(&options(folder.path(), lists, held_out)).map(|report| Built { folder, report })
 }
 
 impl Built {
@@ -353,7 +360,7 @@ fn errors() {
         matches!(&error, Error::NoIndex { suffix, .. } if suffix == "_dists_bookworm_main_binary-amd64_Packages")
     );
 
-    write_indices(folder.path(), &filler(3));
+    write_indices(folder.path(), "bookworm", &filler(3));
     let french = folder.path().join("mirror.example_debian_dists_bookworm_main_i18n_Translation-fr");
     fs::write(&french, "Package: a\nDescription-md5: 1\n\nno colon\n").unwrap();
     let error = build(&options).unwrap_err().to_string();

@@ -3,6 +3,7 @@
 // Clippy knows test functions, not the helpers beside them.
 #![allow(clippy::unwrap_used)]
 
+mod added;
 mod builder;
 mod corpus;
 mod readers;
