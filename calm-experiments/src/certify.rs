@@ -15,7 +15,7 @@ use crate::runner::{Engine, TextCodec, Work, decode_missing};
 use crate::settings::to_decode;
 use crate::statistics::loss_table;
 use crate::summary::write_json;
-use crate::unit::{Common, Store};
+use crate::unit::Store;
 
 /// What to certify, all of it fixed before anything is decoded.
 #[derive(Debug, Clone)]
@@ -90,13 +90,7 @@ where
     for policy in &settings {
         policy.resolve(backbone)?;
     }
-    let common = Common {
-        model: engine.fingerprint.clone(),
-        device: engine.device.clone(),
-        max_tokens: plan.max_tokens,
-        max_source_tokens: plan.max_source_tokens,
-        batch_size: plan.batch_size,
-    };
+    let common = engine.common(plan.max_tokens, plan.max_source_tokens, plan.batch_size);
     let (store, policies) = (Store::new(work), to_decode(&settings, num_layers));
     let decoding = Work { dataset: &dataset, policies: policies.clone() };
     decode_missing(engine, &common, std::slice::from_ref(&decoding), &store)?;

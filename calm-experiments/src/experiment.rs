@@ -49,13 +49,7 @@ where
     for policy in sweep_policies(plan, num_layers) {
         policy.resolve(backbone).with_context(|| format!("the setting {policy} does not fit the model"))?;
     }
-    let common = Common {
-        model: engine.fingerprint.clone(),
-        device: engine.device.clone(),
-        max_tokens: plan.max_tokens,
-        max_source_tokens: plan.max_source_tokens,
-        batch_size: plan.batch_size,
-    };
+    let common = engine.common(plan.max_tokens, plan.max_source_tokens, plan.batch_size);
     let store = Store::new(out);
     let work = [
         Work { dataset: &datasets.test, policies: to_decode(&sweep_policies(plan, num_layers), num_layers) },

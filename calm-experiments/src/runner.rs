@@ -48,6 +48,19 @@ pub struct Engine<B, C> {
     pub synchronize: fn(&B),
 }
 
+impl<B, C> Engine<B, C> {
+    /// What its units have in common when it decodes like this.
+    pub fn common(&self, max_tokens: usize, max_source_tokens: Option<usize>, batch_size: usize) -> Common {
+        Common {
+            model: self.fingerprint.clone(),
+            device: self.device.clone(),
+            max_tokens,
+            max_source_tokens,
+            batch_size,
+        }
+    }
+}
+
 /// A split with its settings.
 pub struct Work<'a> {
     /// The examples.
