@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use crate::Error;
+use crate::schedule::ScheduleConfig;
 
 /// A training run, as `calm train CONFIG.toml` reads it. Paths are relative to the directory the command runs in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -147,36 +148,6 @@ pub struct OptimizerConfig {
     pub parameter_scale: bool,
 }
 
-/// Learning rate over the steps: linear warm-up, then the curve.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScheduleConfig {
-    /// Steps in all.
-    pub steps: u64,
-    /// Steps of linear warm-up.
-    pub warmup_steps: u64,
-    /// What follows.
-    #[serde(default)]
-    pub curve: Curve,
-    /// Length of the final linear decay of the `stable` curve.
-    #[serde(default)]
-    pub decay_steps: u64,
-}
-
-/// Shape of the learning rate after the warm-up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Curve {
-    /// Half a cosine down to 0.
-    #[default]
-    Cosine,
-    /// Constant, then a linear decay to 0 over the last `decay_steps`. Its constant part is the same for every `steps`, so a
-    /// run can be lengthened.
-    Stable,
-    /// The inverse square root of the step.
-    InverseSqrt,
-}
-
 /// The second stage (CALM, section 3.5): a linear classifier, shared by all layers, on the frozen backbone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -273,7 +244,6 @@ impl TrainConfig {
             ("classifier.learning_rate", self.classifier.learning_rate),
             ("data.max_source_tokens", self.data.max_source_tokens as f64),
             ("data.max_target_tokens", self.data.max_target_tokens as f64),
-            ("schedule.steps", self.schedule.steps as f64),
             ("validation.batch_size", self.validation.batch_size as f64),
             ("checkpoint_every", self.checkpoint_every as f64),
         ];
@@ -286,6 +256,7 @@ impl TrainConfig {
         if !(weight_decay.is_finite() && weight_decay >= 0.0) {
             return fail("optimizer.weight_decay", format!("is {weight_decay}, but must be at least 0"));
         }
+        self.schedule.check()?;
         if self.data.train.is_empty() {
             return fail("data.train", "lists no files".to_owned());
         }
@@ -301,14 +272,6 @@ impl TrainConfig {
         if self.model.num_decoder_layers == 1 && self.classifier.steps > 0 {
             let reason = "must be 0 for a decoder of one layer, which has no early exit";
             return fail("classifier.steps", reason.to_owned());
-        }
-        let ScheduleConfig { steps, warmup_steps, decay_steps, curve } = self.schedule;
-        if decay_steps > 0 && curve != Curve::Stable {
-            return fail("schedule.decay_steps", "has a meaning for the stable curve alone".to_owned());
-        }
-        if warmup_steps.saturating_add(decay_steps) > steps {
-            let reason = format!("is {steps}, but warmup_steps and decay_steps are more together");
-            return fail("schedule.steps", reason);
         }
         Ok(())
     }

@@ -1,21 +1,82 @@
-use crate::config::{Curve, ScheduleConfig};
+use serde::{Deserialize, Serialize};
+
+/// Learning rate over the steps: linear warm-up, then the curve.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// Steps in all.
+    pub steps: u64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// What follows.
+    #[serde(default)]
+    pub curve: Curve,
+    /// Length of the final linear decay of the `stable` curve.
+    #[serde(default)]
+    pub decay_steps: u64,
+    /// Where the cosine and the final decay of the `stable` curve end, as a fraction of the largest learning rate in [0,1].
+    #[serde(default)]
+    pub min_factor: f64,
+}
+
+/// Shape of the learning rate after the warm-up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Curve {
+    /// Half a cosine down to `min_factor`, which the last step has.
+    #[default]
+    Cosine,
+    /// Constant, then a linear decay over the last `decay_steps` to `min_factor`, which the step after the last one would have.
+    /// Its constant part is the same for every `steps`, so a run can be lengthened.
+    Stable,
+    /// The inverse square root of the step, sqrt(warmup_steps / step) (T5: Raffel et al. 2020, section 3.1.2).
+    InverseSqrt,
+}
 
 /// Factor in [0,1] on the largest learning rate at a step counted from 1.
 pub fn learning_rate_factor(schedule: &ScheduleConfig, step: u64) -> f64 {
-    if step <= schedule.warmup_steps {
-        return step as f64 / schedule.warmup_steps as f64;
+    let ScheduleConfig { steps, warmup_steps, curve, decay_steps, min_factor } = *schedule;
+    if step <= warmup_steps {
+        return step as f64 / warmup_steps as f64;
     }
-    match schedule.curve {
+    let above_minimum = |fraction: f64| min_factor + (1.0 - min_factor) * fraction;
+    match curve {
         Curve::Cosine => {
-            let rest = (schedule.steps - schedule.warmup_steps).max(1) as f64;
-            let progress = ((step - schedule.warmup_steps) as f64 / rest).min(1.0);
-            0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+            let rest = (steps - warmup_steps).max(1) as f64;
+            let progress = ((step - warmup_steps) as f64 / rest).min(1.0);
+            above_minimum(0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
         }
         Curve::Stable => {
-            // The step after the last one would have the factor 0.
-            let remaining = (schedule.steps + 1).saturating_sub(step) as f64;
-            (remaining / (schedule.decay_steps + 1) as f64).min(1.0)
+            let remaining = (steps + 1).saturating_sub(step) as f64;
+            above_minimum((remaining / (decay_steps + 1) as f64).min(1.0))
         }
-        Curve::InverseSqrt => (schedule.warmup_steps.max(1) as f64 / step as f64).sqrt(),
+        Curve::InverseSqrt => (warmup_steps.max(1) as f64 / step as f64).sqrt(),
+    }
+}
+
+impl ScheduleConfig {
+    /// The first key whose value makes no sense, and why.
+    pub(crate) fn check(&self) -> Result<(), (String, String)> {
+        let fail = |key: &str, reason: String| Err((format!("schedule.{key}"), reason));
+        let ScheduleConfig { steps, warmup_steps, curve, decay_steps, min_factor } = *self;
+        if steps == 0 {
+            return fail("steps", "is 0, but must be positive".to_owned());
+        }
+        if decay_steps > 0 && curve != Curve::Stable {
+            return fail("decay_steps", "has a meaning for the stable curve alone".to_owned());
+        }
+        if warmup_steps.saturating_add(decay_steps) > steps {
+            return fail("steps", format!("is {steps}, but warmup_steps and decay_steps are more together"));
+        }
+        if !(0.0..=1.0).contains(&min_factor) {
+            return fail("min_factor", format!("is {min_factor}, but must be at least 0 and at most 1"));
+        }
+        if min_factor > 0.0 && curve == Curve::InverseSqrt {
+            return fail(
+                "min_factor",
+                "has no meaning for the inverse-sqrt curve, which has no end".to_owned(),
+            );
+        }
+        Ok(())
     }
 }

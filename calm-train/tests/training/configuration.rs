@@ -99,6 +99,15 @@ fn ranges() {
         "\"cosine\"\ndecay_steps = 2",
         ":33: schedule.decay_steps has a meaning for the stable",
     );
+    for value in ["-0.1", "1.1", "nan"] {
+        let expected = format!(":33: schedule.min_factor is {}", value.replace("nan", "NaN"));
+        check("\"stable\"", &format!("\"stable\"\nmin_factor = {value}"), &expected);
+    }
+    check(
+        "\"stable\"",
+        "\"inverse-sqrt\"\nmin_factor = 0.1",
+        ":33: schedule.min_factor has no meaning for the inverse-sqrt",
+    );
     check("\"stable\"", "\"stable\"\ndecay_steps = 9", ":30: schedule.steps is 12, but");
     check("batch_size = 4", "batch_size = 0", ":39: validation.batch_size is 0");
     check("checkpoint_every = 5", "checkpoint_every = 0", ":5: checkpoint_every is 0");

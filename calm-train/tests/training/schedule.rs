@@ -1,8 +1,39 @@
+use std::f64::consts::PI;
+
 use calm_train::{Curve, ScheduleConfig, learning_rate_factor};
+use proptest::prelude::*;
 
 fn factors(curve: Curve, steps: u64, warmup_steps: u64, decay_steps: u64) -> Vec<f64> {
-    let schedule = ScheduleConfig { steps, warmup_steps, curve, decay_steps };
-    (1..=steps).map(|step| learning_rate_factor(&schedule, step)).collect()
+    factors_of(ScheduleConfig { steps, warmup_steps, curve, decay_steps, min_factor: 0.0 })
+}
+
+fn factors_of(schedule: ScheduleConfig) -> Vec<f64> {
+    (1..=schedule.steps).map(|step| learning_rate_factor(&schedule, step)).collect()
+}
+
+/// Schedules that a configuration may ask for.
+fn any_schedule() -> impl Strategy<Value = ScheduleConfig> {
+    let curves = prop_oneof![Just(Curve::Cosine), Just(Curve::Stable), Just(Curve::InverseSqrt)];
+    let minimum = prop_oneof![Just(0.0), Just(1.0), 0.0..1.0];
+    (curves, 0u64..60, 0u64..60, 0u64..60, minimum).prop_map(|(curve, warmup, decay, rest, minimum)| {
+        ScheduleConfig {
+            steps: (warmup + decay + rest).max(1),
+            warmup_steps: warmup,
+            curve,
+            decay_steps: if curve == Curve::Stable { decay } else { 0 },
+            min_factor: if curve == Curve::InverseSqrt { 0.0 } else { minimum },
+        }
+    })
+}
+
+/// The most that neighbouring steps of the curve after the warm-up can differ by.
+fn steepest(schedule: &ScheduleConfig) -> f64 {
+    let height = 1.0 - schedule.min_factor;
+    match schedule.curve {
+        Curve::Cosine => height * PI / 2.0 / (schedule.steps - schedule.warmup_steps).max(1) as f64,
+        Curve::Stable => height / (schedule.decay_steps + 1) as f64,
+        Curve::InverseSqrt => 0.5 / schedule.warmup_steps.max(1) as f64,
+    }
 }
 
 #[track_caller]
@@ -27,15 +58,67 @@ fn curves() {
 }
 
 #[test]
-fn every_factor_is_a_fraction_that_falls_after_the_warmup() {
-    for curve in [Curve::Cosine, Curve::Stable, Curve::InverseSqrt] {
-        for (steps, warmup, decay) in [(1, 0, 0), (50, 0, 20), (50, 10, 40), (50, 50, 0)] {
-            let found = factors(curve, steps, warmup, decay);
-            assert!(found.iter().all(|factor| (0.0..=1.0).contains(factor)), "{curve:?}: {found:?}");
-            let (rise, fall) = found.split_at(warmup as usize);
-            assert!(rise.windows(2).all(|pair| pair[0] < pair[1]), "{curve:?}: {found:?}");
-            assert!(fall.windows(2).all(|pair| pair[0] >= pair[1]), "{curve:?}: {found:?}");
+fn curves_end_at_the_least_factor() {
+    let schedule =
+        |curve| ScheduleConfig { steps: 8, warmup_steps: 2, curve, decay_steps: 0, min_factor: 0.2 };
+    let cosine = factors_of(schedule(Curve::Cosine));
+    check(&[cosine[0], cosine[1], cosine[4], cosine[7]], &[0.5, 1.0, 0.6, 0.2]);
+    let stable = factors_of(ScheduleConfig { decay_steps: 3, ..schedule(Curve::Stable) });
+    check(&stable, &[0.5, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4]);
+}
+
+proptest! {
+    #[test]
+    fn every_factor_is_a_fraction_that_falls_after_the_warmup(schedule in any_schedule()) {
+        let found = factors_of(schedule);
+        prop_assert!(found.iter().all(|factor| (0.0..=1.0).contains(factor)), "{found:?}");
+        let (rise, fall) = found.split_at(schedule.warmup_steps as usize);
+        prop_assert!(rise.windows(2).all(|pair| pair[0] < pair[1]), "{found:?}");
+        prop_assert!(fall.windows(2).all(|pair| pair[0] >= pair[1]), "{found:?}");
+        prop_assert!(fall.iter().all(|&factor| factor >= schedule.min_factor - 1e-12), "{found:?}");
+    }
+
+    /// Also from the last step of the warm-up, which has the whole learning rate, to the first of the curve.
+    #[test]
+    fn nothing_jumps(schedule in any_schedule()) {
+        let found = factors_of(schedule);
+        let (rise, fall) = found.split_at(schedule.warmup_steps as usize);
+        let warmup = 1.0 / schedule.warmup_steps.max(1) as f64;
+        let rises = [0.0].iter().chain(rise).zip(rise);
+        for (before, after) in rises {
+            prop_assert!((after - before - warmup).abs() < 1e-12, "{before} to {after} in {found:?}");
         }
+        let falls = [1.0].iter().chain(fall).zip(fall);
+        for (before, after) in falls.skip(usize::from(schedule.warmup_steps == 0)) {
+            prop_assert!(before - after <= steepest(&schedule) + 1e-12, "{before} to {after} in {found:?}");
+        }
+        if let Some(&top) = rise.last() {
+            prop_assert_eq!(top, 1.0);
+        }
+    }
+
+    #[test]
+    fn the_last_step_of_a_cosine_has_the_least_factor(schedule in any_schedule()) {
+        let schedule = ScheduleConfig { curve: Curve::Cosine, decay_steps: 0, ..schedule };
+        prop_assume!(schedule.steps > schedule.warmup_steps);
+        let last = learning_rate_factor(&schedule, schedule.steps);
+        prop_assert!((last - schedule.min_factor).abs() < 1e-12, "{last}");
+    }
+
+    /// T5's 1 / sqrt(max(step, warmup)) (Raffel et al. 2020, section 3.1.2), relative to its largest value.
+    #[test]
+    fn the_inverse_square_root_is_that_of_t5(warmup in 1u64..20_000, after in 0u64..1_000_000) {
+        let step = warmup + after;
+        let schedule = ScheduleConfig {
+            steps: step,
+            warmup_steps: warmup,
+            curve: Curve::InverseSqrt,
+            decay_steps: 0,
+            min_factor: 0.0,
+        };
+        let t5 = |step: u64| 1.0 / (step.max(warmup) as f64).sqrt();
+        let found = learning_rate_factor(&schedule, step);
+        prop_assert!((found - t5(step) / t5(warmup)).abs() < 1e-12, "{found}");
     }
 }
 
