@@ -8,7 +8,7 @@ use calm_model::{Weights, read_safetensors, write_safetensors};
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 
 const STEP: &str = "train.step";
 const SEED: &str = "train.seed";
@@ -18,11 +18,17 @@ pub fn path(dir: &Path) -> PathBuf {
     dir.join("checkpoint.safetensors")
 }
 
-/// Writes parameters, moments and step.
+/// Writes parameters, the optimiser's state and the step.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn save(dir: &Path, parameters: &Weights, optimizer: &AdamW, seed: u64, step: u64) -> Result<(), Error> {
+pub fn save(
+    dir: &Path,
+    parameters: &Weights,
+    optimizer: &Optimizer,
+    seed: u64,
+    step: u64,
+) -> Result<(), Error> {
     let numbers = [(STEP, step), (SEED, seed)];
     let numbers = numbers.map(|(name, value)| (name.to_owned(), Tensor::from_slice(&[value as i64])));
     let tensors = parameters.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
@@ -33,8 +39,8 @@ pub fn save(dir: &Path, parameters: &Weights, optimizer: &AdamW, seed: u64, step
 /// Copies a checkpoint, if there is one, into the parameters and the optimiser, and returns its step.
 ///
 /// # Errors
-/// The file is damaged, or belongs to a run with another seed or other shapes.
-pub fn restore(dir: &Path, parameters: &Weights, optimizer: &mut AdamW, seed: u64) -> Result<u64, Error> {
+/// The file is damaged, or belongs to a run with another seed, other shapes or another optimiser.
+pub fn restore(dir: &Path, parameters: &Weights, optimizer: &mut Optimizer, seed: u64) -> Result<u64, Error> {
     let path = path(dir);
     if !path.is_file() {
         return Ok(0);
@@ -59,7 +65,7 @@ pub fn restore(dir: &Path, parameters: &Weights, optimizer: &mut AdamW, seed: u6
             None => return Err(other(format!("{name} is missing"))),
         }
     }
-    optimizer.restore(&mut tensors, step).map_err(|name| other(format!("{name} does not fit")))?;
+    optimizer.restore(&mut tensors, step).map_err(|error| other(error.to_string()))?;
     if let Some(name) = tensors.keys().next() {
         return Err(other(format!("it has a tensor {name}")));
     }

@@ -4,8 +4,7 @@ use calm_model::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Dropout, T5, TeacherForcing
 use tch::{Kind, Tensor};
 
 use crate::batches::Batch;
-use crate::config::OptimizerConfig;
-use crate::optimizer::AdamW;
+use crate::optimizer::{Optimizer, OptimizerConfig};
 
 /// The classifier while it is trained.
 pub struct ClassifierTraining {
@@ -15,7 +14,7 @@ pub struct ClassifierTraining {
     bias: Tensor,
     /// Both, for the optimiser.
     parameters: Weights,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     learning_rate: f64,
 }
 
@@ -39,8 +38,9 @@ impl ClassifierTraining {
         let parameters = by_name.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
         let parameters = Weights::new(parameters.into());
         // A logistic regression needs no clipping, and its two vectors have no decay.
-        let config = OptimizerConfig { beta2: 0.999, clip_norm: f64::INFINITY, ..OptimizerConfig::default() };
-        let optimizer = AdamW::new(&config, &parameters);
+        let config =
+            OptimizerConfig { beta2: Some(0.999), clip_norm: f64::INFINITY, ..OptimizerConfig::default() };
+        let optimizer = Optimizer::new(&config, &parameters);
         ClassifierTraining { weight, bias, parameters, optimizer, learning_rate }
     }
 

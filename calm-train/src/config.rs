@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use crate::Error;
+use crate::optimizer::OptimizerConfig;
 use crate::schedule::ScheduleConfig;
 
 /// A training run, as `calm train CONFIG.toml` reads it. Paths are relative to the directory the command runs in.
@@ -30,7 +31,7 @@ pub struct TrainConfig {
     /// The multi-exit loss.
     #[serde(default)]
     pub objective: ObjectiveConfig,
-    /// AdamW.
+    /// How the parameters follow the gradient.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
     /// Learning rate over the steps.
@@ -125,29 +126,6 @@ pub enum ExitWeights {
     Last,
 }
 
-/// AdamW (Loshchilov and Hutter 2019).
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OptimizerConfig {
-    /// Largest learning rate of the schedule.
-    pub learning_rate: f64,
-    /// Decay of the mean of gradients.
-    pub beta1: f64,
-    /// Decay of the mean of their squares.
-    pub beta2: f64,
-    /// Added to the root of the latter.
-    pub epsilon: f64,
-    /// Shrinks matrices (not the norms' weights) by this times the learning rate in each step.
-    pub weight_decay: f64,
-    /// Longer gradients are shortened to this norm.
-    pub clip_norm: f64,
-    /// Makes the learning rate relative: each tensor moves by `learning_rate` times its own root mean square, as in Adafactor
-    /// (Shazeer and Stern 2018, section 8). T5's initialisation counts on that: its queries start seven times smaller than
-    /// other matrices and its embedding fourteen times larger (at d_kv 48 and d_model 192), so that one absolute rate
-    /// saturates the attention while the embedding stands still.
-    pub parameter_scale: bool,
-}
-
 /// The second stage (CALM, section 3.5): a linear classifier, shared by all layers, on the frozen backbone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -225,8 +203,6 @@ impl TrainConfig {
         let fractions = [
             ("objective.label_smoothing", self.objective.label_smoothing),
             ("objective.dropout", self.objective.dropout),
-            ("optimizer.beta1", self.optimizer.beta1),
-            ("optimizer.beta2", self.optimizer.beta2),
         ];
         if let Some((key, value)) = fractions.into_iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
             return fail(key, format!("is {value}, but must be at least 0 and below 1"));
@@ -238,9 +214,6 @@ impl TrainConfig {
             ("model.num_heads", self.model.num_heads as f64),
             ("model.num_layers", self.model.num_layers as f64),
             ("model.num_decoder_layers", self.model.num_decoder_layers as f64),
-            ("optimizer.learning_rate", self.optimizer.learning_rate),
-            ("optimizer.epsilon", self.optimizer.epsilon),
-            ("optimizer.clip_norm", self.optimizer.clip_norm),
             ("classifier.learning_rate", self.classifier.learning_rate),
             ("data.max_source_tokens", self.data.max_source_tokens as f64),
             ("data.max_target_tokens", self.data.max_target_tokens as f64),
@@ -252,10 +225,7 @@ impl TrainConfig {
         {
             return fail(key, format!("is {value}, but must be positive"));
         }
-        let weight_decay = self.optimizer.weight_decay;
-        if !(weight_decay.is_finite() && weight_decay >= 0.0) {
-            return fail("optimizer.weight_decay", format!("is {weight_decay}, but must be at least 0"));
-        }
+        self.optimizer.check()?;
         self.schedule.check()?;
         if self.data.train.is_empty() {
             return fail("data.train", "lists no files".to_owned());
@@ -294,20 +264,6 @@ impl Default for ObjectiveConfig {
             sampled_exits: None,
             label_smoothing: 0.0,
             dropout: 0.1,
-        }
-    }
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        OptimizerConfig {
-            learning_rate: 1e-3,
-            beta1: 0.9,
-            beta2: 0.98,
-            epsilon: 1e-8,
-            weight_decay: 0.01,
-            clip_norm: 1.0,
-            parameter_scale: false,
         }
     }
 }

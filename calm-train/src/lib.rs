@@ -14,5 +14,6 @@ pub mod validation;
 
 pub use crate::config::*;
 pub use crate::error::Error;
+pub use crate::optimizer::{OptimizerConfig, OptimizerKind};
 pub use crate::schedule::{Curve, ScheduleConfig, learning_rate_factor};
 pub use crate::trainer::{TrainReport, train};

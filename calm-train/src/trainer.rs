@@ -15,7 +15,7 @@ use crate::batches::{Batch, BatchConfig, FrameTokens, TokenPair, collate, epoch_
 use crate::classifier::{ClassifierTraining, LayerF1};
 use crate::config::{Precision, TrainConfig};
 use crate::objective::{HeadLoss, exits_of_step};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::progress::{Progress, StepRecord};
 use crate::schedule::learning_rate_factor;
 use crate::validation::{Validation, ValidationOptions, validate};
@@ -69,7 +69,7 @@ struct Run<'a> {
     tokenizer: Tokenizer,
     corpus: Corpus,
     parameters: Weights,
-    optimizer: AdamW,
+    optimizer: Optimizer,
 }
 
 impl Corpus {
@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
         let t5_config = config.t5_config(tokenizer.vocab_size());
         let parameters = calm_model::init::random_weights(&t5_config, config.seed as i64);
         let parameters = parameters.map(|tensor| tensor.to_device(device).set_requires_grad(true));
-        let optimizer = AdamW::new(&config.optimizer, &parameters);
+        let optimizer = Optimizer::new(&config.optimizer, &parameters);
         Ok(Run { config, t5_config, device, tokenizer, corpus, parameters, optimizer })
     }
 
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
             }
             let every = config.validation.every;
             if every > 0 && step.is_multiple_of(every) && step < steps {
-                let model = T5::new(&self.t5_config, &self.parameters)?;
+                let model = T5::new(&self.t5_config, &self.evaluation_parameters())?;
                 if let Some(validation) = self.validate(&model)? {
                     progress.validation(step, &validation)?;
                 }
@@ -211,7 +211,8 @@ impl<'a> Run<'a> {
         let config = self.config;
         let weights_file = config.output.join("model.safetensors");
         let rounded = tch::no_grad(|| {
-            self.parameters.map(|tensor| tensor.to_kind(Kind::BFloat16).to_kind(Kind::Float))
+            let parameters = self.evaluation_parameters();
+            parameters.map(|tensor| tensor.to_kind(Kind::BFloat16).to_kind(Kind::Float))
         });
         let model = T5::new(&self.t5_config, &rounded)?;
         let mut tensors: std::collections::BTreeMap<String, Tensor> =
@@ -286,6 +287,11 @@ impl<'a> Run<'a> {
         let rows: Vec<&TokenPair> = indices.iter().map(|&i| &examples[i]).collect();
         let frame = FrameTokens { start: self.t5_config.start_token(), pad: self.t5_config.pad_token_id };
         collate(&rows, frame, self.device)
+    }
+
+    /// What is validated and published: the average of the parameters, if there is one.
+    fn evaluation_parameters(&self) -> Weights {
+        self.optimizer.evaluation_parameters(&self.parameters)
     }
 
     fn learning_rate(&self, step: u64) -> f64 {

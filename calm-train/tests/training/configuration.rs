@@ -83,7 +83,7 @@ fn ranges() {
         }
     }
     for value in ["0.0", "-1.0", "nan", "inf"] {
-        for key in ["learning_rate", "epsilon", "clip_norm"] {
+        for key in ["learning_rate", "epsilon", "epsilon2", "clip_norm"] {
             let expected = format!(":27: optimizer.{key} is ");
             check("learning_rate = 0.01", &format!("{key} = {value}"), &expected);
         }
@@ -116,6 +116,32 @@ fn ranges() {
         "num_decoder_layers = 1",
         ":35: classifier.steps must be 0 for a decoder of",
     );
+}
+
+#[test]
+fn optimizers() {
+    let optimizer = |keys: &str, expected: &str| check("learning_rate = 0.01", keys, expected);
+    optimizer(
+        "kind = \"sgd\"",
+        ":27: optimizer.kind: unknown variant `sgd`, expected `adamw` or `adafactor`",
+    );
+    for key in ["decay_exponent", "clip_threshold", "epsilon1"] {
+        let expected = format!(":27: optimizer.{key} has a meaning for adafactor alone");
+        optimizer(&format!("{key} = 0.5"), &expected);
+        for value in ["0.0", "-1.0", "nan"] {
+            let expected = format!(":28: optimizer.{key} is ");
+            optimizer(&format!("kind = \"adafactor\"\n{key} = {value}"), &expected);
+        }
+    }
+    optimizer("kind = \"adafactor\"\ndecay_exponent = 1.1", ":28: optimizer.decay_exponent is 1.1, but");
+    for key in ["beta2", "epsilon"] {
+        let expected = format!(":28: optimizer.{key} has a meaning for adamw alone");
+        optimizer(&format!("kind = \"adafactor\"\n{key} = 0.5"), &expected);
+    }
+    for value in ["1.0", "-0.1", "nan"] {
+        optimizer(&format!("ema_decay = {value}"), ":27: optimizer.ema_decay is ");
+        optimizer(&format!("kind = \"adafactor\"\nbeta1 = {value}"), ":28: optimizer.beta1 is ");
+    }
 }
 
 #[test]

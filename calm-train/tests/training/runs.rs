@@ -3,7 +3,7 @@ use std::path::Path;
 use calm_core::{Backbone, DecodeOptions, Policy, Propagation, decode};
 use calm_model::{Dropout, T5, TeacherForcing, Tokenizer, init, read_safetensors};
 use calm_train::batches::{FrameTokens, TokenPair, collate};
-use calm_train::{Curve, Error, TrainConfig, checkpoint, train};
+use calm_train::{Curve, Error, OptimizerConfig, OptimizerKind, TrainConfig, checkpoint, train};
 use serde_json::Value;
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -17,6 +17,10 @@ fn log(config: &TrainConfig) -> Vec<Value> {
 fn losses(config: &TrainConfig) -> Vec<(u64, f64)> {
     let steps = log(config).into_iter().filter(|line| line.get("loss").is_some());
     steps.map(|line| (line["step"].as_u64().unwrap(), line["loss"].as_f64().unwrap())).collect()
+}
+
+fn validations(config: &TrainConfig) -> Vec<Value> {
+    log(config).into_iter().filter(|line| line.get("validation").is_some()).collect()
 }
 
 fn bytes(config: &TrainConfig) -> [Vec<u8>; 2] {
@@ -43,8 +47,7 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
     assert_eq!(losses.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [20, 40, 60, 80, 100, 120]);
     // A uniform guess among the 35 tokens costs ln 35 = 3.6.
     assert!(losses[0].1 < 3.6 && losses[5].1 < 0.5 * losses[0].1, "{losses:?}");
-    let scored: Vec<Value> =
-        log(&config).into_iter().filter(|line| line.get("validation").is_some()).collect();
+    let scored = validations(&config);
     assert_eq!(scored.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [50, 100]);
     assert_eq!(scored[1]["validation"]["exit_bleu"].as_array().unwrap().len(), 3);
 
@@ -73,16 +76,33 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
     assert!(text.split(' ').all(|word| french.contains(&word)), "{text}");
 }
 
-/// Over several epochs, with dropout, sampled exits and a separate head.
+/// Over several epochs, with dropout and sampled exits.
 #[test]
 fn a_run_in_two_parts_is_the_run_in_one() {
     let tiny = Tiny::new();
-    for tied in [true, false] {
+    let optimizers = [
+        (true, OptimizerConfig::default()),
+        (false, OptimizerConfig { ema_decay: Some(0.8), ..OptimizerConfig::default() }),
+        (true, OptimizerConfig { kind: OptimizerKind::Adafactor, ..OptimizerConfig::default() }),
+        (
+            false,
+            OptimizerConfig {
+                kind: OptimizerKind::Adafactor,
+                beta1: Some(0.9),
+                parameter_scale: true,
+                ema_decay: Some(0.999),
+                ..OptimizerConfig::default()
+            },
+        ),
+    ];
+    for (case, (tied, optimizer)) in optimizers.into_iter().enumerate() {
         let [mut straight, mut parts] =
-            ["straight", "parts"].map(|name| tiny.config(&format!("{name}-{tied}")));
+            ["straight", "parts"].map(|name| tiny.config(&format!("{name}-{case}")));
         for config in [&mut straight, &mut parts] {
             config.model.tie_word_embeddings = tied;
+            config.optimizer = OptimizerConfig { learning_rate: 0.01, ..optimizer.clone() };
             config.schedule.steps = 23;
+            config.validation.every = 10;
         }
         let report = train(&straight, Device::Cpu).unwrap();
         assert!(report.epochs > 2.0, "{} epochs do not cross a boundary", report.epochs);
@@ -91,10 +111,33 @@ fn a_run_in_two_parts_is_the_run_in_one() {
         train(&parts, Device::Cpu).unwrap();
         parts.schedule.steps = 23;
         let resumed = train(&parts, Device::Cpu).unwrap();
-        assert!(bytes(&straight) == bytes(&parts), "tied {tied}");
+        assert!(bytes(&straight) == bytes(&parts), "{optimizer:?}");
         assert_eq!(report.validation, resumed.validation);
+        assert_eq!((report.epochs, report.target_tokens), (resumed.epochs, resumed.target_tokens));
         let steps = |config| losses(config).into_iter().filter(|(step, _)| *step != 7).collect::<Vec<_>>();
         assert_eq!(steps(&straight), steps(&parts));
+        assert_eq!(validations(&straight), validations(&parts));
+    }
+}
+
+/// The published weights are the average's, rounded to bf16, if there is one.
+#[test]
+fn the_average_is_published() {
+    let tiny = Tiny::new();
+    for (ema_decay, prefix) in [(None, ""), (Some(0.9), "ema.")] {
+        let mut config = tiny.config(&format!("model{prefix}"));
+        config.optimizer.ema_decay = ema_decay;
+        config.classifier.steps = 0;
+        train(&config, Device::Cpu).unwrap();
+        let state = read_safetensors(&checkpoint::path(&config.checkpoints), Device::Cpu).unwrap();
+        let published = read_safetensors(&config.output.join("model.safetensors"), Device::Cpu).unwrap();
+        assert!(published.len() > 10);
+        for (name, tensor) in published {
+            assert_eq!(tensor, state[&format!("{prefix}{name}")].to_kind(Kind::BFloat16), "{name}");
+        }
+        let name = "decoder.final_layer_norm.weight";
+        let average = state.get(&format!("ema.{name}"));
+        assert!(average.is_none_or(|average| *average != state[name]));
     }
 }
 
@@ -154,7 +197,7 @@ fn a_step_follows_the_weighted_loss_of_all_exits() {
             .collect();
         Tensor::stack(&losses, 0).sum(Kind::Float).backward();
         for (name, parameter) in weights.iter() {
-            let found = &saved[&format!("adam.mean.{name}")] / (1.0 - config.optimizer.beta1);
+            let found = &saved[&format!("adam.mean.{name}")] / (1.0 - 0.9);
             let expected = parameter.grad();
             let difference = (found - &expected).abs().max().double_value(&[]);
             let size = expected.abs().max().double_value(&[]);
@@ -304,6 +347,11 @@ fn checkpoints_of_other_runs_are_refused() {
         "decoder.block.3.layer.0.SelfAttention.k.weight is missing",
     );
     check(&|config| config.model.num_decoder_layers = 2, "it has a tensor adam.mean.decoder.block.2");
+    check(
+        &|config| config.optimizer.kind = OptimizerKind::Adafactor,
+        "its optimiser is adamw, not adafactor",
+    );
+    check(&|config| config.optimizer.ema_decay = Some(0.9), "it has no average of the parameters, for which");
     check(&|config| config.schedule.steps = 11, "it is at step 12, and schedule.steps is 11");
     let before = bytes(&config);
     train(&config, Device::Cpu).unwrap();

@@ -1,0 +1,118 @@
+//! Adafactor (Shazeer and Stern 2018, algorithms 4 and 5), as transformers' `Adafactor` with `relative_step=False`, apart from the
+//! decay of the weights and the scale of the parameters, which are every optimiser's.
+
+use std::collections::BTreeMap;
+
+use calm_model::Weights;
+use tch::{Kind, Tensor};
+
+use super::{OptimizerConfig, Rule, Step, Update};
+
+/// Moments of every parameter, by the parameter's name.
+pub(super) struct Adafactor {
+    beta1: Option<f64>,
+    decay_exponent: f64,
+    clip_threshold: f64,
+    epsilon1: f64,
+    moments: BTreeMap<String, Moments>,
+}
+
+struct Moments {
+    /// Of the updates, learning rate included, and not of the gradients; absent without momentum.
+    mean: Option<Tensor>,
+    square: Square,
+}
+
+/// Means of the squares of gradients.
+enum Square {
+    /// Of each row [.., rows] and each column [.., columns] of a matrix, whose product stands for the mean of each element.
+    Factored { row: Tensor, column: Tensor },
+    /// Of each element of a vector.
+    Full(Tensor),
+}
+
+impl Adafactor {
+    pub(super) fn new(config: &OptimizerConfig, parameters: &Weights) -> Self {
+        let moments = |parameter: &Tensor| {
+            let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, parameter.device()));
+            let shape = parameter.size();
+            let square = match shape.as_slice() {
+                [outer @ .., rows, columns] => Square::Factored {
+                    row: zeros(&[outer, &[*rows]].concat()),
+                    column: zeros(&[outer, &[*columns]].concat()),
+                },
+                shape => Square::Full(zeros(shape)),
+            };
+            Moments { mean: config.beta1.map(|_| zeros(&shape)), square }
+        };
+        Adafactor {
+            beta1: config.beta1,
+            decay_exponent: config.decay_exponent.unwrap_or(0.8),
+            clip_threshold: config.clip_threshold.unwrap_or(1.0),
+            epsilon1: config.epsilon1.unwrap_or(1e-30),
+            moments: parameters.iter().map(|(name, p)| (name.to_owned(), moments(p))).collect(),
+        }
+    }
+}
+
+impl Rule for Adafactor {
+    fn update(&mut self, name: &str, step: &Step, update: Update) {
+        let Some(Moments { mean, square }) = self.moments.get_mut(name) else { return };
+        // The decay in step t is 1 - t^-x.
+        let weight = (step.number as f64).powf(-self.decay_exponent);
+        let gradient = &update.gradient;
+        let gradient_square = gradient.square();
+        let clip_square = step.clip.square();
+        let moment = |mean: Tensor| mean * &clip_square + self.epsilon1;
+        // The update is gradient * left * right, and neither it nor its square is computed to know its root mean square.
+        let (left, right, sum_of_squares) = match square {
+            Square::Factored { row, column } => {
+                let _ = row.lerp_(&moment(mean_over(&gradient_square, -1, false)), weight);
+                let _ = column.lerp_(&moment(mean_over(&gradient_square, -2, false)), weight);
+                let left = ((mean_over(row, -1, true) / &*row).sqrt() * &step.clip).unsqueeze(-1);
+                let right = column.rsqrt();
+                let of_rows = gradient_square.matmul(&right.square().unsqueeze(-1));
+                (left.shallow_clone(), right.unsqueeze(-2), (of_rows * left.square()).sum(Kind::Float))
+            }
+            Square::Full(square) => {
+                let _ = square.lerp_(&moment(gradient_square.shallow_clone()), weight);
+                let right = square.rsqrt();
+                let of_elements = gradient_square * right.square();
+                (step.clip.shallow_clone(), right, of_elements.sum(Kind::Float) * clip_square)
+            }
+        };
+        let root_mean_square = (sum_of_squares / gradient.numel() as f64).sqrt();
+        let shortened = (root_mean_square / self.clip_threshold).clamp_min(1.0).reciprocal();
+        let left = left * shortened * update.learning_rate;
+        let mut parameter = update.parameter;
+        match (mean, self.beta1) {
+            (Some(mean), Some(beta1)) => {
+                *mean *= beta1;
+                let _ = mean.addcmul_(&(gradient * (left * (1.0 - beta1))), &right);
+                parameter -= &*mean;
+            }
+            _ => {
+                let _ = parameter.addcmul_(&(gradient * -left), &right);
+            }
+        }
+    }
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        let of_parameter = |(name, moments): (&String, &Moments)| {
+            let squares = match &moments.square {
+                Square::Factored { row, column } => vec![("row", row), ("column", column)],
+                Square::Full(square) => vec![("square", square)],
+            };
+            let mean = moments.mean.as_ref().map(|mean| ("mean", mean));
+            let named = |(moment, tensor): (&str, &Tensor)| {
+                (format!("adafactor.{moment}.{name}"), tensor.shallow_clone())
+            };
+            squares.into_iter().chain(mean).map(named).collect::<Vec<_>>()
+        };
+        self.moments.iter().flat_map(of_parameter).collect()
+    }
+}
+
+fn mean_over(tensor: &Tensor, dimension: i64, keep: bool) -> Tensor {
+    tensor.mean_dim([dimension].as_slice(), keep, Kind::Float)
+}

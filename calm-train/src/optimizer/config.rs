@@ -1,0 +1,146 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How the parameters follow the gradient. Keys without a value have the default of the kind.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// Largest learning rate of the schedule.
+    pub learning_rate: f64,
+    /// Decay of the mean of gradients, in [0,1). AdamW: 0.9. Adafactor: none, which saves the memory of a mean.
+    pub beta1: Option<f64>,
+    /// AdamW: decay of the mean of the gradients' squares, in [0,1); 0.98.
+    pub beta2: Option<f64>,
+    /// AdamW: added to the root of the latter; 1e-8.
+    pub epsilon: Option<f64>,
+    /// Adafactor: the mean of squares decays by 1 - t^-x in step t, and this is x, in (0,1]; 0.8.
+    pub decay_exponent: Option<f64>,
+    /// Adafactor: updates of a larger root mean square are shortened to this one; 1.0.
+    pub clip_threshold: Option<f64>,
+    /// Adafactor: added to the squares of gradients; 1e-30.
+    pub epsilon1: Option<f64>,
+    /// Least root mean square that `parameter_scale` reckons with, so that a tensor that is all zero can leave zero.
+    pub epsilon2: f64,
+    /// Shrinks matrices (not the norms' weights) by this times the learning rate in each step. AdamW: 0.01. Adafactor: 0.
+    pub weight_decay: Option<f64>,
+    /// Longer gradients are shortened to this norm.
+    pub clip_norm: f64,
+    /// Makes the learning rate relative: each tensor moves by `learning_rate` times its own root mean square (Shazeer and Stern
+    /// 2018, section 8). T5's initialisation counts on that: its queries start seven times smaller than other matrices and
+    /// its embedding fourteen times larger (at d_kv 48 and d_model 192), so that one absolute rate saturates the attention
+    /// while the embedding stands still.
+    pub parameter_scale: bool,
+    /// Decay of an exponential moving average of the parameters, in [0,1), which is then what is validated and published. In
+    /// step t it is (1 + t) / (10 + t) at most, so that the start is forgotten. None: no average.
+    pub ema_decay: Option<f64>,
+}
+
+/// An optimiser.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Loshchilov and Hutter 2019.
+    #[default]
+    AdamW,
+    /// Shazeer and Stern 2018: of a matrix's second moments it keeps the means over rows and columns alone.
+    Adafactor,
+}
+
+impl OptimizerConfig {
+    /// The first key whose value makes no sense, and why.
+    pub(crate) fn check(&self) -> Result<(), (String, String)> {
+        let fail = |key: &str, reason: String| Err((format!("optimizer.{key}"), reason));
+        let of_one_kind = [
+            ("beta2", self.beta2, OptimizerKind::AdamW),
+            ("epsilon", self.epsilon, OptimizerKind::AdamW),
+            ("decay_exponent", self.decay_exponent, OptimizerKind::Adafactor),
+            ("clip_threshold", self.clip_threshold, OptimizerKind::Adafactor),
+            ("epsilon1", self.epsilon1, OptimizerKind::Adafactor),
+        ];
+        if let Some((key, _, kind)) =
+            of_one_kind.into_iter().find(|(_, value, kind)| value.is_some() && *kind != self.kind)
+        {
+            return fail(key, format!("has a meaning for {kind} alone"));
+        }
+        let fractions = [("beta1", self.beta1), ("beta2", self.beta2), ("ema_decay", self.ema_decay)];
+        for (key, value) in fractions {
+            if let Some(value) = value.filter(|value| !(0.0..1.0).contains(value)) {
+                return fail(key, format!("is {value}, but must be at least 0 and below 1"));
+            }
+        }
+        let positive = [
+            ("learning_rate", Some(self.learning_rate)),
+            ("epsilon", self.epsilon),
+            ("clip_threshold", self.clip_threshold),
+            ("epsilon1", self.epsilon1),
+            ("epsilon2", Some(self.epsilon2)),
+            ("clip_norm", Some(self.clip_norm)),
+        ];
+        for (key, value) in positive {
+            if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.0)) {
+                return fail(key, format!("is {value}, but must be positive"));
+            }
+        }
+        if let Some(exponent) = self.decay_exponent.filter(|value| !(*value > 0.0 && *value <= 1.0)) {
+            return fail("decay_exponent", format!("is {exponent}, but must be above 0 and at most 1"));
+        }
+        if let Some(decay) = self.weight_decay.filter(|value| !(value.is_finite() && *value >= 0.0)) {
+            return fail("weight_decay", format!("is {decay}, but must be at least 0"));
+        }
+        Ok(())
+    }
+
+    /// The weight decay in force.
+    pub(super) fn weight_decay(&self) -> f64 {
+        self.weight_decay.unwrap_or(match self.kind {
+            OptimizerKind::AdamW => 0.01,
+            OptimizerKind::Adafactor => 0.0,
+        })
+    }
+}
+
+impl OptimizerKind {
+    /// All kinds.
+    pub const ALL: [OptimizerKind; 2] = [OptimizerKind::AdamW, OptimizerKind::Adafactor];
+
+    /// What the names of its tensors in a checkpoint start with.
+    pub(super) fn state_prefix(self) -> &'static str {
+        match self {
+            OptimizerKind::AdamW => "adam.",
+            OptimizerKind::Adafactor => "adafactor.",
+        }
+    }
+}
+
+impl fmt::Display for OptimizerKind {
+    /// As the configuration spells it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OptimizerKind::AdamW => "adamw",
+            OptimizerKind::Adafactor => "adafactor",
+        })
+    }
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        OptimizerConfig {
+            kind: OptimizerKind::default(),
+            learning_rate: 1e-3,
+            beta1: None,
+            beta2: None,
+            epsilon: None,
+            decay_exponent: None,
+            clip_threshold: None,
+            epsilon1: None,
+            epsilon2: 1e-3,
+            weight_decay: None,
+            clip_norm: 1.0,
+            parameter_scale: false,
+            ema_decay: None,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The optimisers. Their whole state can be saved, which that of libtorch's own cannot through tch.
+//!
+//! tch has no binding of libtorch's operations on lists of tensors (`_foreach_*`), so that each tensor has its own.
+
+mod adafactor;
+mod adamw;
+mod config;
+mod ema;
+
+use std::collections::BTreeMap;
+
+use calm_model::Weights;
+use tch::{Kind, Tensor};
+
+use self::adafactor::Adafactor;
+use self::adamw::AdamW;
+use self::ema::ParameterAverage;
+
+pub use self::config::{OptimizerConfig, OptimizerKind};
+
+/// An optimiser of one of the kinds, with the average of the parameters if the configuration asks for one.
+pub struct Optimizer {
+    config: OptimizerConfig,
+    rule: Box<dyn Rule>,
+    average: Option<ParameterAverage>,
+    steps: u64,
+}
+
+/// Why a saved state cannot be taken up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// It is that of another kind of optimiser.
+    #[error("its optimiser is {found}, not {expected}")]
+    Kind {
+        /// The state's kind.
+        found: OptimizerKind,
+        /// The configuration's.
+        expected: OptimizerKind,
+    },
+    /// The configuration averages the parameters, the saved run did not.
+    #[error("it has no average of the parameters, for which optimizer.ema_decay asks")]
+    NoAverage,
+    /// The saved run averaged the parameters, the configuration does not.
+    #[error("it has an average of the parameters, for which optimizer.ema_decay does not ask")]
+    UnwantedAverage,
+    /// A tensor is missing or has another shape.
+    #[error("{name} does not fit")]
+    Tensor {
+        /// The tensor's name in the state.
+        name: String,
+    },
+}
+
+impl Optimizer {
+    /// The state before the first step.
+    pub fn new(config: &OptimizerConfig, parameters: &Weights) -> Self {
+        let rule: Box<dyn Rule> = match config.kind {
+            OptimizerKind::AdamW => Box::new(AdamW::new(config, parameters)),
+            OptimizerKind::Adafactor => Box::new(Adafactor::new(config, parameters)),
+        };
+        let average = config.ema_decay.map(|decay| ParameterAverage::new(decay, parameters));
+        Optimizer { config: config.clone(), rule, average, steps: 0 }
+    }
+
+    /// One step on the gradients that the parameters carry; clears them. Nothing waits for the device. Returns the norm of
+    /// the gradient before clipping, a scalar on the device.
+    pub fn step(&mut self, parameters: &Weights, learning_rate: f64) -> Tensor {
+        let _no_grad = tch::no_grad_guard();
+        self.steps += 1;
+        let with_gradient =
+            || parameters.iter().map(|(name, p)| (name, p, p.grad())).filter(|(_, _, grad)| grad.defined());
+        let squares: Vec<Tensor> =
+            with_gradient().map(|(_, _, grad)| grad.square().sum(Kind::Float)).collect();
+        let norm = Tensor::stack(&squares, 0).sum(Kind::Float).sqrt();
+        let step = Step { number: self.steps, clip: (self.config.clip_norm / (&norm + 1e-6)).clamp_max(1.0) };
+        let absolute = norm.full_like(learning_rate);
+        let weight_decay = self.config.weight_decay();
+        for (name, parameter, gradient) in with_gradient() {
+            let mut parameter = parameter.detach();
+            if weight_decay > 0.0 && parameter.dim() > 1 {
+                parameter *= 1.0 - learning_rate * weight_decay;
+            }
+            let learning_rate = if self.config.parameter_scale {
+                let mean_square = parameter.square().sum(Kind::Float) / parameter.numel() as f64;
+                &absolute * mean_square.sqrt().clamp_min(self.config.epsilon2)
+            } else {
+                absolute.shallow_clone()
+            };
+            self.rule.update(name, &step, Update { parameter, gradient, learning_rate });
+        }
+        for (_, parameter) in parameters.iter() {
+            parameter.shallow_clone().zero_grad();
+        }
+        if let Some(average) = &mut self.average {
+            average.update(parameters, self.steps);
+        }
+        norm
+    }
+
+    /// The parameters to score and to publish: their average if there is one, or else `parameters` themselves.
+    pub fn evaluation_parameters(&self, parameters: &Weights) -> Weights {
+        self.average.as_ref().map_or(parameters, ParameterAverage::parameters).map(Tensor::shallow_clone)
+    }
+
+    /// All that later steps depend on besides the parameters and the number of steps, by names such as `adam.mean.NAME`,
+    /// `adafactor.row.NAME` and `ema.NAME`.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let average = self.average.iter().flat_map(ParameterAverage::state);
+        self.rule.state().into_iter().chain(average).collect()
+    }
+
+    /// Takes the state back out of `tensors`, as of `steps` steps.
+    ///
+    /// # Errors
+    /// The state is that of another kind, or a tensor is missing or has another shape.
+    pub fn restore(
+        &mut self,
+        tensors: &mut BTreeMap<String, Tensor>,
+        steps: u64,
+    ) -> Result<(), RestoreError> {
+        let has = |prefix: &str| tensors.keys().any(|name| name.starts_with(prefix));
+        let expected = self.config.kind;
+        let other = |kind: &OptimizerKind| *kind != expected && has(kind.state_prefix());
+        if let Some(found) = OptimizerKind::ALL.into_iter().find(other) {
+            return Err(RestoreError::Kind { found, expected });
+        }
+        match (self.average.is_some(), has(ParameterAverage::PREFIX)) {
+            (true, false) => return Err(RestoreError::NoAverage),
+            (false, true) => return Err(RestoreError::UnwantedAverage),
+            _ => {}
+        }
+        let _no_grad = tch::no_grad_guard();
+        for (name, mut slot) in self.state() {
+            match tensors.remove(&name) {
+                Some(tensor) if tensor.size() == slot.size() => slot.copy_(&tensor),
+                _ => return Err(RestoreError::Tensor { name }),
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+/// What a kind of optimiser does with a parameter's gradient.
+trait Rule {
+    /// Moves one parameter.
+    fn update(&mut self, name: &str, step: &Step, update: Update);
+
+    /// The tensors it remembers, by their names in the checkpoint. They share their memory with the rule's own.
+    fn state(&self) -> Vec<(String, Tensor)>;
+}
+
+/// What all parameters of a step have in common.
+struct Step {
+    /// From 1.
+    number: u64,
+    /// Factor on all gradients, a scalar on the device.
+    clip: Tensor,
+}
+
+/// A parameter to move.
+struct Update {
+    parameter: Tensor,
+    /// Before clipping.
+    gradient: Tensor,
+    /// Relative to the parameter's size where that is asked for; a scalar on the device.
+    learning_rate: Tensor,
+}
