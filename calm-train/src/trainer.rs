@@ -136,10 +136,15 @@ impl<'a> Run<'a> {
         let mut order = BatchOrder::new(&self.corpus.train, config, step);
         while step < steps {
             step += 1;
-            let (epoch, indices) = order.next(&self.corpus.train);
-            let batch = self.collate(&self.corpus.train, &indices);
-            let (nll, norm) = self.step(step, &batch)?;
-            progress.count(batch.target_tokens);
+            let mut epoch = 0.0;
+            let mut batches = Vec::new();
+            for _ in 0..config.optimizer.accumulate {
+                let indices;
+                (epoch, indices) = order.next(&self.corpus.train);
+                batches.push(self.collate(&self.corpus.train, &indices));
+            }
+            let (nll, norm) = self.step(step, &batches)?;
+            progress.count(batches.iter().map(|batch| batch.target_tokens).sum());
             let logged = step.is_multiple_of(LOG_EVERY) || step == steps;
             let saved = step.is_multiple_of(config.checkpoint_every) || step == steps;
             if logged || saved {
@@ -169,10 +174,24 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Returns the last exit's loss and the gradient's norm, both on the device.
-    fn step(&mut self, step: u64, batch: &Batch) -> Result<(Tensor, Tensor), Error> {
+    /// One step on the mean loss per target token over all batches together. Returns the last exit's loss and the gradient's
+    /// norm, both on the device.
+    fn step(&mut self, step: u64, batches: &[Batch]) -> Result<(Tensor, Tensor), Error> {
+        tch::manual_seed((self.config.seed.wrapping_mul(1_000_003).wrapping_add(step)) as i64);
+        let tokens: usize = batches.iter().map(|batch| batch.target_tokens).sum();
+        let mut nll = Tensor::zeros([1], (Kind::Float, self.device));
+        // Each batch has exits of its own: of the sampled ones, that is a better sample.
+        for (draw, batch) in ((step - 1) * batches.len() as u64 + 1..).zip(batches) {
+            nll += self.add_gradient(draw, batch, batch.target_tokens as f64 / tokens as f64)?;
+        }
+        let norm = self.optimizer.step(&self.parameters, self.learning_rate(step));
+        Ok((nll, norm))
+    }
+
+    /// Adds the gradient of a batch's mean loss, times `share`, to the parameters'. `draw` decides which exits are sampled.
+    /// Returns the last exit's loss times `share`, on the device.
+    fn add_gradient(&self, draw: u64, batch: &Batch, share: f64) -> Result<Tensor, Error> {
         let config = self.config;
-        tch::manual_seed((config.seed.wrapping_mul(1_000_003).wrapping_add(step)) as i64);
         let kind = match config.precision {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
@@ -193,17 +212,16 @@ impl<'a> Run<'a> {
         let mut head_gradient = Tensor::zeros(model.head().size(), (Kind::Float, self.device));
         let mut total = Tensor::zeros([1], (Kind::Float, self.device));
         let mut last_nll = Tensor::new();
-        for exit in exits_of_step(&config.objective, states.len(), config.seed, step) {
+        for exit in exits_of_step(&config.objective, states.len(), config.seed, draw) {
             let inputs = dropout.apply(&model.head_input(&states[exit.layer - 1]));
             let inputs = inputs.flatten(0, 1).index_select(0, &batch.positions);
-            let loss = head.exit(&inputs, exit.weight, &mut head_gradient);
+            let loss = head.exit(&inputs, exit.weight * share, &mut head_gradient);
             total += loss.surrogate;
             last_nll = loss.nll;
         }
         total += (model.head() * head_gradient.to_kind(kind)).sum(Kind::Float);
         total.backward();
-        let norm = self.optimizer.step(&self.parameters, self.learning_rate(step));
-        Ok((last_nll, norm))
+        Ok(last_nll * share)
     }
 
     /// Writes the weights in bf16, trains the classifier on what was written, scores it, and writes the rest.
@@ -254,7 +272,7 @@ impl<'a> Run<'a> {
         let steps = config.schedule.steps;
         let mut order = BatchOrder::new(&self.corpus.train, config, 0);
         let (mut epochs, mut target_tokens) = (0.0, 0);
-        for _ in 0..steps {
+        for _ in 0..steps * u64::from(config.optimizer.accumulate) {
             let (epoch, indices) = order.next(&self.corpus.train);
             epochs = epoch;
             target_tokens += indices.iter().map(|&i| self.corpus.train[i].target.len() as u64).sum::<u64>();
@@ -311,11 +329,11 @@ struct BatchOrder {
 }
 
 impl BatchOrder {
-    /// The order after `step` steps: epochs may differ by a batch in length, so they are replayed.
+    /// The order after `step` steps, of `accumulate` batches each: epochs may differ by a batch in length, so they are replayed.
     fn new(examples: &[TokenPair], config: &TrainConfig, step: u64) -> Self {
+        let mut next = (step * u64::from(config.optimizer.accumulate)) as usize;
         let config = BatchConfig { batch_tokens: config.data.batch_tokens, seed: config.seed };
         let mut epoch = 0;
-        let mut next = step as usize;
         loop {
             let batches = epoch_batches(examples, &config, epoch);
             if next < batches.len() {

@@ -36,6 +36,9 @@ pub struct OptimizerConfig {
     /// Decay of an exponential moving average of the parameters, in [0,1), which is then what is validated and published. In
     /// step t it is (1 + t) / (10 + t) at most, so that the start is forgotten. None: no average.
     pub ema_decay: Option<f64>,
+    /// Batches whose gradients make one step. The gradient is that of their mean loss per target token, as if they were one
+    /// batch.
+    pub accumulate: u32,
 }
 
 /// An optimiser.
@@ -78,6 +81,7 @@ impl OptimizerConfig {
             ("epsilon1", self.epsilon1),
             ("epsilon2", Some(self.epsilon2)),
             ("clip_norm", Some(self.clip_norm)),
+            ("accumulate", Some(f64::from(self.accumulate))),
         ];
         for (key, value) in positive {
             if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.0)) {
@@ -141,6 +145,7 @@ impl Default for OptimizerConfig {
             clip_norm: 1.0,
             parameter_scale: false,
             ema_decay: None,
+            accumulate: 1,
         }
     }
 }

@@ -142,6 +142,8 @@ fn optimizers() {
         optimizer(&format!("ema_decay = {value}"), ":27: optimizer.ema_decay is ");
         optimizer(&format!("kind = \"adafactor\"\nbeta1 = {value}"), ":28: optimizer.beta1 is ");
     }
+    optimizer("accumulate = 0", ":27: optimizer.accumulate is 0, but must be positive");
+    optimizer("accumulate = 1.5", ":27: optimizer.accumulate: invalid type: floating point `1.5`");
 }
 
 #[test]

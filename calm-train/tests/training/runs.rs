@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use calm_core::{Backbone, DecodeOptions, Policy, Propagation, decode};
@@ -82,7 +83,7 @@ fn a_run_in_two_parts_is_the_run_in_one() {
     let tiny = Tiny::new();
     let optimizers = [
         (true, OptimizerConfig::default()),
-        (false, OptimizerConfig { ema_decay: Some(0.8), ..OptimizerConfig::default() }),
+        (false, OptimizerConfig { ema_decay: Some(0.8), accumulate: 2, ..OptimizerConfig::default() }),
         (true, OptimizerConfig { kind: OptimizerKind::Adafactor, ..OptimizerConfig::default() }),
         (
             false,
@@ -138,6 +139,45 @@ fn the_average_is_published() {
         let name = "decoder.final_layer_norm.weight";
         let average = state.get(&format!("ema.{name}"));
         assert!(average.is_none_or(|average| *average != state[name]));
+    }
+}
+
+/// Batches of unequal sizes: a mean of their means would be another gradient.
+#[test]
+fn accumulated_gradients_are_those_of_one_batch() {
+    let tiny = Tiny::new();
+    let run = |accumulate: u32, batch_tokens: usize| {
+        let mut config = tiny.config(&format!("model-{accumulate}-{batch_tokens}"));
+        config.data.batch_tokens = batch_tokens;
+        config.objective.sampled_exits = None;
+        config.objective.dropout = 0.0;
+        config.optimizer.clip_norm = 1e9;
+        config.optimizer.accumulate = accumulate;
+        config.schedule.steps = 1;
+        config.schedule.warmup_steps = 1;
+        config.classifier.steps = 0;
+        config.validation.examples = 0;
+        let report = train(&config, Device::Cpu).unwrap();
+        let state = read_safetensors(&checkpoint::path(&config.checkpoints), Device::Cpu).unwrap();
+        let gradient = state.into_iter().filter(|(name, _)| name.starts_with("adam.mean."));
+        (report, losses(&config)[0].1, gradient.collect::<BTreeMap<_, _>>())
+    };
+    let (whole, loss, gradient) = run(1, 100_000);
+    assert!(whole.epochs == 1.0 && gradient.len() > 10);
+    for batch_tokens in [800, 1500] {
+        let accumulate = (1.0 / run(1, batch_tokens).0.epochs).round() as u32;
+        assert!(accumulate > 1);
+        let (report, accumulated_loss, accumulated) = run(accumulate, batch_tokens);
+        assert_eq!((report.epochs, report.target_tokens), (1.0, whole.target_tokens));
+        assert!(
+            (loss - accumulated_loss).abs() < 1e-5 * loss,
+            "{accumulate}: {accumulated_loss}, not {loss}"
+        );
+        for (name, expected) in &gradient {
+            let difference = (&accumulated[name] - expected).abs().max().double_value(&[]);
+            let size = expected.abs().max().double_value(&[]);
+            assert!(difference <= 1e-4 * size, "{accumulate}, {name}: {difference} of {size}");
+        }
     }
 }
 
