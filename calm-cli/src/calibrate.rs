@@ -211,7 +211,7 @@ impl Arguments {
                     target: model.target_column.clone(),
                     context: model.context_column.clone(),
                     prefix: model.prefix.clone(),
-                    id: None,
+                    ..Columns::default()
                 },
             },
             seed: self.seed,

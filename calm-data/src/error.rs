@@ -1,3 +1,4 @@
+use crate::DatasetPaths;
 use std::path::{Path, PathBuf};
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -24,17 +25,65 @@ pub enum Error {
         source: parquet::errors::ParquetError,
     },
     /// A dataset is in none of the formats that can be read.
-    #[error("{}: expected a file whose name ends in .jsonl or .parquet", path.display())]
+    #[error("{}: expected a file whose name ends in .parquet, .jsonl, .json, .jsonl.gz or .json.gz", path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
+    },
+    /// No file matches a pattern.
+    #[error("{}: no file matches this pattern", path.display())]
+    NoMatch {
+        /// The pattern.
+        path: PathBuf,
+    },
+    /// A pattern is malformed.
+    #[error("{}: {source}", path.display())]
+    Pattern {
+        /// The pattern.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: glob::PatternError,
+    },
+    /// A path into Hugging Face's cache is malformed.
+    #[error(
+        "{}: expected hf://datasets/OWNER/NAME/FILE or hf://datasets/OWNER/NAME@REVISION/FILE",
+        path.display()
+    )]
+    HubPath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A dataset or a file of it was not brought into Hugging Face's cache.
+    #[error("{}: not in {}: fetch it with `{command}`", path.display(), folder.display())]
+    NotInHubCache {
+        /// The `hf://` path.
+        path: PathBuf,
+        /// The folder that should be there, or should hold the file.
+        folder: PathBuf,
+        /// The command that fetches it.
+        command: String,
+    },
+    /// Hugging Face's cache has a dataset in other revisions than the one asked for.
+    #[error(
+        "{}: {} has no revision `{revision}`, only {}: name one as in hf://datasets/OWNER/NAME@REVISION/FILE",
+        path.display(), repository.display(), cached.join(", ")
+    )]
+    HubRevision {
+        /// The `hf://` path.
+        path: PathBuf,
+        /// The dataset's folder in the cache.
+        repository: PathBuf,
+        /// The revision asked for.
+        revision: String,
+        /// The commits there are.
+        cached: Vec<String>,
     },
     /// A line or record is not what it should be.
     #[error("{}: {message}", place(path, Some(*line), *column))]
     Malformed {
         /// The file, or what stands for one (`standard input`).
         path: PathBuf,
-        /// The line of a JSON Lines file or the record of a Parquet file, counted from 1.
+        /// The line of a JSON Lines file or the record of any other, counted from 1.
         line: usize,
         /// The byte of the line, counted from 1, where that is known.
         column: Option<usize>,
@@ -46,7 +95,8 @@ pub enum Error {
     MissingColumn {
         /// The file.
         path: PathBuf,
-        /// The line of a JSON Lines file, counted from 1; a Parquet file has the same columns everywhere.
+        /// The line of a JSON Lines file or the record of a JSON file, counted from 1; a Parquet file has the same columns
+        /// everywhere.
         line: Option<usize>,
         /// The column that was asked for.
         column: String,
@@ -58,7 +108,7 @@ pub enum Error {
     WrongType {
         /// The file.
         path: PathBuf,
-        /// The line of a JSON Lines file or the record of a Parquet file, counted from 1.
+        /// The line of a JSON Lines file or the record of any other, counted from 1.
         line: usize,
         /// The column.
         column: String,
@@ -67,11 +117,25 @@ pub enum Error {
         /// What it holds.
         found: &'static str,
     },
-    /// A dataset has no examples.
-    #[error("{}: the dataset is empty", path.display())]
-    Empty {
+    /// A record has no text that counts as right.
+    #[error(
+        "{}: column `{column}` is an empty list, so that nothing counts as right; `without_reference = \"leave-out\"` \
+         among the columns leaves such records out",
+        place(path, Some(*line), None)
+    )]
+    NoReference {
         /// The file.
         path: PathBuf,
+        /// The line of a JSON Lines file or the record of any other, counted from 1.
+        line: usize,
+        /// The column of the target.
+        column: String,
+    },
+    /// A dataset has no examples.
+    #[error("{paths}: the dataset is empty")]
+    Empty {
+        /// Its files, as they were asked for.
+        paths: DatasetPaths,
     },
     /// A program the corpus builder needs did not start or failed.
     #[error("{program}: {message}")]
@@ -132,6 +196,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The message without the place that serde_json adds, whose line counts from the start of what it was given.
+    pub(crate) fn malformed_json(path: &Path, line: usize, error: &serde_json::Error) -> Error {
+        let message = error.to_string();
+        let suffix = format!(" at line {} column {}", error.line(), error.column());
+        Error::Malformed {
+            path: path.to_owned(),
+            line,
+            column: Some(error.column().max(1)),
+            message: message.strip_suffix(&suffix).unwrap_or(&message).to_owned(),
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io { path, source }

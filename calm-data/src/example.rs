@@ -1,9 +1,6 @@
-use crate::parquet_file::ParquetFile;
-use crate::{Error, JsonLines, Result};
+use crate::{DatasetPaths, Error, HubCache, Result, records};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 /// One example of a dataset.
@@ -15,26 +12,32 @@ pub struct Example {
     pub source: String,
     /// The text to learn: the first of the references.
     pub target: String,
-    /// All texts that count as right, at least one.
+    /// All texts that count as right, each once; at least one.
     pub references: Vec<String>,
 }
 
 /// Which columns of a dataset make its examples, and how. A field of a struct is `STRUCT.FIELD`.
 ///
-/// The default reads the bundled corpus. SQuAD's files, for one, need `source = "question"`, `context = "context"`,
-/// `target = "answers.text"`, `prefix = "question: "`; WMT's `source = "translation.en"`, `target = "translation.fr"`,
-/// `prefix = "translate English to French: "`.
+/// The default reads the bundled corpus. WMT's files on the Hugging Face hub need `source = "translation.en"`,
+/// `target = "translation.fr"`, `prefix = "translate English to French: "`; CNN/DailyMail's `source = "article"`,
+/// `target = "highlights"`, `prefix = "summarize: "`; SQuAD's `source = "question"`, `context = "context"`,
+/// `target = "answers.text"`, `prefix = "question: "`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Columns {
-    /// A string or an integer. `None`: the column `id` where there is one, else the record's number from 1.
+    /// A string or an integer. `None`: the column `id` where there is one, else the record's number from 1, counted through
+    /// all files.
     pub id: Option<String>,
     /// A string.
     pub source: String,
     /// A string that follows the source after ` context: `, as T5 writes questions about a text.
     pub context: Option<String>,
-    /// A string, or a list of at least one.
+    /// A string, or a list of them: the references.
     pub target: String,
+    /// More columns of references: a string, a list of them, or null.
+    pub more_references: Vec<String>,
+    /// What becomes of a record whose target is an empty list.
+    pub without_reference: WithoutReference,
     /// Put in front of every source: T5's task prefix, its last space included.
     pub prefix: String,
 }
@@ -46,61 +49,109 @@ impl Default for Columns {
             source: "source".to_owned(),
             context: None,
             target: "target".to_owned(),
+            more_references: Vec::new(),
+            without_reference: WithoutReference::Refuse,
             prefix: String::new(),
         }
     }
 }
 
-/// Reads all examples of a `.jsonl` or `.parquet` file, of which there must be one at least.
-pub fn read_examples(path: &Path, columns: &Columns) -> Result<Vec<Example>> {
-    let examples = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("jsonl") => from_json_lines(path, columns)?,
-        Some("parquet") => from_parquet(path, columns)?,
-        _ => return Err(Error::UnknownFormat { path: path.to_owned() }),
-    };
-    if examples.is_empty() { Err(Error::Empty { path: path.to_owned() }) } else { Ok(examples) }
+/// What becomes of records without any reference, as SQuAD 2.0's questions that its texts do not answer. No metric of this
+/// project has a score for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WithoutReference {
+    /// They are an error.
+    #[default]
+    Refuse,
+    /// They make no example.
+    LeaveOut,
 }
 
-fn from_json_lines(path: &Path, columns: &Columns) -> Result<Vec<Example>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let lines = JsonLines::<_, Value>::new(BufReader::new(file), path);
-    lines
-        .map(|line| {
-            let (line, value) = line?;
-            Record { path, line, value: &value }.example(columns)
-        })
-        .collect()
+/// Reads all examples of a dataset, of which there must be one at least. Its files may have different formats, which their
+/// names' endings tell:
+///
+/// - `.parquet`;
+/// - `.jsonl`, one record a line;
+/// - `.json`: an array of records, an object with such an array as `data`, or SQuAD's official files, whose questions become
+///   records as the Hugging Face hub has them (`id`, `title`, `context`, `question`, `answers.text`);
+/// - `.jsonl.gz` and `.json.gz`.
+///
+/// # Errors
+/// Files that are not there, cannot be read or are malformed, and records that lack a column or hold something else in it; all
+/// of them name the file, and the line where there is one.
+pub fn read_examples(paths: impl Into<DatasetPaths>, columns: &Columns) -> Result<Vec<Example>> {
+    let paths = paths.into();
+    let (mut examples, mut records_before) = (Vec::new(), 0);
+    for path in paths.files(&HubCache::from_env())? {
+        let mut last = 0;
+        for record in records::open(&path, |has_id| columns.needed(has_id))? {
+            let (line, value) = record?;
+            let record = Record { path: &path, line, number: records_before + line, value: &value };
+            examples.extend(record.example(columns)?);
+            last = line;
+        }
+        records_before += last;
+    }
+    if examples.is_empty() { Err(Error::Empty { paths }) } else { Ok(examples) }
 }
 
-fn from_parquet(path: &Path, columns: &Columns) -> Result<Vec<Example>> {
-    let file = ParquetFile::open(path)?;
-    let id = match &columns.id {
-        Some(id) => Some(id.as_str()),
-        None => file.columns().iter().any(|name| name == "id").then_some("id"),
-    };
-    let texts = [Some(columns.source.as_str()), columns.context.as_deref(), Some(columns.target.as_str())];
-    let needed: Vec<&str> = id.into_iter().chain(texts.into_iter().flatten()).collect();
-    let records = file.records(&needed)?;
-    records.iter().map(|(line, value)| Record { path, line: *line, value }.example(columns)).collect()
+impl Columns {
+    fn needed(&self, has_id: bool) -> Vec<&str> {
+        let id = self.id.as_deref().or(has_id.then_some("id"));
+        let texts = [Some(self.source.as_str()), self.context.as_deref(), Some(self.target.as_str())];
+        let more = self.more_references.iter().map(String::as_str);
+        id.into_iter().chain(texts.into_iter().flatten()).chain(more).collect()
+    }
 }
 
-/// One record of either format.
+/// One record of any format.
 struct Record<'a> {
     path: &'a Path,
+    /// In its file.
     line: usize,
+    /// In all files.
+    number: usize,
     value: &'a Value,
 }
 
 impl<'a> Record<'a> {
-    fn example(&self, columns: &Columns) -> Result<Example> {
+    /// `None` if it is to be left out.
+    fn example(&self, columns: &Columns) -> Result<Option<Example>> {
         let mut source = columns.prefix.clone() + self.text(&columns.source)?;
         if let Some(context) = &columns.context {
             source += " context: ";
             source += self.text(context)?;
         }
-        let references = self.texts(&columns.target)?;
-        let target = references.first().cloned().unwrap_or_default();
-        Ok(Example { id: self.id(columns.id.as_deref())?, source, target, references })
+        let references = self.references(columns)?;
+        let Some(target) = references.first().cloned() else {
+            return match columns.without_reference {
+                WithoutReference::LeaveOut => Ok(None),
+                WithoutReference::Refuse => Err(Error::NoReference {
+                    path: self.path.to_owned(),
+                    line: self.line,
+                    column: columns.target.clone(),
+                }),
+            };
+        };
+        Ok(Some(Example { id: self.id(columns.id.as_deref())?, source, target, references }))
+    }
+
+    fn references(&self, columns: &Columns) -> Result<Vec<String>> {
+        let mut texts = self.texts(&columns.target)?;
+        for column in &columns.more_references {
+            if !self.column(column)?.is_null() {
+                texts.extend(self.texts(column)?);
+            }
+        }
+        let mut references: Vec<String> = Vec::with_capacity(texts.len());
+        for text in texts {
+            // People agree on many of SQuAD's answers.
+            if !references.iter().any(|reference| reference == text) {
+                references.push(text.to_owned());
+            }
+        }
+        Ok(references)
     }
 
     fn id(&self, column: Option<&str>) -> Result<String> {
@@ -108,7 +159,7 @@ impl<'a> Record<'a> {
             Some(column) => self.column(column)?,
             None => match self.value.get("id") {
                 Some(value) => value,
-                None => return Ok(self.line.to_string()),
+                None => return Ok(self.number.to_string()),
             },
         };
         match value {
@@ -123,15 +174,14 @@ impl<'a> Record<'a> {
         value.as_str().ok_or_else(|| self.wrong_type(column, "a string", value))
     }
 
-    fn texts(&self, column: &str) -> Result<Vec<String>> {
+    fn texts(&self, column: &str) -> Result<Vec<&'a str>> {
         const EXPECTED: &str = "a string or a list of strings";
         let value = self.column(column)?;
         match value {
-            Value::String(text) => Ok(vec![text.clone()]),
-            Value::Array(items) if !items.is_empty() => {
-                let text = |item: &Value| {
-                    item.as_str().map(str::to_owned).ok_or_else(|| self.wrong_type(column, EXPECTED, item))
-                };
+            Value::String(text) => Ok(vec![text]),
+            Value::Array(items) => {
+                let text =
+                    |item: &'a Value| item.as_str().ok_or_else(|| self.wrong_type(column, EXPECTED, item));
                 items.iter().map(text).collect()
             }
             other => Err(self.wrong_type(column, EXPECTED, other)),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 /// Reads JSON Lines (<https://jsonlines.org>) as a stream: one `T` a line, with the line's number, counted from 1.
 ///
-/// Lines of white space are skipped. After a malformed line the next call goes on with the line after it; after a
-/// reading error the stream is over.
+/// Lines of white space are skipped, and a byte order mark at the start. After a malformed line the next call goes on with
+/// the line after it; after a reading error the stream is over.
 ///
 /// ```
 /// #[derive(serde::Deserialize)]
@@ -38,18 +38,14 @@ impl<R: BufRead, T: DeserializeOwned> JsonLines<R, T> {
     }
 
     fn parse(&self) -> Result<T> {
-        serde_json::from_slice(&self.buffer).map_err(|error| {
-            let message = error.to_string();
-            // The place that serde_json adds counts lines within this one.
-            let suffix = format!(" at line {} column {}", error.line(), error.column());
-            Error::Malformed {
-                path: self.name.clone(),
-                line: self.line,
-                column: Some(error.column().max(1)),
-                message: message.strip_suffix(&suffix).unwrap_or(&message).to_owned(),
-            }
-        })
+        serde_json::from_slice(&self.buffer)
+            .map_err(|error| Error::malformed_json(&self.name, self.line, &error))
     }
+}
+
+/// Some editors and spreadsheets put a mark in front of UTF-8, which JSON does not allow.
+pub(crate) fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
 
 impl<R: BufRead, T: DeserializeOwned> Iterator for JsonLines<R, T> {
@@ -65,6 +61,10 @@ impl<R: BufRead, T: DeserializeOwned> Iterator for JsonLines<R, T> {
                     self.failed = true;
                     return Some(Err(Error::Io { path: self.name.clone(), source }));
                 }
+            }
+            if self.line == 1 {
+                let mark = self.buffer.len() - without_byte_order_mark(&self.buffer).len();
+                self.buffer.drain(..mark);
             }
             // A line that is cut off ends inside the line, not at the start of a next one.
             self.buffer.truncate(self.buffer.trim_ascii_end().len());

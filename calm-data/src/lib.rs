@@ -1,17 +1,23 @@
-//! Datasets: JSON Lines, Parquet, and the bundled corpus.
+//! Datasets: JSON, Parquet, and the bundled corpus.
 //!
-//! [`read_examples`] reads what a model is trained, calibrated or tested on from a file of either format, whatever its
-//! columns are called. [`JsonLines`] reads any type line by line from any stream. [`debian::build`] makes the bundled
-//! corpus, and [`tokenizer::train`] its tokenizer.
+//! [`read_examples`] reads what a model is trained, calibrated or tested on from files of either format, whatever their
+//! columns are called and wherever [`DatasetPaths`] says they are, Hugging Face's cache included. [`JsonLines`] reads any type
+//! line by line from any stream. [`debian::build`] makes the bundled corpus, and [`tokenizer::train`] its tokenizer.
 
+mod dataset_paths;
 pub mod debian;
 mod error;
 mod example;
+mod hub_cache;
+mod json_document;
 mod json_lines;
 mod parquet_file;
+mod records;
 pub mod tokenizer;
 
+pub use dataset_paths::DatasetPaths;
 pub use error::{Error, Result};
-pub use example::{Columns, Example, read_examples};
+pub use example::{Columns, Example, WithoutReference, read_examples};
+pub use hub_cache::HubCache;
 pub use json_lines::JsonLines;
 pub use parquet_file::{Row, read_rows, write_rows};

@@ -6,5 +6,7 @@
 mod added;
 mod builder;
 mod corpus;
+mod dataset_paths;
+mod json_documents;
 mod readers;
 mod tokenizer;

@@ -1,13 +1,13 @@
-use calm_data::{Columns, Example, JsonLines, Row, read_examples, read_rows, write_rows};
+use calm_data::{Columns, Example, JsonLines, Row, WithoutReference, read_examples, read_rows, write_rows};
 use proptest::prelude::*;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-fn example(id: &str, source: &str, references: &[&str]) -> Example {
+pub(crate) fn example(id: &str, source: &str, references: &[&str]) -> Example {
     Example {
         id: id.to_owned(),
         source: source.to_owned(),
@@ -16,11 +16,11 @@ fn example(id: &str, source: &str, references: &[&str]) -> Example {
     }
 }
 
-fn columns(source: &str, target: &str) -> Columns {
+pub(crate) fn columns(source: &str, target: &str) -> Columns {
     Columns { source: source.to_owned(), target: target.to_owned(), ..Columns::default() }
 }
 
-fn squad() -> Columns {
+pub(crate) fn squad() -> Columns {
     Columns {
         context: Some("context".to_owned()),
         prefix: "question: ".to_owned(),
@@ -38,7 +38,7 @@ fn check_lines(lines: &str, columns: &Columns, expected: Result<&[Example], &str
 
 /// An expected error is the message with the path cut off in front.
 #[track_caller]
-fn check(path: &Path, columns: &Columns, expected: Result<&[Example], &str>) {
+pub(crate) fn check(path: &Path, columns: &Columns, expected: Result<&[Example], &str>) {
     match (read_examples(path, columns), expected) {
         (Ok(examples), expected) => assert_eq!(Ok(examples.as_slice()), expected),
         (Err(error), expected) => {
@@ -56,6 +56,12 @@ fn json_lines_columns() {
         "{\"id\": \"a\", \"source\": \"one\", \"target\": \"un\"}\n\n  \n{\"id\": 12, \"source\": \"two\", \"target\": [\"deux\", \"2\"]}",
         &plain,
         Ok(&[example("a", "one", &["un"]), example("12", "two", &["deux", "2"])]),
+    );
+    // The mark that some editors put in front of UTF-8.
+    check_lines(
+        "\u{feff}{\"source\": \"one\", \"target\": \"un\"}",
+        &plain,
+        Ok(&[example("1", "one", &["un"])]),
     );
     // Without a column of ids the line is the name.
     check_lines(
@@ -102,7 +108,6 @@ fn json_lines_errors() {
     let list = "a string or a list of strings";
     for (value, found) in [
         ("null", "null"),
-        ("[]", "an empty list"),
         ("true", "a boolean"),
         ("{\"fr\": \"un\"}", "a struct"),
         ("[\"un\", [\"deux\"]]", "a list"),
@@ -112,6 +117,11 @@ fn json_lines_errors() {
             &format!(":3: column `target` should be {list}, found {found}"),
         );
     }
+    check(
+        "{\"source\": \"one\", \"target\": []}",
+        ":3: column `target` is an empty list, so that nothing counts as right; `without_reference = \"leave-out\"` among \
+         the columns leaves such records out",
+    );
     check(
         "{\"id\": 1.5, \"source\": \"one\", \"target\": \"un\"}",
         ":3: column `id` should be a string or an integer, found a number",
@@ -131,9 +141,14 @@ fn file_errors() {
             Err(": No such file or directory (os error 2)"),
         );
     }
-    let format = ": expected a file whose name ends in .jsonl or .parquet";
-    check(&folder.path().join("file.csv"), &Columns::default(), Err(format));
+    let format = ": expected a file whose name ends in .parquet, .jsonl, .json, .jsonl.gz or .json.gz";
+    for name in ["file.csv", "file", "file.gz", "file.parquet.gz", "json"] {
+        check(&folder.path().join(name), &Columns::default(), Err(format));
+    }
     check(folder.path(), &Columns::default(), Err(format));
+    let plain = folder.path().join("plain.jsonl.gz");
+    std::fs::write(&plain, "{\"source\": \"one\"}").unwrap();
+    check(&plain, &Columns::default(), Err(": invalid gzip header"));
 
     let truncated = folder.path().join("truncated.parquet");
     let whole = std::fs::read(fixture("questions.parquet")).unwrap();
@@ -163,6 +178,54 @@ fn parquet_columns() {
 }
 
 #[test]
+fn several_references() {
+    let more = |names: &[&str]| Columns {
+        more_references: names.iter().map(|&name| name.to_owned()).collect(),
+        ..columns("en", "fr")
+    };
+    let file = fixture("references.parquet");
+    check(
+        &file,
+        &more(&["fr_other", "fr_more"]),
+        Ok(&[example("1", "one", &["un", "une", "1"]), example("2", "two", &["deux"])]),
+    );
+    // The target alone may be neither missing nor without a text.
+    let wrong = ":2: column `fr_other` should be a string or a list of strings, found null";
+    check(&file, &columns("en", "fr_other"), Err(wrong));
+    check(&file, &more(&["fr_third"]), Err(": no column `fr_third`; there are: en, fr, fr_other, fr_more"));
+    check_lines(
+        "{\"source\": \"one\", \"target\": [\"a\", \"b\", \"a\"]}",
+        &Columns::default(),
+        Ok(&[example("1", "one", &["a", "b"])]),
+    );
+}
+
+#[test]
+fn records_without_reference_are_left_out_if_so_wanted() {
+    let leave_out = Columns { without_reference: WithoutReference::LeaveOut, ..squad() };
+    check(
+        &fixture("unanswerable.parquet"),
+        &leave_out,
+        Ok(&[
+            example("q1", "question: What is blue? context: The sea is blue.", &["The sea", "sea"]),
+            example("q2", "question: What is red? context: A house is red.", &["house"]),
+        ]),
+    );
+    let columns = Columns { without_reference: WithoutReference::LeaveOut, ..Columns::default() };
+    let empty = "{\"source\": \"one\", \"target\": []}\n";
+    check_lines(empty, &columns, Err(": the dataset is empty"));
+    // Those that stay keep their numbers.
+    let line = "{\"source\": \"two\", \"target\": \"deux\"}";
+    check_lines(&format!("{empty}{line}"), &columns, Ok(&[example("2", "two", &["deux"])]));
+    // Another column may have a reference.
+    check_lines(
+        "{\"source\": \"one\", \"target\": [], \"more\": \"un\"}",
+        &Columns { more_references: vec!["more".to_owned()], ..columns },
+        Ok(&[example("1", "one", &["un"])]),
+    );
+}
+
+#[test]
 fn parquet_errors() {
     check(
         &fixture("questions.parquet"),
@@ -179,7 +242,10 @@ fn parquet_errors() {
     check(
         &fixture("unanswerable.parquet"),
         &squad(),
-        Err(":3: column `answers.text` should be a string or a list of strings, found an empty list"),
+        Err(
+            ":3: column `answers.text` is an empty list, so that nothing counts as right; `without_reference = \
+             \"leave-out\"` among the columns leaves such records out",
+        ),
     );
     check(&fixture("empty.parquet"), &squad(), Err(": the dataset is empty"));
     // A null, after a record whose target is a string without the annotation that says so.
@@ -202,6 +268,11 @@ fn columns_are_configuration() {
     let read = serde_json::from_str::<Columns>;
     assert_eq!(read("{}").unwrap(), Columns::default());
     assert_eq!(read("{\"source\": \"a\", \"target\": \"b\"}").unwrap(), columns("a", "b"));
+    let leave_out = read("{\"without_reference\": \"leave-out\", \"more_references\": [\"c\"]}").unwrap();
+    assert_eq!(
+        (leave_out.without_reference, leave_out.more_references.len()),
+        (WithoutReference::LeaveOut, 1)
+    );
     assert!(read("{\"sources\": \"a\"}").unwrap_err().to_string().contains("unknown field `sources`"));
 }
 
