@@ -79,7 +79,8 @@ struct ModelArguments {
     /// Checkpoint directory: config.json, model.safetensors and tokenizer.json
     #[arg(long, value_name = "DIR", requires_all = ["data", "measure"])]
     model: Option<PathBuf>,
-    /// Calibration examples, .jsonl or .parquet; none of them may have been used for training
+    /// Calibration examples: .parquet, .jsonl or .json, a pattern of such files in quotes, or
+    /// hf://datasets/OWNER/NAME/FILE; none of them may have been used for training
     #[arg(long, value_name = "FILE", requires = "model")]
     data: Option<PathBuf>,
     /// softmax, state or classifier
@@ -204,7 +205,7 @@ impl Arguments {
         };
         Ok(CertifyPlan {
             data: DatasetPlan {
-                path: model.data.clone().context("--model needs --data")?,
+                paths: model.data.as_ref().context("--model needs --data")?.into(),
                 limit: model.limit,
                 columns: Columns {
                     source: model.source_column.clone(),

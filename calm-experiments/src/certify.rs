@@ -1,10 +1,11 @@
 //! A threshold certified for one model on one's own data, and the file that says so.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use calm_calibrate::{Calibration, CalibrationOptions, calibrate};
 use calm_core::{Backbone, Measure, PolicySpec, Threshold};
+use calm_data::DatasetPaths;
 use calm_metrics::Loss;
 use serde::{Deserialize, Serialize};
 
@@ -60,8 +61,8 @@ pub struct Certificate {
     pub max_source_tokens: Option<usize>,
     /// Hash of the weights, the configuration and the tokenizer.
     pub model_fingerprint: String,
-    /// The file of the examples.
-    pub data: PathBuf,
+    /// The files of the examples.
+    pub data: DatasetPaths,
     /// Mean exit layer of the tokens of the calibration examples at the threshold.
     pub average_layers: f64,
     /// Layers of the full model.
@@ -109,7 +110,7 @@ where
         max_tokens: plan.max_tokens,
         max_source_tokens: plan.max_source_tokens,
         model_fingerprint: common.model.clone(),
-        data: plan.data.path.clone(),
+        data: plan.data.paths.clone(),
         average_layers: 0.0,
         num_layers,
     };

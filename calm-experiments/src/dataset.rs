@@ -7,7 +7,7 @@ use calm_data::{Example, read_examples};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::DatasetPlan;
+use crate::config::{DatasetPlan, Plan};
 
 /// Which examples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +56,35 @@ impl Dataset {
     /// # Errors
     /// The file cannot be read, is malformed or has no examples.
     pub fn read(split: Split, plan: &DatasetPlan, seed: u64, shard_size: usize) -> calm_data::Result<Self> {
-        let examples = read_examples(&plan.path, &plan.columns)?;
-        Ok(Self::new(split, take(examples, plan.limit, seed), shard_size))
+        let examples = read_examples(&plan.paths, &plan.columns)?;
+        let end = plan.limit.unwrap_or(examples.len());
+        Ok(Self::new(split, take(examples, 0..end, seed), shard_size))
+    }
+
+    /// Reads both splits of a plan, test and calibration. Where they are the same files, no example is in both.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), or too few examples for both.
+    pub fn read_splits(plan: &Plan) -> anyhow::Result<[Self; 2]> {
+        let Plan { test, calibration, seed, shard_size, .. } = plan;
+        if test.paths != calibration.paths {
+            return Ok([
+                Self::read(Split::Test, test, *seed, *shard_size)?,
+                Self::read(Split::Calibration, calibration, *seed, *shard_size)?,
+            ]);
+        }
+        let examples = read_examples(&test.paths, &test.columns)?;
+        let (count, middle) = (examples.len(), test.limit.unwrap_or_default());
+        anyhow::ensure!(
+            middle < count,
+            "{}: of {count} examples data.test_examples = {middle} leaves none for calibration",
+            test.paths
+        );
+        let end = calibration.limit.map_or(count, |limit| middle.saturating_add(limit));
+        Ok([
+            Self::new(Split::Test, take(examples.clone(), 0..middle, *seed), *shard_size),
+            Self::new(Split::Calibration, take(examples, middle..end, *seed), *shard_size),
+        ])
     }
 
     /// Divides examples into shards of `shard_size`, which is at least 1.
@@ -85,12 +112,11 @@ impl Dataset {
     }
 }
 
-/// The first `limit` examples in random order, put back into their own order. Files are often sorted by some source, so the
-/// first ones would not stand for the rest; and with a larger limit the same examples are taken again, with others.
-fn take(examples: Vec<Example>, limit: Option<usize>, seed: u64) -> Vec<Example> {
-    let Some(limit) = limit.filter(|&limit| limit < examples.len()) else { return examples };
+/// The examples at these places of a random order, put back into their own order. Files are often sorted by some source, so
+/// the first ones would not stand for the rest; and with a larger limit the same examples are taken again, with others.
+fn take(examples: Vec<Example>, places: Range<usize>, seed: u64) -> Vec<Example> {
     let mut taken = vec![false; examples.len()];
-    for &index in &random_order(&examples, seed)[..limit] {
+    for index in random_order(&examples, seed).into_iter().take(places.end).skip(places.start) {
         taken[index] = true;
     }
     examples.into_iter().zip(taken).filter_map(|(example, taken)| taken.then_some(example)).collect()

@@ -8,7 +8,7 @@ use calm_calibrate::TrialSplit;
 use calm_core::{Backbone, PolicySpec};
 
 use crate::config::Plan;
-use crate::dataset::{Dataset, Split};
+use crate::dataset::Dataset;
 use crate::outputs::SplitOutputs;
 use crate::runner::{Engine, TextCodec, UnitCounts, Work, decode_missing};
 use crate::settings::{calibration_policies, sweep_policies, to_decode};
@@ -87,8 +87,7 @@ struct Datasets {
 
 impl Datasets {
     fn read(plan: &Plan) -> anyhow::Result<Self> {
-        let test = Dataset::read(Split::Test, &plan.test, plan.seed, plan.shard_size)?;
-        let calibration = Dataset::read(Split::Calibration, &plan.calibration, plan.seed, plan.shard_size)?;
+        let [test, calibration] = Dataset::read_splits(plan)?;
         let trial_splits = divide(plan, calibration.examples.len())?;
         Ok(Self { test, calibration, trial_splits })
     }

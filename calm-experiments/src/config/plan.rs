@@ -5,7 +5,7 @@ use calm_calibrate::{
     CalibrationOptions, ErrorProbability, LossKind, PValue, Procedure, Split, Tolerance, TrialOptions,
 };
 use calm_core::{Measure, PolicySpec, Threshold};
-use calm_data::Columns;
+use calm_data::{Columns, DatasetPaths};
 use calm_metrics::{Loss, Metric};
 use serde::{Deserialize, Serialize};
 
@@ -58,8 +58,8 @@ pub struct Plan {
 /// One dataset.
 #[derive(Debug, Clone)]
 pub struct DatasetPlan {
-    /// The file.
-    pub path: PathBuf,
+    /// Its files.
+    pub paths: DatasetPaths,
     /// Examples to take; `None` for all.
     pub limit: Option<usize>,
     /// Where id, source and target are.
@@ -207,8 +207,14 @@ impl Plan {
             return Err(document.invalid("plots.quality", message));
         }
 
-        let dataset = |path: &PathBuf, limit| DatasetPlan {
-            path: path.clone(),
+        if raw.data.test == raw.data.calibration && raw.data.test_examples.is_none() {
+            let message =
+                "the same as data.test, which is divided between the two: data.test_examples must say how";
+            return Err(document.invalid("data.calibration", message));
+        }
+
+        let dataset = |paths: &DatasetPaths, limit| DatasetPlan {
+            paths: paths.clone(),
             limit,
             columns: raw.data.columns.clone(),
         };

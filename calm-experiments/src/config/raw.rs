@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use calm_calibrate::{ErrorProbability, PValue, Procedure, TrialOptions};
 use calm_core::Measure;
-use calm_data::Columns;
+use calm_data::{Columns, DatasetPaths};
 use calm_metrics::{Loss, Metric};
 use serde::{Deserialize, Serialize};
 
@@ -40,9 +40,9 @@ pub struct RawConfig {
 #[serde(deny_unknown_fields)]
 pub struct RawData {
     /// Examples that every setting is measured on.
-    pub test: PathBuf,
-    /// Examples that thresholds are certified with.
-    pub calibration: PathBuf,
+    pub test: DatasetPaths,
+    /// Examples that thresholds are certified with. If they are those of `test`, they are divided.
+    pub calibration: DatasetPaths,
     /// Take this many test examples; all of them if it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_examples: Option<usize>,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use calm_calibrate::{PValue, Procedure, Split, TrialOptions};
-use calm_experiments::config::{Plan, load, parse};
+use calm_experiments::config::{Plan, parse};
 
 pub(crate) const VALID: &str = r#"name = "trial"
 seed = 7
@@ -179,6 +179,9 @@ fn errors_name_the_line_and_the_key() {
     check("softmax", "softmax.decay = -1.0", "a.toml:18: sweep.softmax.decay: decay must be");
     check("measures", "measures = ['entropy']", "a.toml:15: sweep.measures[0]: unknown variant `entropy`");
     check("measures", "measures = ['state', 'state']", "a.toml:15: sweep.measures[1]: State is there twice");
+    check("test", "test = []", "a.toml:6: data.test: expected at least one path");
+    check("test", "test = 3", "a.toml:6: data.test: expected a path or a list of paths");
+    check("test", "test = 'calibration.jsonl'", "a.toml:7: data.calibration: the same as data.test");
     check("oracle", "static_layers = 'none'", "a.toml:17: sweep.static_layers: expected \"all\" or a list");
     check("oracle", "static_layers = [2, 0]", "a.toml:17: sweep.static_layers[1]: must be at least 1");
     check("textual_deltas", "textual_deltas = [1.0]", "a.toml:23: calibration.textual_deltas[0]: ");
@@ -269,10 +272,4 @@ fn errors_in_overrides_name_the_argument() {
     check("sweep.softmax.decay=-1", "sweep.softmax.decay: decay must be");
     check("calibration.textual_distance=far", "calibration.textual_distance: unknown loss `far`");
     check("data=3", "data: invalid type: integer `3`");
-}
-
-#[test]
-fn the_bundled_configurations_are_valid() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
-    load(&folder.join("wmt.toml"), &[]).unwrap();
 }

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod binary;
+mod bundled;
 mod configuration;
+mod datasets;
 mod made_up;
 mod runs;
 mod trials;

@@ -1,0 +1,100 @@
+//! What the splits of a run are made of.
+
+use std::collections::HashSet;
+use std::fs;
+
+use calm_experiments::config::Plan;
+use calm_experiments::dataset::Dataset;
+
+use crate::runs::{EXAMPLES, Setting};
+
+fn ids(dataset: &Dataset) -> Vec<String> {
+    dataset.examples.iter().map(|example| example.id.clone()).collect()
+}
+
+/// `test` names the data of both splits.
+fn same_data(setting: &Setting, test_examples: usize, calibration_examples: Option<usize>) -> Plan {
+    let mut plan = setting.plan(&[]);
+    plan.calibration.paths = plan.test.paths.clone();
+    plan.test.limit = Some(test_examples);
+    plan.calibration.limit = calibration_examples;
+    plan
+}
+
+#[test]
+fn the_same_data_for_both_splits_are_divided() {
+    let setting = Setting::new();
+    let [test, calibration] = Dataset::read_splits(&same_data(&setting, 10, None)).unwrap();
+    let both: HashSet<_> = ids(&test).into_iter().chain(ids(&calibration)).collect();
+    assert_eq!((test.examples.len(), calibration.examples.len()), (10, EXAMPLES - 10));
+    assert_eq!(both.len(), EXAMPLES);
+
+    // The test split is the one that other calibration data would leave; a limit takes some of the rest.
+    let mut plan = setting.plan(&[]);
+    plan.test.limit = Some(10);
+    assert_eq!(ids(&Dataset::read_splits(&plan).unwrap()[0]), ids(&test));
+    let [_, some] = Dataset::read_splits(&same_data(&setting, 10, Some(5))).unwrap();
+    assert_eq!(some.examples.len(), 5);
+    assert!(ids(&some).iter().all(|id| ids(&calibration).contains(id)));
+    // Both follow the file, and the seed decides.
+    let place = |id: &String| id.rsplit_once('-').unwrap().1.parse::<usize>().unwrap();
+    assert!(ids(&calibration).iter().map(place).is_sorted());
+    let other = Plan { seed: 8, ..same_data(&setting, 10, None) };
+    assert_ne!(ids(&Dataset::read_splits(&other).unwrap()[0]), ids(&test));
+
+    for limit in [EXAMPLES, EXAMPLES + 1] {
+        let error = Dataset::read_splits(&same_data(&setting, limit, None)).unwrap_err().to_string();
+        assert!(
+            error.ends_with(&format!("data.test_examples = {limit} leaves none for calibration")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn several_files_make_a_split() {
+    let setting = Setting::new();
+    let (whole, text) =
+        (ids(&read(&setting.plan(&[]))), fs::read_to_string(setting.path("test.jsonl")).unwrap());
+    let lines: Vec<&str> = text.lines().collect();
+    for (index, part) in lines.chunks(20).enumerate() {
+        fs::write(setting.path(&format!("part-{index}.jsonl")), part.join("\n")).unwrap();
+    }
+    let mut plan = setting.plan(&[]);
+    plan.test.paths = setting.path("part-*.jsonl").into();
+    assert_eq!(ids(&read(&plan)), whole);
+}
+
+fn read(plan: &Plan) -> Dataset {
+    Dataset::read_splits(plan).unwrap().into_iter().next().unwrap()
+}
+
+/// The best of several references counts, in every table and whatever its place among them.
+#[test]
+fn wrong_references_beside_a_right_one_change_nothing() {
+    let (setting, several) = (Setting::new(), Setting::new());
+    for split in ["test", "calibration"] {
+        let file = several.path(&format!("{split}.jsonl"));
+        let lines = fs::read_to_string(&file).unwrap();
+        let lines = lines.lines().enumerate().map(|(index, line)| {
+            let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+            let mut references = vec!["nothing of it".into(), "nor of it".into()];
+            references.insert(index % 3, record["target"].take());
+            record["target"] = references.into();
+            format!("{record}\n")
+        });
+        fs::write(&file, lines.collect::<String>()).unwrap();
+    }
+    let [one, best] = [&setting, &several].map(|setting| setting.run("out", 1, &[]).results);
+    for (one, best) in one.sweep.iter().zip(&best.sweep) {
+        assert_eq!((one.rouge_l, one.token_f1, one.chrf), (best.rouge_l, best.token_f1, best.chrf));
+        assert_eq!(one.risk_difference, best.risk_difference);
+    }
+    // The risk is token-F1. Of the columns only the last one depends on time.
+    let calibration = |setting: &Setting| fs::read_to_string(setting.path("out/calibration.csv")).unwrap();
+    let untimed = |table: String| -> Vec<Vec<String>> {
+        let cells = |line: &str| line.split(',').take(13).map(str::to_owned).collect();
+        table.lines().map(cells).collect()
+    };
+    assert_eq!(untimed(calibration(&setting)), untimed(calibration(&several)));
+}
