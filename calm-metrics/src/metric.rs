@@ -34,6 +34,16 @@ named!(Metric, "metric", {
 });
 
 impl Metric {
+    /// The name as papers print it, where that differs from the one in configurations.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Bleu => "BLEU",
+            Self::Chrf => "chrF",
+            Self::RougeL => "ROUGE-L",
+            Self::TokenF1 | Self::Exact => self.name(),
+        }
+    }
+
     /// The score of a corpus, 0 to 100; `references[i]` are the references of `hypotheses[i]`.
     ///
     /// BLEU and chrF add up the counts of all segments; the others are means over the segments.

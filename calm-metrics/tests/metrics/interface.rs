@@ -22,6 +22,8 @@ fn names_read_back_everywhere() {
     }
     check(Metric::ALL, &["bleu", "chrf", "rouge-l", "token-f1", "exact"]);
     check(Loss::ALL, &["chrf", "rouge-l", "token-f1", "bleu", "token-disagreement", "exact"]);
+    let labels: Vec<&str> = Metric::ALL.iter().map(|metric| metric.label()).collect();
+    assert_eq!(labels, ["BLEU", "chrF", "ROUGE-L", "token-f1", "exact"]);
     assert_eq!(
         "rouge".parse::<Metric>().unwrap_err().to_string(),
         "unknown metric `rouge`: expected one of bleu, chrf, rouge-l, token-f1, exact"
