@@ -1,10 +1,11 @@
 //! Loss and layers against the tolerance, at the thresholds certified for it: once each on the test split (the paper's
 //! figures B.1 and B.2), and over trials on random parts of the calibration split (its bands).
 
-use plotters::prelude::DrawingBackend;
+use calm_plots::{
+    Canvas, DrawingBackend, Drawn, Figure, LegendEntry, Line, Look, Marker, Panel, Place, Point, REFERENCE,
+};
 
-use super::style::{Canvas, Line, Look, Marker, Panel, Point, REFERENCE, look_of, measure_label};
-use super::{Area, Drawn, Figure};
+use super::looks::{look_of, measure_label};
 use crate::statistics::{CalibrationRow, Results};
 use crate::trials::TrialsRow;
 
@@ -16,7 +17,7 @@ pub(super) struct GuaranteesFigure {
     loss_label: &'static str,
     layers_label: &'static str,
     objectives: Vec<ObjectivePanels>,
-    legend: Vec<(Look, bool, String)>,
+    legend: Vec<LegendEntry>,
     num_layers: f64,
 }
 
@@ -95,13 +96,13 @@ impl GuaranteesFigure {
         };
         let objectives: Vec<ObjectivePanels> =
             distinct(rows.iter().map(|row| row.objective)).into_iter().map(panels).collect();
-        let mut legend: Vec<(Look, bool, String)> = series
-            .iter()
-            .map(|&(measure, decay)| (look_of(measure), false, measure_label(measure, decay)))
-            .collect();
-        legend.push((REFERENCE, false, "loss = δ".to_owned()));
-        let open = Look { colour: REFERENCE.colour, marker: Marker::Circle, line: Line::None };
-        legend.push((open, true, "none certified".to_owned()));
+        let entry = |&(measure, decay): &(&'static str, Option<f64>)| {
+            LegendEntry::new(look_of(measure), measure_label(measure, decay))
+        };
+        let mut legend: Vec<LegendEntry> = series.iter().map(entry).collect();
+        legend.push(LegendEntry::new(REFERENCE, "loss = δ"));
+        let open = Look { marker: Marker::Circle, line: Line::None, ..REFERENCE };
+        legend.push(LegendEntry { open: true, ..LegendEntry::new(open, "none certified") });
         let num_layers = num_layers as f64;
         let figure = Self { name, loss_label, layers_label, objectives, legend, num_layers };
         (!figure.objectives.is_empty()).then_some(figure)
@@ -109,7 +110,7 @@ impl GuaranteesFigure {
 }
 
 impl Figure for GuaranteesFigure {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.name
     }
 
@@ -117,8 +118,7 @@ impl Figure for GuaranteesFigure {
         (860, (PANEL_HEIGHT * self.objectives.len() as f64) as u32 + 16)
     }
 
-    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>, scale: f64) -> Drawn<DB> {
-        let canvas = Canvas { area, scale };
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Drawn<DB> {
         for (index, objective) in self.objectives.iter().enumerate() {
             let top = 8.0 + PANEL_HEIGHT * index as f64;
             let end = 1.05 * objective.largest_delta;
@@ -128,7 +128,7 @@ impl Figure for GuaranteesFigure {
             let mut loss = vec![(REFERENCE, vec![Point::new(0.0, 0.0), Point::new(end, end)])];
             loss.extend(objective.loss.iter().cloned());
             let panel = |left: f64, y_label, y| Panel {
-                place: (left, top, 345.0, PANEL_HEIGHT - 6.0),
+                place: Place { left, top, width: 345.0, height: PANEL_HEIGHT - 6.0 },
                 title: objective.title,
                 x_label: "tolerance δ",
                 y_label,
@@ -141,7 +141,7 @@ impl Figure for GuaranteesFigure {
             let layers = panel(358.0, self.layers_label, 0.0..self.num_layers + 0.4);
             canvas.panel(&layers, &objective.layers)?;
         }
-        canvas.legend((716.0, 50.0), &self.legend)
+        canvas.legend(716.0, 50.0, &self.legend)
     }
 }
 

@@ -1,15 +1,14 @@
 //! Quality against average layers (the paper's figure 3).
 
-use plotters::prelude::DrawingBackend;
+use calm_plots::{Canvas, DrawingBackend, Drawn, Figure, LegendEntry, Look, Panel, Place, Point, REFERENCE};
 
-use super::style::{Canvas, Line, Look, ORACLE, Panel, Point, REFERENCE, STATIC, look_of, measure_label};
-use super::{Area, Drawn, Figure};
+use super::looks::{ORACLE, STATIC, look_of, measure_label};
 use crate::config::Plan;
 use crate::statistics::{Results, SweepRow};
 use crate::summary::quality_of;
 
 pub(super) struct QualityVsLayers {
-    y_label: String,
+    y_label: &'static str,
     num_layers: f64,
     full_quality: f64,
     static_depths: Vec<Point>,
@@ -31,12 +30,7 @@ impl QualityVsLayers {
             (look_of(name), measure_label(name, series.decay), of_series)
         });
         Self {
-            y_label: match plan.quality.name() {
-                "bleu" => "BLEU".to_owned(),
-                "chrf" => "chrF".to_owned(),
-                "rouge-l" => "ROUGE-L".to_owned(),
-                name => name.to_owned(),
-            },
+            y_label: plan.quality.label(),
             num_layers: results.num_layers as f64,
             full_quality: points(&|row| row.policy == "full").first().map_or(0.0, |full| full.y),
             static_depths,
@@ -47,7 +41,7 @@ impl QualityVsLayers {
 }
 
 impl Figure for QualityVsLayers {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "quality_vs_layers"
     }
 
@@ -55,7 +49,7 @@ impl Figure for QualityVsLayers {
         (720, 420)
     }
 
-    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>, scale: f64) -> Drawn<DB> {
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Drawn<DB> {
         let x = 0.7..self.num_layers + 0.3;
         let full = vec![Point::new(x.start, self.full_quality), Point::new(x.end, self.full_quality)];
         let mut lines = vec![(REFERENCE, full), (STATIC, self.static_depths.clone())];
@@ -65,12 +59,11 @@ impl Figure for QualityVsLayers {
         let heights = lines.iter().flat_map(|(_, points)| points).map(|point| point.y);
         let (low, high) = heights.fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
         let padding = (0.05 * (high - low)).max(0.02 * high);
-        let canvas = Canvas { area, scale };
         let panel = Panel {
-            place: (8.0, 8.0, 545.0, 404.0),
+            place: Place { left: 8.0, top: 8.0, width: 545.0, height: 404.0 },
             title: "",
             x_label: "average decoder layers per token",
-            y_label: &self.y_label,
+            y_label: self.y_label,
             x,
             y: (low - padding).max(0.0)..high + padding,
             x_ticks: self.num_layers as usize + 1,
@@ -78,13 +71,13 @@ impl Figure for QualityVsLayers {
         };
         canvas.panel(&panel, &lines)?;
 
-        let mut entries: Vec<(Look, bool, String)> =
-            self.series.iter().map(|(look, label, _)| (*look, false, label.clone())).collect();
-        entries.push((STATIC, false, "static".to_owned()));
+        let mut entries: Vec<LegendEntry> =
+            self.series.iter().map(|(look, label, _)| LegendEntry::new(*look, label)).collect();
+        entries.push(LegendEntry::new(STATIC, "static"));
         if !self.oracle.is_empty() {
-            entries.push((Look { line: Line::None, ..ORACLE }, false, "oracle".to_owned()));
+            entries.push(LegendEntry::new(ORACLE, "oracle"));
         }
-        entries.push((REFERENCE, false, "full model".to_owned()));
-        canvas.legend((568.0, 40.0), &entries)
+        entries.push(LegendEntry::new(REFERENCE, "full model"));
+        canvas.legend(568.0, 40.0, &entries)
     }
 }

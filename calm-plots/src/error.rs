@@ -1,0 +1,23 @@
+use std::path::PathBuf;
+
+/// Why a figure was not saved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or its folder cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The figure cannot be drawn or encoded.
+    #[error("cannot draw {}: {reason}", path.display())]
+    Draw {
+        /// The file it was drawn for.
+        path: PathBuf,
+        /// What the drawing library said.
+        reason: String,
+    },
+}

@@ -1,0 +1,6 @@
+//! Figures as their files show them.
+
+#![allow(clippy::unwrap_used)]
+
+mod figures;
+mod palette;
