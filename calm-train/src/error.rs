@@ -74,6 +74,9 @@ pub enum Error {
     /// Scoring the validation examples failed.
     #[error("validation: {0}")]
     Metric(#[from] calm_metrics::Error),
+    /// The learning curves cannot be drawn.
+    #[error(transparent)]
+    Plot(#[from] calm_plots::Error),
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

@@ -4,6 +4,7 @@ pub mod batches;
 pub mod checkpoint;
 pub mod classifier;
 mod config;
+mod curves;
 mod error;
 pub mod objective;
 pub mod optimizer;
@@ -13,6 +14,7 @@ mod trainer;
 pub mod validation;
 
 pub use crate::config::*;
+pub use crate::curves::draw_learning_curves;
 pub use crate::error::Error;
 pub use crate::optimizer::{OptimizerConfig, OptimizerKind};
 pub use crate::schedule::{Curve, ScheduleConfig, learning_rate_factor};

@@ -4,6 +4,7 @@
 
 mod batches;
 mod configuration;
+mod curves;
 mod objective;
 mod optimizer;
 mod runs;
