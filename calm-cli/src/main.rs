@@ -3,12 +3,12 @@
 mod calibrate;
 mod generate;
 mod p_value;
+mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use calm_train::TrainConfig;
 use clap::{Parser, Subcommand};
 
 /// Text generation with as much computation per token as that token needs.
@@ -27,22 +27,10 @@ enum Command {
     /// Compute one p-value
     PValue(p_value::Arguments),
     /// Train a multi-exit model and its exit classifier, or continue an interrupted training
-    Train(TrainArguments),
+    Train(train::Arguments),
     /// Build datasets
     #[command(subcommand)]
     Data(DataCommand),
-}
-
-#[derive(clap::Args)]
-struct TrainArguments {
-    /// Configuration of the run, such as configs/train/debian-en-fr.toml
-    config: PathBuf,
-    /// cpu, cuda or cuda:N; the first CUDA device if there is one, else the CPU
-    #[arg(long)]
-    device: Option<String>,
-    /// Threads of libtorch; all cores if not given
-    #[arg(long)]
-    threads: Option<i32>,
 }
 
 #[derive(Subcommand)]
@@ -77,7 +65,7 @@ fn main() -> ExitCode {
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments).map(success),
         Command::PValue(arguments) => p_value::run(&arguments).map(success),
-        Command::Train(arguments) => train(&arguments).map(success),
+        Command::Train(arguments) => train::run(&arguments).map(success),
         Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),
     };
     match result {
@@ -105,25 +93,6 @@ fn report_libtorch_failures() {
             None => default(panic),
         }
     }));
-}
-
-fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
-    let config = TrainConfig::load(&arguments.config)?;
-    let device = calm_model::device::init(arguments.device.as_deref())?;
-    if let Some(threads) = arguments.threads {
-        anyhow::ensure!(threads >= 1, "--threads is {threads}, but must be at least 1");
-        tch::set_num_threads(threads);
-    }
-    let report = calm_train::train(&config, device)?;
-    println!("model          {}", config.output.display());
-    println!("parameters     {}", report.parameters);
-    println!("epochs         {:.1} of {} examples", report.epochs, report.examples);
-    if let Some(validation) = &report.validation {
-        println!("held out       BLEU {:.2}, chrF {:.2}", validation.bleu, validation.chrf);
-        let exits: Vec<String> = validation.exit_bleu.iter().map(|bleu| format!("{bleu:.1}")).collect();
-        println!("BLEU by exit   {}", exits.join("  "));
-    }
-    Ok(())
 }
 
 fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {

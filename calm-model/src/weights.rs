@@ -10,6 +10,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 
+/// What the files of a published checkpoint are called.
+const MODEL: &str = "model";
+
+/// More than a tensor's entry in a safetensors header takes.
+const HEADER_BYTES: usize = 256;
+
 /// All tensors of a checkpoint.
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
@@ -37,7 +43,7 @@ impl Weights {
     pub fn load(dir: &Path, device: Device) -> Result<(Self, String), Error> {
         let mut tensors = BTreeMap::new();
         let mut hash = Sha256::new();
-        for path in weight_files(dir)? {
+        for path in files_of(dir, MODEL)? {
             let bytes = map_file(&path)?;
             hash.update(&bytes);
             read_tensors(&path, &bytes, device, &mut tensors)?;
@@ -56,14 +62,15 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
+    /// Names nobody asked for.
+    pub fn unused(&self) -> BTreeSet<String> {
+        let taken = self.taken.borrow();
+        self.tensors.keys().filter(|name| !taken.contains(*name)).cloned().collect()
+    }
+
     /// Names nobody asked for, apart from those that old checkpoints are known to carry twice or by mistake.
     pub fn unexpected(&self) -> Vec<String> {
-        let taken = self.taken.borrow();
-        self.tensors
-            .keys()
-            .filter(|name| !taken.contains(*name) && !is_known_leftover(name))
-            .cloned()
-            .collect()
+        self.unused().into_iter().filter(|name| !is_known_leftover(name)).collect()
     }
 
     /// All tensors by name.
@@ -76,12 +83,14 @@ impl Weights {
         Weights::new(self.tensors.iter().map(|(name, tensor)| (name.clone(), f(tensor))).collect())
     }
 
-    /// Writes one safetensors file in the given type, replacing the old one only when the new one is complete.
+    /// Writes the weights in the given type into a checkpoint directory, in files of at most `max_file_bytes`, as
+    /// [`write_shards`] does.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn save(&self, path: &Path, kind: Kind) -> Result<(), Error> {
-        write_safetensors(path, self.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_kind(kind))))
+    /// A file cannot be written.
+    pub fn save(&self, dir: &Path, kind: Kind, max_file_bytes: usize) -> Result<(), Error> {
+        let tensors = self.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_kind(kind)));
+        write_shards(dir, MODEL, tensors, max_file_bytes)
     }
 }
 
@@ -154,6 +163,81 @@ pub fn write_safetensors(
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+    replace(path, &bytes)
+}
+
+/// Writes tensors in the given order as `STEM.safetensors` where they fit into `max_file_bytes`, else as
+/// `STEM-00001-of-0000N.safetensors` and so on with `STEM.safetensors.index.json`, the layout of the Hugging Face hub.
+/// A tensor that is larger by itself has a file of its own. Files of the stem that an earlier call left are removed.
+///
+/// # Errors
+/// A file cannot be written or removed.
+pub fn write_shards(
+    dir: &Path,
+    stem: &str,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+    max_file_bytes: usize,
+) -> Result<(), Error> {
+    let mut shards: Vec<Vec<(String, Tensor)>> = Vec::new();
+    let (mut total_bytes, mut shard_bytes) = (0, 0);
+    for (name, tensor) in tensors {
+        let bytes = tensor.numel() * stored_type(tensor.kind(), &name)?.1 + HEADER_BYTES;
+        total_bytes += bytes - HEADER_BYTES;
+        match shards.last_mut() {
+            Some(shard) if shard_bytes + bytes <= max_file_bytes => shard.push((name, tensor)),
+            _ => {
+                shards.push(vec![(name, tensor)]);
+                shard_bytes = HEADER_BYTES;
+            }
+        }
+        shard_bytes += bytes;
+    }
+    let count = shards.len();
+    let single = format!("{stem}.safetensors");
+    let index = format!("{stem}.safetensors.index.json");
+    let mut written = BTreeSet::new();
+    let mut weight_map = BTreeMap::new();
+    for (number, shard) in (1..).zip(shards) {
+        let file =
+            if count == 1 { single.clone() } else { format!("{stem}-{number:05}-of-{count:05}.safetensors") };
+        weight_map.extend(shard.iter().map(|(name, _)| (name.clone(), file.clone())));
+        write_safetensors(&dir.join(&file), shard)?;
+        written.insert(file);
+    }
+    if count > 1 {
+        let json = serde_json::json!({ "metadata": { "total_size": total_bytes }, "weight_map": weight_map });
+        replace(&dir.join(&index), format!("{json:#}\n").as_bytes())?;
+        written.insert(index.clone());
+    }
+    let is_of_stem = |name: &str| {
+        name == single
+            || name == index
+            || name.starts_with(&format!("{stem}-")) && name.ends_with(".safetensors")
+    };
+    let failed = |source| Error::Write { path: dir.to_owned(), source };
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_str().is_some_and(|name| is_of_stem(name) && !written.contains(name)) {
+            std::fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads every tensor that [`write_shards`] wrote under a stem.
+///
+/// # Errors
+/// A file is missing or invalid, or holds a type libtorch does not have.
+pub fn read_shards(dir: &Path, stem: &str, device: Device) -> Result<BTreeMap<String, Tensor>, Error> {
+    let mut tensors = BTreeMap::new();
+    for path in files_of(dir, stem)? {
+        read_tensors(&path, &map_file(&path)?, device, &mut tensors)?;
+    }
+    Ok(tensors)
+}
+
+/// Writes a file that is the old or the new one whenever the process is killed.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let partial = path.with_extension("partial");
     std::fs::write(&partial, bytes)
         .and_then(|()| std::fs::rename(&partial, path))
@@ -212,16 +296,16 @@ fn is_known_leftover(name: &str) -> bool {
         || name.ends_with("EncDecAttention.relative_attention_bias.weight")
 }
 
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+fn files_of(dir: &Path, stem: &str) -> Result<Vec<PathBuf>, Error> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let single = dir.join("model.safetensors");
+    let single = dir.join(format!("{stem}.safetensors"));
     if single.is_file() {
         return Ok(vec![single]);
     }
-    let path = dir.join("model.safetensors.index.json");
+    let path = dir.join(format!("{stem}.safetensors.index.json"));
     if !path.is_file() {
         return Err(Error::NoWeights { dir: dir.to_owned() });
     }
@@ -231,11 +315,15 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(shards.into_iter().map(|shard| dir.join(shard)).collect())
 }
 
+/// Maps a file that nobody changes while the map lives.
+///
+/// # Errors
+/// The file cannot be opened or mapped.
 #[allow(unsafe_code)]
-fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
+pub fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
     std::fs::File::open(path)
-        // SAFETY: the map is read within the caller's call. A checkpoint rewritten in place in that moment by another
-        // process could change under it; this crate itself replaces files by renaming only.
+        // SAFETY: a file rewritten in place by another process could change under the map. This project itself replaces
+        // files by renaming only, which leaves the mapped one as it was.
         .and_then(|file| unsafe { memmap2::Mmap::map(&file) })
         .map_err(|source| Error::Read { path: path.to_owned(), source })
 }

@@ -5,14 +5,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Tensor};
 
-/// Tokens of one training example, both with their end-of-sequence token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenPair {
-    /// The encoder's input.
-    pub source: Vec<u32>,
-    /// What the decoder learns to write.
-    pub target: Vec<u32>,
-}
+use crate::tokens::{PairLength, TokenPair};
 
 /// How examples are grouped.
 #[derive(Debug, Clone, Copy)]
@@ -46,27 +39,35 @@ pub struct FrameTokens {
     pub pad: u32,
 }
 
-/// Example indices of every batch of an epoch, in training order.
-pub fn epoch_batches(examples: &[TokenPair], config: &BatchConfig, epoch: u64) -> Vec<Vec<usize>> {
+/// Divides the members of an epoch into batches, in training order.
+pub fn epoch_batches<T: Copy>(
+    mut members: Vec<T>,
+    length: impl Fn(T) -> PairLength,
+    config: &BatchConfig,
+    epoch: u64,
+) -> Vec<Vec<T>> {
     let mut random = ChaCha8Rng::seed_from_u64(config.seed);
     random.set_stream(epoch);
-    let mut order: Vec<usize> = (0..examples.len()).collect();
-    order.shuffle(&mut random);
+    members.shuffle(&mut random);
     // The shuffle decides among examples of equal lengths, so that batches differ between epochs.
-    order.sort_by_key(|&i| (examples[i].target.len(), examples[i].source.len() / 4));
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut batch: Vec<usize> = Vec::new();
+    members.sort_by_cached_key(|&member| {
+        let PairLength { source, target } = length(member);
+        (target, source / 4)
+    });
+    let mut batches: Vec<Vec<T>> = Vec::new();
+    let mut batch: Vec<T> = Vec::new();
     let (mut source, mut target) = (0, 0);
-    for i in order {
-        let (new_source, new_target) =
-            (source.max(examples[i].source.len()), target.max(examples[i].target.len()));
-        if !batch.is_empty() && (batch.len() + 1) * (new_source + new_target) > config.batch_tokens {
+    for member in members {
+        let own = length(member);
+        let (longest_source, longest_target) = (source.max(own.source), target.max(own.target));
+        let padded = (batch.len() + 1) * (longest_source + longest_target);
+        if !batch.is_empty() && padded > config.batch_tokens {
             batches.push(std::mem::take(&mut batch));
-            (source, target) = (examples[i].source.len(), examples[i].target.len());
+            (source, target) = (own.source, own.target);
         } else {
-            (source, target) = (new_source, new_target);
+            (source, target) = (longest_source, longest_target);
         }
-        batch.push(i);
+        batch.push(member);
     }
     if !batch.is_empty() {
         batches.push(batch);
@@ -75,8 +76,8 @@ pub fn epoch_batches(examples: &[TokenPair], config: &BatchConfig, epoch: u64) -
     batches
 }
 
-/// The tensors of a batch.
-pub fn collate(examples: &[&TokenPair], frame: FrameTokens, device: Device) -> Batch {
+/// The tensors of a batch, in the processor's memory.
+pub fn collate(examples: &[TokenPair], frame: FrameTokens) -> Batch {
     let rows = examples.len();
     let source_length = examples.iter().map(|e| e.source.len()).max().unwrap_or(0);
     let target_length = examples.iter().map(|e| e.target.len()).max().unwrap_or(0);
@@ -94,14 +95,34 @@ pub fn collate(examples: &[&TokenPair], frame: FrameTokens, device: Device) -> B
             targets.push(i64::from(target));
         }
     }
-    let matrix = |data: &[i64], columns: usize| {
-        Tensor::from_slice(data).view([rows as i64, columns as i64]).to_device(device)
-    };
+    let matrix = |data: &[i64], columns: usize| Tensor::from_slice(data).view([rows as i64, columns as i64]);
     Batch {
         sources: matrix(&sources, source_length),
         decoder_inputs: matrix(&inputs, target_length),
-        positions: Tensor::from_slice(&positions).to_device(device),
+        positions: Tensor::from_slice(&positions),
         target_tokens: targets.len(),
-        targets: Tensor::from_slice(&targets).to_device(device),
+        targets: Tensor::from_slice(&targets),
+    }
+}
+
+impl Batch {
+    /// The batch in memory that a GPU copies from while it computes.
+    pub fn pinned(self, device: Device) -> Batch {
+        self.map(|tensor| tensor.pin_memory(device))
+    }
+
+    /// The batch on a device. Nothing waits for a copy out of pinned memory.
+    pub fn to_device(self, device: Device) -> Batch {
+        self.map(|tensor| tensor.to_device_(device, tensor.kind(), true, false))
+    }
+
+    fn map(self, f: impl Fn(&Tensor) -> Tensor) -> Batch {
+        Batch {
+            sources: f(&self.sources),
+            decoder_inputs: f(&self.decoder_inputs),
+            positions: f(&self.positions),
+            targets: f(&self.targets),
+            target_tokens: self.target_tokens,
+        }
     }
 }

@@ -1,73 +1,120 @@
-//! The resumable state of a run in one file that is replaced atomically, so that a kill leaves the old or the new one.
-//! Dropout, order of the data and sampled exits are functions of (seed, step), so that the step is all there is to remember
-//! besides tensors.
+//! The resumable state of a run: a directory that appears complete or not at all, so that a kill leaves the old or the new one.
+//! Dropout, order of the data and sampled exits are functions of (seed, step), so that besides tensors there are few numbers to
+//! remember.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use calm_model::{Weights, read_safetensors, write_safetensors};
-use tch::{Device, Kind, Tensor};
+use calm_model::{read_shards, write_shards};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor};
 
 use crate::Error;
-use crate::optimizer::Optimizer;
 
-const STEP: &str = "train.step";
-const SEED: &str = "train.seed";
+const STEM: &str = "state";
+const RUN: &str = "run.json";
 
-/// Path of the checkpoint in a run's directory.
-pub fn path(dir: &Path) -> PathBuf {
-    dir.join("checkpoint.safetensors")
+/// Which checkpoint of a run's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The newest one, which the run continues from: parameters and all that the optimiser remembers.
+    Newest,
+    /// The one with the lowest validation loss so far: parameters alone.
+    Best,
 }
 
-/// Writes parameters, the optimiser's state and the step.
+/// The numbers of a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Steps done.
+    pub step: u64,
+    /// The run's seed.
+    pub seed: u64,
+    /// Stands for the training examples and the batches they are divided into.
+    pub data: String,
+    /// Passes over the data done.
+    pub epochs: f64,
+    /// Target tokens learned from.
+    pub target_tokens: u64,
+    /// Lowest validation loss so far.
+    pub best_loss: Option<f64>,
+    /// Validations since then.
+    pub validations_since_best: u64,
+}
+
+/// The directory of a slot's checkpoint, if there is one. Of two, which a kill may leave, the later one counts.
+pub fn find(dir: &Path, slot: Slot) -> Option<PathBuf> {
+    all(dir, slot).pop().map(|(_, path)| path)
+}
+
+/// Writes tensors and numbers, in files of at most `max_file_bytes`, and removes the slot's earlier checkpoint.
 ///
 /// # Errors
-/// The file cannot be written.
+/// A file cannot be written or removed.
 pub fn save(
     dir: &Path,
-    parameters: &Weights,
-    optimizer: &Optimizer,
-    seed: u64,
-    step: u64,
+    slot: Slot,
+    state: &RunState,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+    max_file_bytes: usize,
 ) -> Result<(), Error> {
-    let numbers = [(STEP, step), (SEED, seed)];
-    let numbers = numbers.map(|(name, value)| (name.to_owned(), Tensor::from_slice(&[value as i64])));
-    let tensors = parameters.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
-    write_safetensors(&path(dir), tensors.chain(optimizer.state()).chain(numbers))?;
+    let path = dir.join(format!("{}-{:08}", slot.prefix(), state.step));
+    let partial = path.with_extension("partial");
+    let failed = |source| Error::Write { path: path.clone(), source };
+    remove(&partial)?;
+    std::fs::create_dir_all(&partial).map_err(failed)?;
+    write_shards(&partial, STEM, tensors, max_file_bytes)?;
+    crate::write_json(&partial.join(RUN), state)?;
+    // A finished run that is started again writes the checkpoint it started from.
+    remove(&path)?;
+    std::fs::rename(&partial, &path).map_err(failed)?;
+    for (step, path) in all(dir, slot) {
+        if step != state.step {
+            remove(&path)?;
+        }
+    }
     Ok(())
 }
 
-/// Copies a checkpoint, if there is one, into the parameters and the optimiser, and returns its step.
+/// Reads a checkpoint directory into the processor's memory.
 ///
 /// # Errors
-/// The file is damaged, or belongs to a run with another seed, other shapes or another optimiser.
-pub fn restore(dir: &Path, parameters: &Weights, optimizer: &mut Optimizer, seed: u64) -> Result<u64, Error> {
-    let path = path(dir);
-    if !path.is_file() {
-        return Ok(0);
-    }
-    let other = |reason: String| Error::OtherRun { path: path.clone(), reason };
-    let mut tensors = read_safetensors(&path, Device::Cpu)?;
-    let mut number = |name: &str| {
-        let tensor = tensors.remove(name).filter(|tensor| tensor.kind() == Kind::Int64);
-        tensor
-            .map(|tensor| tensor.int64_value(&[0]) as u64)
-            .ok_or_else(|| other(format!("{name} is missing")))
-    };
-    let (step, found_seed) = (number(STEP)?, number(SEED)?);
-    if found_seed != seed {
-        return Err(other(format!("its seed is {found_seed}, not {seed}")));
-    }
-    let _no_grad = tch::no_grad_guard();
-    for (name, parameter) in parameters.iter() {
-        match tensors.remove(name) {
-            Some(tensor) if tensor.size() == parameter.size() => parameter.shallow_clone().copy_(&tensor),
-            Some(tensor) => return Err(other(format!("{name} has the shape {:?}", tensor.size()))),
-            None => return Err(other(format!("{name} is missing"))),
+/// A file is missing or damaged.
+pub fn load(path: &Path) -> Result<(RunState, BTreeMap<String, Tensor>), Error> {
+    let file = path.join(RUN);
+    let text = std::fs::read_to_string(&file).map_err(|source| Error::Read { path: file.clone(), source })?;
+    let state = serde_json::from_str(&text).map_err(|source| Error::Json { path: file, source })?;
+    Ok((state, read_shards(path, STEM, Device::Cpu)?))
+}
+
+impl Slot {
+    fn prefix(self) -> &'static str {
+        match self {
+            Slot::Newest => "step",
+            Slot::Best => "best",
         }
     }
-    optimizer.restore(&mut tensors, step).map_err(|error| other(error.to_string()))?;
-    if let Some(name) = tensors.keys().next() {
-        return Err(other(format!("it has a tensor {name}")));
+}
+
+/// The slot's complete checkpoints by step.
+fn all(dir: &Path, slot: Slot) -> Vec<(u64, PathBuf)> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let step = name.strip_prefix(slot.prefix())?.strip_prefix('-')?.parse().ok()?;
+            Some((step, entry.path()))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn remove(dir: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Write { path: dir.to_owned(), source: error })
+        }
+        _ => Ok(()),
     }
-    Ok(step)
 }

@@ -4,6 +4,7 @@ use calm_model::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Dropout, T5, TeacherForcing
 use tch::{Kind, Tensor};
 
 use crate::batches::Batch;
+use crate::config::ClassifierConfig;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 
 /// The classifier while it is trained.
@@ -15,7 +16,7 @@ pub struct ClassifierTraining {
     /// Both, for the optimiser.
     parameters: Weights,
     optimizer: Optimizer,
-    learning_rate: f64,
+    config: ClassifierConfig,
 }
 
 /// How well the classifier decides at one layer.
@@ -31,17 +32,17 @@ pub struct LayerF1 {
 
 impl ClassifierTraining {
     /// Starts from zeros, that is, from a confidence of one half everywhere.
-    pub fn new(model: &T5, learning_rate: f64) -> Self {
+    pub fn new(model: &T5, config: &ClassifierConfig) -> Self {
         let zeros = |n: i64| Tensor::zeros([n], (Kind::Float, model.device())).set_requires_grad(true);
         let (weight, bias) = (zeros(model.config().d_model), zeros(1));
         let by_name = [(CLASSIFIER_WEIGHT, &weight), (CLASSIFIER_BIAS, &bias)];
         let parameters = by_name.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
         let parameters = Weights::new(parameters.into());
         // A logistic regression needs no clipping, and its two vectors have no decay.
-        let config =
+        let adam =
             OptimizerConfig { beta2: Some(0.999), clip_norm: f64::INFINITY, ..OptimizerConfig::default() };
-        let optimizer = Optimizer::new(&config, &parameters);
-        ClassifierTraining { weight, bias, parameters, optimizer, learning_rate }
+        let optimizer = Optimizer::new(&adam, &parameters);
+        ClassifierTraining { weight, bias, parameters, optimizer, config: config.clone() }
     }
 
     /// One step of Adam on the mean over layers 1..L-1 of the binary cross-entropy (independent per layer, as in the paper:
@@ -49,14 +50,15 @@ impl ClassifierTraining {
     pub fn step(&mut self, model: &T5, batch: &Batch) -> Tensor {
         let (states, labels) = states_and_labels(model, batch);
         let logits = states.matmul(&self.weight) + &self.bias;
+        let weights = self.config.class_balance.then(|| class_weights(&labels));
         let loss = logits.binary_cross_entropy_with_logits(
             &labels,
-            None::<&Tensor>,
+            weights.as_ref(),
             None::<&Tensor>,
             tch::Reduction::Mean,
         );
         loss.backward();
-        let _gradient_norm = self.optimizer.step(&self.parameters, self.learning_rate);
+        let _gradient_norm = self.optimizer.step(&self.parameters, self.config.learning_rate);
         loss.detach()
     }
 
@@ -95,6 +97,14 @@ impl ClassifierTraining {
         };
         counts.into_iter().enumerate().map(f1).collect()
     }
+}
+
+/// Weights [L-1, tokens] that give both classes half of each layer's weight: 1 / (2 * the share of the label's class). A class that
+/// a layer lacks leaves the other one with that half.
+fn class_weights(labels: &Tensor) -> Tensor {
+    let exits = labels.mean_dim([1i64].as_slice(), true, Kind::Float);
+    let share = labels * &exits + (1.0 - labels) * (1.0 - &exits);
+    0.5 / share
 }
 
 /// States of all layers below the last [L-1, tokens, d_model] and whether each layer's best token is the last layer's

@@ -49,9 +49,38 @@ pub enum Error {
     /// No example fits the limits.
     #[error("no training example is left after the limits on length")]
     NoExamples,
+    /// A file of tokens is damaged.
+    #[error("{} is no file of tokens ({source}); remove it", path.display())]
+    Tokens {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: safetensors::SafeTensorError,
+    },
+    /// A tensor of `init` has no place in the network.
+    #[error("{} cannot be trained further: {reason}", dir.display())]
+    Init {
+        /// The checkpoint directory.
+        dir: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The loss is far above its running mean. The last checkpoint, if there was one, is intact.
+    #[error("the loss jumped: at step {step} it is {loss:.3}, its running mean {mean:.3}, and loss_spike allows less; {}",
+        intact(*checkpoint))]
+    Spike {
+        /// The loss.
+        loss: f64,
+        /// Its running mean.
+        mean: f64,
+        /// When it was noticed.
+        step: u64,
+        /// Step of the last checkpoint.
+        checkpoint: Option<u64>,
+    },
     /// The loss or its gradient is no longer a number. The last checkpoint, if there was one, is intact.
     #[error("the training diverged: at step {step} the loss is {loss}, its gradient's norm {gradient_norm}; {}",
-        checkpoint.map_or("there is no checkpoint yet".to_owned(), |step| format!("the checkpoint of step {step} is intact")))]
+        intact(*checkpoint))]
     Diverged {
         /// The loss.
         loss: f64,
@@ -80,4 +109,10 @@ pub enum Error {
     /// libtorch reported an error.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
+}
+
+fn intact(checkpoint: Option<u64>) -> String {
+    checkpoint.map_or("there is no checkpoint yet".to_owned(), |step| {
+        format!("the checkpoint of step {step} is intact")
+    })
 }

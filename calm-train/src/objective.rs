@@ -2,13 +2,15 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use crate::config::{ExitWeights, ObjectiveConfig};
+use crate::config::{ExitSampling, ExitWeights, ObjectiveConfig};
 
-/// Rows of logits that exist at a time. Few enough that they stay in the processor's cache between the product, the
-/// softmax and the two products of the gradient; many enough for the products to be fast.
-const CHUNK_ROWS: i64 = 512;
+/// Rows of logits that exist at a time. On a CPU few enough that they stay in its cache between the product, the softmax and the two
+/// products of the gradient; on a GPU many enough that the products are more than their launch.
+fn chunk_rows(device: Device) -> i64 {
+    if device.is_cuda() { 8192 } else { 512 }
+}
 
 /// An exit and the factor of its loss in one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,23 +22,27 @@ pub struct WeightedExit {
 }
 
 /// Weights of all exits; they sum to 1.
-pub fn exit_weights(weights: ExitWeights, layers: usize) -> Vec<f64> {
-    let raw: Vec<f64> = (1..=layers)
-        .map(|layer| match weights {
+pub fn exit_weights(config: &ObjectiveConfig, layers: usize) -> Vec<f64> {
+    let mut weights: Vec<f64> = (1..=layers)
+        .map(|layer| match config.exit_weights {
             ExitWeights::Linear => layer as f64,
             ExitWeights::Uniform => 1.0,
             ExitWeights::Last => f64::from(u8::from(layer == layers)),
         })
         .collect();
-    let sum: f64 = raw.iter().sum();
-    raw.into_iter().map(|weight| weight / sum).collect()
+    let below: f64 = weights[..layers - 1].iter().sum();
+    if let Some(last) = config.last_weight.filter(|_| below > 0.0) {
+        weights[layers - 1] = below * last / (1.0 - last);
+    }
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
 }
 
-/// The exits that a step computes: the last one always, and of the others all or `sampled_exits` draws. A draw hits layer i
-/// with probability proportional to its weight w_i and has the weight (sum of w below the last) / draws, so that the
-/// expected loss is the full weighted sum.
+/// The exits that a step computes: the last one always, and of the others all or `sampled_exits`. A draw hits layer i with probability
+/// proportional to its weight w_i and has the weight (sum of w below the last) / draws; in rotation layer i has the weight w_i times
+/// the number of draws that a turn takes. Either way the expected loss is the full weighted sum.
 pub fn exits_of_step(config: &ObjectiveConfig, layers: usize, seed: u64, step: u64) -> Vec<WeightedExit> {
-    let weights = exit_weights(config.exit_weights, layers);
+    let weights = exit_weights(config, layers);
     let last = WeightedExit { layer: layers, weight: weights[layers - 1] };
     let below = &weights[..layers - 1];
     let mass: f64 = below.iter().sum();
@@ -44,66 +50,127 @@ pub fn exits_of_step(config: &ObjectiveConfig, layers: usize, seed: u64, step: u
         let exits = weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
         return exits.map(|(i, &weight)| WeightedExit { layer: i + 1, weight }).collect();
     };
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream(step);
     let mut sampled = vec![0.0; below.len()];
-    for _ in 0..draws {
-        let mut point = random.random::<f64>() * mass;
-        let hit = below.iter().position(|weight| {
-            point -= weight;
-            point < 0.0
-        });
-        sampled[hit.unwrap_or(below.len() - 1)] += mass / draws as f64;
+    match config.sampling {
+        ExitSampling::Random => {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            random.set_stream(step);
+            for _ in 0..draws {
+                let mut point = random.random::<f64>() * mass;
+                let hit = below.iter().position(|weight| {
+                    point -= weight;
+                    point < 0.0
+                });
+                sampled[hit.unwrap_or(below.len() - 1)] += mass / draws as f64;
+            }
+        }
+        ExitSampling::Rotating => {
+            for draw in 0..draws {
+                let hit = ((step * draws as u64 + draw as u64) % below.len() as u64) as usize;
+                sampled[hit] = below[hit] * below.len() as f64 / draws as f64;
+            }
+        }
     }
     let hits = sampled.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
     hits.map(|(i, &weight)| WeightedExit { layer: i + 1, weight }).chain([last]).collect()
 }
 
-/// Cross-entropy of one exit, and its gradient.
-pub struct ExitLoss {
-    /// Mean negative log-likelihood per token, without label smoothing; a scalar on the device.
+/// Cross-entropies of a step's exits, and their gradient.
+pub struct ExitLosses {
+    /// Sum over the tokens of each exit's negative log-likelihood, without label smoothing, in the order of the exits:
+    /// [exits], f32 on the device.
     pub nll: Tensor,
-    /// A scalar whose gradient with respect to the head's input is that of `weight` times the smoothed cross-entropy per token.
+    /// A scalar whose gradient with respect to the heads' inputs is that of the weighted sum of the smoothed cross-entropies per token.
     pub surrogate: Tensor,
 }
 
-/// What the cross-entropy is computed from.
+/// What the cross-entropies are computed from.
 pub struct HeadLoss<'a> {
     /// [vocab_size, d_model]
     pub head: &'a Tensor,
     /// [tokens]
     pub targets: &'a Tensor,
+    /// The tokens that the mean is over: those of this batch, or of all the batches that make one step.
+    pub step_tokens: usize,
     /// Mass spread over the vocabulary.
     pub label_smoothing: f64,
+    /// Share of the last exit's distribution in what the others learn.
+    pub distillation: f64,
 }
 
 impl HeadLoss<'_> {
-    /// Loss of head inputs [tokens, d_model]. The gradient is computed on the way, chunk by chunk (as in Liger's fused linear
-    /// cross-entropy), since logits of all tokens and exits at once would be most of the memory of a training step.
-    /// `head_gradient` [vocab_size, d_model] is added to.
-    pub fn exit(&self, inputs: &Tensor, weight: f64, head_gradient: &mut Tensor) -> ExitLoss {
+    /// Losses of some exits' head inputs, each [tokens, d_model]; the last exit is the last of them. The gradient is computed on the way,
+    /// chunk by chunk (as in Liger's fused linear cross-entropy), since logits of all tokens and exits at once would be most of
+    /// the memory of a training step. `head_gradient` [vocab_size, d_model] is added to.
+    pub fn exits(&self, exits: &[WeightedExit], inputs: &[Tensor], head_gradient: &mut Tensor) -> ExitLosses {
         let _no_grad = tch::no_grad_guard();
-        let tokens = inputs.size()[0];
-        let scale = weight / tokens as f64;
-        let mut nll = Tensor::zeros([1], (Kind::Float, inputs.device()));
-        let mut gradients = Vec::new();
-        for start in (0..tokens).step_by(CHUNK_ROWS as usize) {
-            let rows = CHUNK_ROWS.min(tokens - start);
-            let chunk = inputs.detach().narrow(0, start, rows);
+        let tokens = self.targets.size()[0];
+        let device = self.head.device();
+        let chunk_rows = chunk_rows(device);
+        let mut gradients: Vec<Vec<Tensor>> = inputs.iter().map(|_| Vec::new()).collect();
+        let mut sums: Vec<Vec<Tensor>> = inputs.iter().map(|_| Vec::new()).collect();
+        for start in (0..tokens).step_by(chunk_rows as usize) {
+            let rows = chunk_rows.min(tokens - start);
             let targets = self.targets.narrow(0, start, rows).unsqueeze(1);
-            let mut p = chunk.linear(self.head, None::<&Tensor>).softmax(-1, None::<Kind>);
-            nll -= p.gather(1, &targets, false).to_kind(Kind::Float).clamp_min(1e-30).log().sum(Kind::Float);
-            // d CE / d logits = p - (1 - s) onehot - s / V
-            if self.label_smoothing > 0.0 {
-                let _ = p.g_sub_scalar_(self.label_smoothing / self.head.size()[0] as f64);
+            let mut teacher = None;
+            // From the last exit down, since it teaches the others.
+            for (i, (exit, inputs)) in exits.iter().zip(inputs).enumerate().rev() {
+                let chunk = inputs.detach().narrow(0, start, rows);
+                let p = chunk.linear(self.head, None::<&Tensor>).softmax(-1, None::<Kind>);
+                sums[i].push(nll_sum(&p, &targets));
+                let taught = if i + 1 < exits.len() { self.distillation } else { 0.0 };
+                if i + 1 == exits.len() && self.distillation > 0.0 {
+                    teacher = Some(p.copy());
+                }
+                let gradient = self.logits_gradient(p, &targets, taught, teacher.as_ref());
+                let scale = exit.weight / self.step_tokens as f64;
+                gradients[i].push(gradient.matmul(self.head) * scale);
+                *head_gradient += gradient.transpose(0, 1).matmul(&chunk).to_kind(Kind::Float) * scale;
             }
-            let ones = Tensor::full([rows, 1], -(1.0 - self.label_smoothing), (p.kind(), p.device()));
-            let gradient = p.scatter_add_(1, &targets, &ones);
-            gradients.push(gradient.matmul(self.head) * scale);
-            *head_gradient += gradient.transpose(0, 1).matmul(&chunk).to_kind(Kind::Float) * scale;
         }
-        let gradient = Tensor::cat(&gradients, 0);
-        let surrogate = tch::with_grad(|| (inputs * gradient).sum(Kind::Float));
-        ExitLoss { nll: nll / tokens as f64, surrogate }
+        let nll: Vec<Tensor> = sums.iter().map(|sums| Tensor::stack(sums, 0).sum(Kind::Float)).collect();
+        let surrogate = tch::with_grad(|| {
+            let parts: Vec<Tensor> = inputs
+                .iter()
+                .zip(&gradients)
+                .map(|(inputs, gradients)| (inputs * Tensor::cat(gradients, 0)).sum(Kind::Float))
+                .collect();
+            Tensor::stack(&parts, 0).sum(Kind::Float)
+        });
+        ExitLosses { nll: Tensor::stack(&nll, 0), surrogate }
     }
+
+    /// d CE / d logits = p - target distribution, where the target is (1 - a) of the smoothed labels, (1 - s) onehot + s / V, and a
+    /// of the teacher's distribution. Overwrites `p`.
+    fn logits_gradient(&self, mut p: Tensor, targets: &Tensor, taught: f64, teacher: Option<&Tensor>) -> Tensor {
+        let labels = 1.0 - taught;
+        if self.label_smoothing > 0.0 {
+            let _ = p.g_sub_scalar_(labels * self.label_smoothing / self.head.size()[0] as f64);
+        }
+        if let Some(teacher) = teacher.filter(|_| taught > 0.0) {
+            p -= teacher * taught;
+        }
+        let mass = -labels * (1.0 - self.label_smoothing);
+        p.scatter_add_(1, targets, &Tensor::full(targets.size(), mass, (p.kind(), p.device())))
+    }
+}
+
+/// Sum over the tokens of one exit's negative log-likelihood: head inputs and `head` as in [`HeadLoss`], `targets` [tokens].
+pub fn exit_nll(inputs: &Tensor, head: &Tensor, targets: &Tensor) -> Tensor {
+    let _no_grad = tch::no_grad_guard();
+    let (tokens, chunk_rows) = (targets.size()[0], chunk_rows(head.device()));
+    let sums: Vec<Tensor> = (0..tokens)
+        .step_by(chunk_rows as usize)
+        .map(|start| {
+            let rows = chunk_rows.min(tokens - start);
+            let logits = inputs.narrow(0, start, rows).linear(head, None::<&Tensor>);
+            nll_sum(&logits.softmax(-1, None::<Kind>), &targets.narrow(0, start, rows).unsqueeze(1))
+        })
+        .collect();
+    Tensor::stack(&sums, 0).sum(Kind::Float)
+}
+
+/// Probabilities [rows, vocab_size] and targets [rows, 1].
+fn nll_sum(p: &Tensor, targets: &Tensor) -> Tensor {
+    -p.gather(1, targets, false).to_kind(Kind::Float).clamp_min(1e-30).log().sum(Kind::Float)
 }

@@ -3,13 +3,16 @@
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::Error;
 use crate::validation::Validation;
+
+/// Steps between two records of the log. Reading the loss waits for the device.
+pub(crate) const LOG_EVERY: u64 = 20;
 
 /// Progress of one stage of training.
 pub(crate) struct Progress {
@@ -25,18 +28,22 @@ pub(crate) struct Progress {
 }
 
 /// One line of `log.jsonl`.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct StepRecord {
     /// Steps done.
     pub step: u64,
     /// Passes over the data done.
     pub epoch: f64,
-    /// Negative log-likelihood per target token at the last exit, in nats, of this step's batch.
+    /// Negative log-likelihood per target token at the last exit, in nats: the mean since the last line.
     pub loss: f64,
+    /// The same at each exit; none where no step since then computed it.
+    pub exit_losses: Vec<Option<f64>>,
     /// Learning rate of this step.
     pub learning_rate: f64,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
+    /// Share of the time since the last line in which the step waited for data.
+    pub data_wait: f64,
 }
 
 #[derive(Serialize)]
@@ -86,11 +93,12 @@ impl Progress {
         self.interval_tokens += target_tokens;
     }
 
-    /// Logs a step and shows it.
+    /// Logs a step and shows it. `waited` is the time since the last line in which the step waited for data.
     ///
     /// # Errors
     /// The log cannot be written.
-    pub(crate) fn record(&mut self, record: StepRecord) -> Result<(), Error> {
+    pub(crate) fn record(&mut self, mut record: StepRecord, waited: Duration) -> Result<(), Error> {
+        record.data_wait = waited.as_secs_f64() / self.interval_start.elapsed().as_secs_f64();
         let tokens_per_second = self.show(record.step, record.loss);
         self.write(&LoggedStep { record, tokens_per_second })
     }
@@ -121,9 +129,12 @@ impl Progress {
     /// # Errors
     /// The log cannot be written.
     pub(crate) fn validation(&mut self, step: u64, validation: &Validation) -> Result<(), Error> {
-        let exits: Vec<String> = validation.exit_bleu.iter().map(|bleu| format!("{bleu:.1}")).collect();
-        let line = format!("step {step}: BLEU {:.2}, by exit {}", validation.bleu, exits.join(" "));
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| {
+            eprintln!("step {step}: held-out loss {:.4}", validation.loss);
+            for task in &validation.tasks {
+                eprintln!("  {task}");
+            }
+        });
         self.write(&serde_json::json!({ "step": step, "validation": validation }))?;
         self.interval_start = Instant::now();
         self.interval_tokens = 0;

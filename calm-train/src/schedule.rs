@@ -59,9 +59,6 @@ impl ScheduleConfig {
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
         let fail = |key: &str, reason: String| Err((format!("schedule.{key}"), reason));
         let ScheduleConfig { steps, warmup_steps, curve, decay_steps, min_factor } = *self;
-        if steps == 0 {
-            return fail("steps", "is 0, but must be positive".to_owned());
-        }
         if decay_steps > 0 && curve != Curve::Stable {
             return fail("decay_steps", "has a meaning for the stable curve alone".to_owned());
         }

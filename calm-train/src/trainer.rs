@@ -1,386 +1,378 @@
 //! A run from configuration to finished checkpoint.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use calm_data::{Columns, read_examples};
-use calm_model::{
-    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Dropout, T5, T5Config, TeacherForcing, Tokenizer, Weights,
-};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use calm_model::{Dropout, T5, TeacherForcing, Tokenizer, Weights};
 use tch::{Device, Kind, Tensor};
 
-use crate::batches::{Batch, BatchConfig, FrameTokens, TokenPair, collate, epoch_batches};
-use crate::classifier::{ClassifierTraining, LayerF1};
+use crate::batches::{Batch, BatchConfig, FrameTokens};
+use crate::checkpoint::{RunState, Slot};
 use crate::config::{Precision, TrainConfig};
-use crate::objective::{HeadLoss, exits_of_step};
+use crate::corpus::Corpus;
+use crate::finish::{Finished, TrainReport};
+use crate::loader::{Loader, LoaderConfig};
+use crate::objective::{ExitLosses, HeadLoss, exits_of_step};
 use crate::optimizer::Optimizer;
-use crate::progress::{Progress, StepRecord};
+use crate::progress::{LOG_EVERY, Progress, StepRecord};
 use crate::schedule::learning_rate_factor;
-use crate::validation::{Validation, ValidationOptions, validate};
+use crate::start::Start;
+use crate::validation::{ValidationOptions, validate};
+use crate::watch::LossWatch;
 use crate::{Error, checkpoint};
 
-/// Steps between two records of the log. Reading the loss waits for the device.
-const LOG_EVERY: u64 = 20;
+/// Names of the loss sums since the last line of the log in a checkpoint.
+const LOSS_SUMS: &str = "log.nll";
+const LOSS_TOKENS: &str = "log.tokens";
 
-/// What a finished run wrote next to the weights, as `training.json`.
-#[derive(Debug, Clone, Serialize)]
-pub struct TrainReport {
-    /// The configuration of the run.
-    pub config: TrainConfig,
-    /// Parameters of the network.
-    pub parameters: i64,
-    /// Training examples after the limits on length.
-    pub examples: usize,
-    /// Passes over them.
-    pub epochs: f64,
-    /// Target tokens learned from.
-    pub target_tokens: u64,
-    /// Scores of the saved weights on held-out training examples, if any were held out.
-    pub validation: Option<Validation>,
-    /// The exit classifier per layer, on the same examples with teacher forcing; empty without examples or classifier.
-    pub classifier: Vec<LayerF1>,
+/// How to run, as far as the result does not depend on it.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainOptions {
+    /// Where to compute.
+    pub device: Device,
+    /// Stops with a checkpoint after this time, to be continued by the next call.
+    pub time_limit: Option<Duration>,
+}
+
+/// How a call of [`train`] ended.
+#[derive(Debug)]
+pub enum Trained {
+    /// The model is in the output folder.
+    Finished(Box<TrainReport>),
+    /// The time is over; the checkpoint is of this step.
+    Paused {
+        /// Steps done.
+        step: u64,
+    },
 }
 
 /// Trains from the last checkpoint, or from the start, and writes the finished model to `config.output`.
 ///
 /// # Errors
-/// Input is missing or unusable, a file cannot be written, or the loss stops being a number.
-pub fn train(config: &TrainConfig, device: Device) -> Result<TrainReport, Error> {
-    let tokenizer = Tokenizer::load(&config.tokenizer)?;
-    let corpus = Corpus::load(config, &tokenizer)?;
+/// Input is missing or unusable, a file cannot be written, or the loss jumps or stops being a number.
+pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Error> {
+    let tokenizer = Tokenizer::load(&config.tokenizer_file())?;
     create_dir(&config.checkpoints)?;
     create_dir(&config.output)?;
-    let mut run = Run::new(config, device, tokenizer, corpus)?;
-    run.train_backbone()?;
-    run.finish()
+    let corpus = Arc::new(Corpus::open(config, &tokenizer)?);
+    let mut run = Run::new(config, options, tokenizer, corpus)?;
+    if run.train_backbone()? {
+        Ok(Trained::Finished(Box::new(run.finish()?)))
+    } else {
+        Ok(Trained::Paused { step: run.state.step })
+    }
 }
 
-struct Corpus {
-    train: Vec<TokenPair>,
-    validation: Vec<TokenPair>,
+/// Tokenises the data of a run into `config.checkpoints` and returns the number of training examples. With these files the run needs
+/// neither the data nor, for long, a processor that waits for it: they can be carried to a machine with a GPU.
+///
+/// # Errors
+/// Input is missing or unusable, or a file cannot be written.
+pub fn prepare(config: &TrainConfig) -> Result<usize, Error> {
+    let tokenizer = Tokenizer::load(&config.tokenizer_file())?;
+    create_dir(&config.checkpoints)?;
+    Ok(Corpus::open(config, &tokenizer)?.len())
 }
 
 struct Run<'a> {
     config: &'a TrainConfig,
-    t5_config: T5Config,
-    device: Device,
+    options: &'a TrainOptions,
     tokenizer: Tokenizer,
-    corpus: Corpus,
-    parameters: Weights,
+    corpus: Arc<Corpus>,
+    start: Start,
     optimizer: Optimizer,
+    state: RunState,
+    losses: LossSums,
 }
 
-impl Corpus {
-    fn load(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<Self, Error> {
-        let data = &config.data;
-        let columns =
-            Columns { source: data.source.clone(), target: data.target.clone(), ..Columns::default() };
-        let mut train = Vec::new();
-        for path in &data.train {
-            for example in read_examples(path, &columns)? {
-                let mut source = tokenizer.encode(&example.source)?;
-                let target = tokenizer.encode(&example.target)?;
-                if target.len() > data.max_target_tokens || source.is_empty() {
-                    continue;
-                }
-                if source.len() > data.max_source_tokens {
-                    let end = source.pop();
-                    source.truncate(data.max_source_tokens - 1);
-                    source.extend(end);
-                }
-                train.push(TokenPair { source, target });
-            }
-        }
-        let held_out = config.validation.examples.min(train.len() / 10);
-        let mut random = ChaCha8Rng::seed_from_u64(config.seed);
-        let mut chosen = rand::seq::index::sample(&mut random, train.len(), held_out).into_vec();
-        chosen.sort_unstable();
-        let mut validation = Vec::with_capacity(held_out);
-        for &index in chosen.iter().rev() {
-            validation.push(train.remove(index));
-        }
-        if train.is_empty() {
-            return Err(Error::NoExamples);
-        }
-        Ok(Corpus { train, validation })
-    }
+/// Negative log-likelihoods of all steps since the last line of the log, on the device: nothing waits for them.
+struct LossSums {
+    /// [exits]
+    nll: Tensor,
+    /// Target tokens that each exit was computed for: [exits]
+    tokens: Tensor,
 }
 
 impl<'a> Run<'a> {
     fn new(
         config: &'a TrainConfig,
-        device: Device,
+        options: &'a TrainOptions,
         tokenizer: Tokenizer,
-        corpus: Corpus,
+        corpus: Arc<Corpus>,
     ) -> Result<Self, Error> {
-        let t5_config = config.t5_config(tokenizer.vocab_size());
-        let parameters = calm_model::init::random_weights(&t5_config, config.seed as i64);
-        let parameters = parameters.map(|tensor| tensor.to_device(device).set_requires_grad(true));
-        let optimizer = Optimizer::new(&config.optimizer, &parameters);
-        Ok(Run { config, t5_config, device, tokenizer, corpus, parameters, optimizer })
+        let start = Start::new(config, &tokenizer, options.device)?;
+        let optimizer = Optimizer::new(&config.optimizer, &start.parameters);
+        let losses = LossSums::new(start.t5_config.decoder_layers(), options.device);
+        let data = format!("{} in batches of {} tokens", corpus.fingerprint(), config.data.batch_tokens);
+        let state = RunState { seed: config.seed, data, ..RunState::default() };
+        let mut run = Run { config, options, tokenizer, corpus, start, optimizer, state, losses };
+        run.restore()?;
+        Ok(run)
     }
 
-    fn train_backbone(&mut self) -> Result<(), Error> {
+    /// Returns whether the run came to its end, rather than to that of its time.
+    fn train_backbone(&mut self) -> Result<bool, Error> {
         let config = self.config;
         let steps = config.schedule.steps;
-        let mut step =
-            checkpoint::restore(&config.checkpoints, &self.parameters, &mut self.optimizer, config.seed)?;
-        if step > steps {
-            let reason = format!("it is at step {step}, and schedule.steps is {steps}");
-            return Err(Error::OtherRun { path: checkpoint::path(&config.checkpoints), reason });
-        }
-        let mut checkpointed = (step > 0).then_some(step);
-        let mut progress = Progress::new(&config.checkpoints, steps, step)?;
-        let mut order = BatchOrder::new(&self.corpus.train, config, step);
-        while step < steps {
-            step += 1;
-            let mut epoch = 0.0;
+        let started = Instant::now();
+        let mut checkpointed = (self.state.step > 0).then_some(self.state.step);
+        let mut progress = Progress::new(&config.checkpoints, steps, self.state.step)?;
+        let mut watch = LossWatch::new(config.loss_spike);
+        let accumulate = u64::from(config.optimizer.accumulate);
+        let mut loader = Loader::start(self.corpus.clone(), self.loader_config(), self.state.step * accumulate);
+        while self.state.step < steps && !self.is_stopped_early() {
             let mut batches = Vec::new();
-            for _ in 0..config.optimizer.accumulate {
-                let indices;
-                (epoch, indices) = order.next(&self.corpus.train);
-                batches.push(self.collate(&self.corpus.train, &indices));
+            for _ in 0..accumulate {
+                let (epochs, batch) = loader.next();
+                self.state.epochs = epochs;
+                batches.push(batch);
             }
-            let (nll, norm) = self.step(step, &batches)?;
-            progress.count(batches.iter().map(|batch| batch.target_tokens).sum());
-            let logged = step.is_multiple_of(LOG_EVERY) || step == steps;
-            let saved = step.is_multiple_of(config.checkpoint_every) || step == steps;
+            self.state.step += 1;
+            let step = self.state.step;
+            let tokens = batches.iter().map(|batch| batch.target_tokens).sum::<usize>();
+            let norm = self.step(&batches)?;
+            self.state.target_tokens += tokens as u64;
+            progress.count(tokens);
+
+            let ends = step == steps || self.options.time_limit.is_some_and(|limit| started.elapsed() >= limit);
+            let logged = step.is_multiple_of(LOG_EVERY) || ends;
+            let saved = step.is_multiple_of(config.checkpoint_every) || ends;
             if logged || saved {
-                let (loss, gradient_norm) = (nll.double_value(&[0]), norm.double_value(&[]));
+                let exit_losses = self.losses.means()?;
+                let loss = exit_losses.last().copied().flatten().unwrap_or(f64::NAN);
+                let gradient_norm = norm.double_value(&[]);
                 // Numbers that are none poison the parameters in this step or the next: never save those.
                 if !(loss.is_finite() && gradient_norm.is_finite()) {
                     return Err(Error::Diverged { loss, step, gradient_norm, checkpoint: checkpointed });
                 }
                 if logged {
-                    let learning_rate = self.learning_rate(step);
-                    progress.record(StepRecord { step, epoch, loss, learning_rate, gradient_norm })?;
+                    if let Some(mean) = watch.exceeded(loss) {
+                        return Err(Error::Spike { loss, mean, step, checkpoint: checkpointed });
+                    }
+                    self.losses.clear();
+                    let (epoch, learning_rate) = (self.state.epochs, self.learning_rate());
+                    let record = StepRecord {
+                        step,
+                        epoch,
+                        loss,
+                        exit_losses,
+                        learning_rate,
+                        gradient_norm,
+                        data_wait: 0.0,
+                    };
+                    progress.record(record, loader.take_waited())?;
                 }
             }
             let every = config.validation.every;
             if every > 0 && step.is_multiple_of(every) && step < steps {
-                let model = T5::new(&self.t5_config, &self.evaluation_parameters())?;
-                if let Some(validation) = self.validate(&model)? {
-                    progress.validation(step, &validation)?;
-                }
+                self.validate(&mut progress)?;
             }
-            if saved {
-                checkpoint::save(&config.checkpoints, &self.parameters, &self.optimizer, config.seed, step)?;
+            if saved || self.is_stopped_early() {
+                self.save()?;
                 checkpointed = Some(step);
+            }
+            if ends && step < steps {
+                return Ok(false);
             }
         }
         progress.finish();
-        Ok(())
+        Ok(true)
     }
 
-    /// One step on the mean loss per target token over all batches together. Returns the last exit's loss and the gradient's
-    /// norm, both on the device.
-    fn step(&mut self, step: u64, batches: &[Batch]) -> Result<(Tensor, Tensor), Error> {
+    /// One step on the mean loss per target token over all batches together. Returns the gradient's norm, on the device.
+    fn step(&mut self, batches: &[Batch]) -> Result<Tensor, Error> {
+        let step = self.state.step;
         tch::manual_seed((self.config.seed.wrapping_mul(1_000_003).wrapping_add(step)) as i64);
         let tokens: usize = batches.iter().map(|batch| batch.target_tokens).sum();
-        let mut nll = Tensor::zeros([1], (Kind::Float, self.device));
         // Each batch has exits of its own: of the sampled ones, that is a better sample.
         for (draw, batch) in ((step - 1) * batches.len() as u64 + 1..).zip(batches) {
-            nll += self.add_gradient(draw, batch, batch.target_tokens as f64 / tokens as f64)?;
+            self.add_gradient(draw, batch, tokens)?;
         }
-        let norm = self.optimizer.step(&self.parameters, self.learning_rate(step));
-        Ok((nll, norm))
+        Ok(self.optimizer.step(&self.start.parameters, self.learning_rate()))
     }
 
-    /// Adds the gradient of a batch's mean loss, times `share`, to the parameters'. `draw` decides which exits are sampled.
-    /// Returns the last exit's loss times `share`, on the device.
-    fn add_gradient(&self, draw: u64, batch: &Batch, share: f64) -> Result<Tensor, Error> {
+    /// Adds a batch's part of the gradient of the mean over `step_tokens` target tokens to the parameters'. `draw` decides which exits
+    /// are sampled.
+    fn add_gradient(&mut self, draw: u64, batch: &Batch, step_tokens: usize) -> Result<(), Error> {
         let config = self.config;
         let kind = match config.precision {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
         };
         // A differentiable cast per step: activations in `kind`, parameters and their gradients in f32.
-        let model = T5::new(&self.t5_config, &self.parameters.map(|tensor| tensor.to_kind(kind)))?;
+        let model = T5::new(&self.start.t5_config, &self.start.parameters.map(|tensor| tensor.to_kind(kind)))?;
         let states = model.decoder_states(&TeacherForcing {
             sources: &batch.sources,
             decoder_inputs: &batch.decoder_inputs,
             dropout: Dropout { rate: config.objective.dropout },
         });
+        let exits = exits_of_step(&config.objective, states.len(), config.seed, draw);
+        let dropout = Dropout { rate: config.objective.dropout };
+        let inputs: Vec<Tensor> = exits
+            .iter()
+            .map(|exit| {
+                let input = dropout.apply(&model.head_input(&states[exit.layer - 1]));
+                input.flatten(0, 1).index_select(0, &batch.positions)
+            })
+            .collect();
         let head = HeadLoss {
             head: &model.head().detach(),
             targets: &batch.targets,
+            step_tokens,
             label_smoothing: config.objective.label_smoothing,
+            distillation: config.objective.distillation,
         };
-        let dropout = Dropout { rate: config.objective.dropout };
-        let mut head_gradient = Tensor::zeros(model.head().size(), (Kind::Float, self.device));
-        let mut total = Tensor::zeros([1], (Kind::Float, self.device));
-        let mut last_nll = Tensor::new();
-        for exit in exits_of_step(&config.objective, states.len(), config.seed, draw) {
-            let inputs = dropout.apply(&model.head_input(&states[exit.layer - 1]));
-            let inputs = inputs.flatten(0, 1).index_select(0, &batch.positions);
-            let loss = head.exit(&inputs, exit.weight * share, &mut head_gradient);
-            total += loss.surrogate;
-            last_nll = loss.nll;
-        }
-        total += (model.head() * head_gradient.to_kind(kind)).sum(Kind::Float);
+        let mut head_gradient = Tensor::zeros(model.head().size(), (Kind::Float, self.options.device));
+        let ExitLosses { nll, surrogate } = head.exits(&exits, &inputs, &mut head_gradient);
+        let total = surrogate + (model.head() * head_gradient.to_kind(kind)).sum(Kind::Float);
         total.backward();
-        Ok(last_nll * share)
+        let layers: Vec<usize> = exits.iter().map(|exit| exit.layer).collect();
+        self.losses.add(&layers, &nll, batch.target_tokens);
+        Ok(())
     }
 
-    /// Writes the weights in bf16, trains the classifier on what was written, scores it, and writes the rest.
+    fn validate(&mut self, progress: &mut Progress) -> Result<(), Error> {
+        let parameters = self.optimizer.evaluation_parameters(&self.start.parameters);
+        let model = T5::new(&self.start.t5_config, &parameters)?;
+        let options = ValidationOptions::new(self.config);
+        let Some(validation) = validate(&model, &self.tokenizer, &self.corpus, &options)? else { return Ok(()) };
+        progress.validation(self.state.step, &validation)?;
+        if self.state.best_loss.is_none_or(|best| validation.loss < best) {
+            self.state.best_loss = Some(validation.loss);
+            self.state.validations_since_best = 0;
+            if self.config.validation.patience > 0 {
+                let (dir, size) = (&self.config.checkpoints, self.config.max_file_bytes);
+                checkpoint::save(dir, Slot::Best, &self.state, named(&parameters), size)?;
+            }
+        } else {
+            self.state.validations_since_best += 1;
+        }
+        Ok(())
+    }
+
+    fn is_stopped_early(&self) -> bool {
+        let patience = self.config.validation.patience;
+        patience > 0 && self.state.validations_since_best >= patience
+    }
+
     fn finish(&mut self) -> Result<TrainReport, Error> {
-        let config = self.config;
-        let weights_file = config.output.join("model.safetensors");
-        let rounded = tch::no_grad(|| {
-            let parameters = self.evaluation_parameters();
-            parameters.map(|tensor| tensor.to_kind(Kind::BFloat16).to_kind(Kind::Float))
-        });
-        let model = T5::new(&self.t5_config, &rounded)?;
-        let mut tensors: std::collections::BTreeMap<String, Tensor> =
-            rounded.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
-        let mut scores = Vec::new();
-        if config.classifier.steps > 0 {
-            let mut classifier = ClassifierTraining::new(&model, config.classifier.learning_rate);
-            let mut progress = Progress::classifier(config.classifier.steps);
-            let batch_config =
-                BatchConfig { batch_tokens: config.data.batch_tokens, seed: config.seed ^ CLASSIFIER_SEED };
-            let batches = (0..).flat_map(|epoch| epoch_batches(&self.corpus.train, &batch_config, epoch));
-            for (step, indices) in (1..=config.classifier.steps).zip(batches) {
-                let batch = self.collate(&self.corpus.train, &indices);
-                let loss = classifier.step(&model, &batch);
-                progress.count(batch.target_tokens);
-                if step.is_multiple_of(LOG_EVERY) {
-                    progress.show(step, loss.double_value(&[]));
-                }
-            }
-            progress.finish();
-            let held_out: Vec<Batch> = epoch_batches(&self.corpus.validation, &batch_config, 0)
-                .iter()
-                .map(|indices| self.collate(&self.corpus.validation, indices))
-                .collect();
-            if !held_out.is_empty() {
-                scores = classifier.f1(&model, &held_out);
-            }
-            let (weight, bias) = classifier.parameters();
-            tensors.insert(CLASSIFIER_WEIGHT.to_owned(), weight);
-            tensors.insert(CLASSIFIER_BIAS.to_owned(), bias);
+        let mut parameters = self.optimizer.evaluation_parameters(&self.start.parameters);
+        let mut state = self.state.clone();
+        if let Some(best) = checkpoint::find(&self.config.checkpoints, Slot::Best).filter(|_| self.is_stopped_early())
+        {
+            let (best_state, mut tensors) = checkpoint::load(&best)?;
+            parameters = self.start.parameters.map(|tensor| tensor.detach().copy());
+            fill(&parameters, &mut tensors).map_err(|reason| Error::OtherRun { path: best, reason })?;
+            state = best_state;
         }
-        Weights::new(tensors).save(&weights_file, Kind::BFloat16)?;
-        let tokenizer_file = config.output.join("tokenizer.json");
-        std::fs::copy(&config.tokenizer, &tokenizer_file)
-            .map_err(|source| Error::Write { path: tokenizer_file, source })?;
-        write_json(&config.output.join("config.json"), &published_config(&self.t5_config))?;
-
-        let saved = T5::load(&config.output, self.device)?;
-        let steps = config.schedule.steps;
-        let mut order = BatchOrder::new(&self.corpus.train, config, 0);
-        let (mut epochs, mut target_tokens) = (0.0, 0);
-        for _ in 0..steps * u64::from(config.optimizer.accumulate) {
-            let (epoch, indices) = order.next(&self.corpus.train);
-            epochs = epoch;
-            target_tokens += indices.iter().map(|&i| self.corpus.train[i].target.len() as u64).sum::<u64>();
-        }
-        let report = TrainReport {
-            config: config.clone(),
-            parameters: self.parameters.iter().map(|(_, tensor)| tensor.numel() as i64).sum(),
-            examples: self.corpus.train.len(),
-            epochs,
-            target_tokens,
-            validation: self.validate(&saved)?,
-            classifier: scores,
+        let finished = Finished {
+            config: self.config,
+            device: self.options.device,
+            tokenizer: &self.tokenizer,
+            corpus: &self.corpus,
+            t5_config: &self.start.t5_config,
+            published_config: &self.start.published_config,
+            parameters,
+            state: &state,
         };
-        write_json(&config.output.join("training.json"), &report)?;
-        Ok(report)
+        finished.write()
     }
 
-    fn validate(&self, model: &T5) -> Result<Option<Validation>, Error> {
-        if self.corpus.validation.is_empty() {
-            return Ok(None);
+    fn save(&self) -> Result<(), Error> {
+        let losses = [(LOSS_SUMS, &self.losses.nll), (LOSS_TOKENS, &self.losses.tokens)];
+        let losses = losses.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+        let tensors = named(&self.start.parameters).chain(self.optimizer.state()).chain(losses);
+        let (dir, size) = (&self.config.checkpoints, self.config.max_file_bytes);
+        checkpoint::save(dir, Slot::Newest, &self.state, tensors, size)
+    }
+
+    /// Takes up the newest checkpoint, if there is one.
+    fn restore(&mut self) -> Result<(), Error> {
+        let Some(path) = checkpoint::find(&self.config.checkpoints, Slot::Newest) else { return Ok(()) };
+        let (state, mut tensors) = checkpoint::load(&path)?;
+        let other = |reason: String| Error::OtherRun { path: path.clone(), reason };
+        if state.seed != self.state.seed {
+            return Err(other(format!("its seed is {}, not {}", state.seed, self.state.seed)));
         }
-        let options = ValidationOptions {
-            batch_size: self.config.validation.batch_size,
-            max_tokens: self.config.data.max_target_tokens,
-        };
-        validate(model, &self.tokenizer, &self.corpus.validation, &options).map(Some)
+        if state.data != self.state.data {
+            return Err(other("it was trained on other data, or in batches of another size".to_owned()));
+        }
+        let steps = self.config.schedule.steps;
+        if state.step > steps {
+            return Err(other(format!("it is at step {}, and schedule.steps is {steps}", state.step)));
+        }
+        fill(&self.start.parameters, &mut tensors).map_err(other)?;
+        self.optimizer.restore(&mut tensors, state.step).map_err(|error| other(error.to_string()))?;
+        for (name, slot) in [(LOSS_SUMS, &mut self.losses.nll), (LOSS_TOKENS, &mut self.losses.tokens)] {
+            let tensor = tensors.remove(name).filter(|tensor| tensor.size() == slot.size());
+            *slot = tensor.ok_or_else(|| other(format!("{name} does not fit")))?.to_device(self.options.device);
+        }
+        if let Some(name) = tensors.keys().next() {
+            return Err(other(format!("it has a tensor {name}")));
+        }
+        self.state = state;
+        Ok(())
     }
 
-    fn collate(&self, examples: &[TokenPair], indices: &[usize]) -> Batch {
-        let rows: Vec<&TokenPair> = indices.iter().map(|&i| &examples[i]).collect();
-        let frame = FrameTokens { start: self.t5_config.start_token(), pad: self.t5_config.pad_token_id };
-        collate(&rows, frame, self.device)
-    }
-
-    /// What is validated and published: the average of the parameters, if there is one.
-    fn evaluation_parameters(&self) -> Weights {
-        self.optimizer.evaluation_parameters(&self.parameters)
-    }
-
-    fn learning_rate(&self, step: u64) -> f64 {
-        self.config.optimizer.learning_rate * learning_rate_factor(&self.config.schedule, step)
-    }
-}
-
-/// The classifier sees the batches in an order of its own.
-const CLASSIFIER_SEED: u64 = 0x6361_6c6d;
-
-/// The sequence of batches of a run from a given step on.
-struct BatchOrder {
-    config: BatchConfig,
-    epoch: u64,
-    batches: Vec<Vec<usize>>,
-    next: usize,
-}
-
-impl BatchOrder {
-    /// The order after `step` steps, of `accumulate` batches each: epochs may differ by a batch in length, so they are replayed.
-    fn new(examples: &[TokenPair], config: &TrainConfig, step: u64) -> Self {
-        let mut next = (step * u64::from(config.optimizer.accumulate)) as usize;
-        let config = BatchConfig { batch_tokens: config.data.batch_tokens, seed: config.seed };
-        let mut epoch = 0;
-        loop {
-            let batches = epoch_batches(examples, &config, epoch);
-            if next < batches.len() {
-                return BatchOrder { config, epoch, batches, next };
-            }
-            next -= batches.len();
-            epoch += 1;
+    fn loader_config(&self) -> LoaderConfig {
+        let t5_config = &self.start.t5_config;
+        LoaderConfig {
+            batch: BatchConfig { batch_tokens: self.config.data.batch_tokens, seed: self.config.seed },
+            frame: FrameTokens { start: t5_config.start_token(), pad: t5_config.pad_token_id },
+            device: self.options.device,
         }
     }
 
-    /// Fraction of epochs done after this batch, and the batch.
-    fn next(&mut self, examples: &[TokenPair]) -> (f64, Vec<usize>) {
-        if self.next == self.batches.len() {
-            self.epoch += 1;
-            self.batches = epoch_batches(examples, &self.config, self.epoch);
-            self.next = 0;
+    fn learning_rate(&self) -> f64 {
+        self.config.optimizer.learning_rate * learning_rate_factor(&self.config.schedule, self.state.step)
+    }
+}
+
+impl LossSums {
+    fn new(exits: i64, device: Device) -> Self {
+        let zeros = || Tensor::zeros([exits], (Kind::Float, device));
+        LossSums { nll: zeros(), tokens: zeros() }
+    }
+
+    /// Takes in the sums `nll` [layers] of a batch of `tokens` target tokens at the exits after `layers`.
+    fn add(&mut self, layers: &[usize], nll: &Tensor, tokens: usize) {
+        let index: Vec<i64> = layers.iter().map(|&layer| layer as i64 - 1).collect();
+        let index = Tensor::from_slice(&index).to_device(nll.device());
+        let _ = self.nll.index_add_(0, &index, nll);
+        let _ = self.tokens.index_add_(0, &index, &nll.full_like(tokens as f64));
+    }
+
+    /// Mean per token of each exit that was computed. Waits for the device.
+    fn means(&self) -> Result<Vec<Option<f64>>, Error> {
+        let [nll, tokens] = [&self.nll, &self.tokens].map(|tensor| Vec::<f32>::try_from(tensor));
+        let means = nll?.into_iter().zip(tokens?);
+        Ok(means.map(|(nll, tokens)| (tokens > 0.0).then(|| f64::from(nll) / f64::from(tokens))).collect())
+    }
+
+    fn clear(&mut self) {
+        let _ = self.nll.zero_();
+        let _ = self.tokens.zero_();
+    }
+}
+
+/// Copies tensors of the parameters' names out of `tensors`, or says which one does not fit.
+fn fill(parameters: &Weights, tensors: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
+    let _no_grad = tch::no_grad_guard();
+    for (name, parameter) in parameters.iter() {
+        match tensors.remove(name) {
+            Some(tensor) if tensor.size() == parameter.size() => parameter.shallow_clone().copy_(&tensor),
+            Some(tensor) => return Err(format!("{name} has the shape {:?}", tensor.size())),
+            None => return Err(format!("{name} is missing")),
         }
-        self.next += 1;
-        let epochs = self.epoch as f64 + self.next as f64 / self.batches.len() as f64;
-        (epochs, std::mem::take(&mut self.batches[self.next - 1]))
     }
+    Ok(())
 }
 
-/// `config.json` with the keys by which transformers recognises the class.
-fn published_config(config: &T5Config) -> serde_json::Value {
-    let mut value = serde_json::json!({
-        "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
-        "is_encoder_decoder": true,
-        "is_gated_act": config.feed_forward_proj.is_gated(),
-        "dense_act_fn": "gelu_new",
-        "dtype": "bfloat16",
-    });
-    if let (Some(value), Ok(serde_json::Value::Object(keys))) =
-        (value.as_object_mut(), serde_json::to_value(config))
-    {
-        value.extend(keys);
-    }
-    value
+fn named(weights: &Weights) -> impl Iterator<Item = (String, Tensor)> {
+    weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()))
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|source| Error::Json { path: path.to_owned(), source })?;
-    std::fs::write(path, text + "\n").map_err(|source| Error::Write { path: path.to_owned(), source })
-}
-
-fn create_dir(path: &Path) -> Result<(), Error> {
+fn create_dir(path: &std::path::Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|source| Error::Write { path: path.to_owned(), source })
 }

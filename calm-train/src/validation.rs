@@ -1,24 +1,54 @@
-//! Scores of decoded held-out examples.
+//! Losses and scores of held-out examples.
+
+use std::fmt;
 
 use calm_core::{Backbone, DecodeOptions, Policy, Propagation, decode};
 use calm_metrics::Metric;
-use calm_model::{T5, Tokenizer};
+use calm_model::{Dropout, T5, TeacherForcing, Tokenizer};
 use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
 
 use crate::Error;
-use crate::batches::TokenPair;
+use crate::config::TrainConfig;
+use crate::batches::{FrameTokens, collate};
+use crate::corpus::{Corpus, HeldOut};
+use crate::objective::exit_nll;
+use crate::tokens::TokenPair;
 
-/// BLEU of the full model and of each exit used for all tokens.
+/// Losses and scores of all tasks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// Corpus BLEU (sacreBLEU's defaults) with all layers, in 0..=100.
-    pub bleu: f64,
-    /// Corpus chrF with all layers, in 0..=100.
-    pub chrf: f64,
-    /// Corpus BLEU with the first k layers, k from 1.
-    pub exit_bleu: Vec<f64>,
+    /// Mean over the tasks of the last exit's loss: what early stopping compares.
+    pub loss: f64,
+    /// One for each task with held-out examples.
+    pub tasks: Vec<TaskScores>,
+}
+
+/// Losses and scores of one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskScores {
+    /// The task.
+    pub name: String,
+    /// What the scores are.
+    pub metric: Metric,
     /// Held-out examples.
     pub examples: usize,
+    /// Corpus score of greedy outputs with all layers, in 0..=100.
+    pub score: f64,
+    /// The same with the first k layers for all tokens, k from 1.
+    pub exit_scores: Vec<f64>,
+    /// Negative log-likelihood per target token at the last exit, in nats, with teacher forcing.
+    pub loss: f64,
+    /// The same at each exit.
+    pub exit_losses: Vec<f64>,
+}
+
+impl fmt::Display for TaskScores {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exits: Vec<String> = self.exit_scores.iter().map(|score| format!("{score:.1}")).collect();
+        let TaskScores { name, metric, score, loss, .. } = self;
+        write!(formatter, "{name}: {metric} {score:.2}, by exit {}, loss {loss:.3}", exits.join(" "))
+    }
 }
 
 /// How to decode.
@@ -30,24 +60,53 @@ pub struct ValidationOptions {
     pub max_tokens: usize,
 }
 
-/// Decodes the sources of `examples` and scores the text against their targets.
+impl ValidationOptions {
+    /// Those of a run.
+    pub fn new(config: &TrainConfig) -> Self {
+        let (batch_size, max_tokens) = (config.validation.batch_size, config.data.max_target_tokens);
+        ValidationOptions { batch_size, max_tokens }
+    }
+}
+
+/// Decodes the held-out sources of all tasks at every depth and scores the texts. None if nothing is held out.
 ///
 /// # Errors
-/// libtorch or the tokenizer failed.
+/// libtorch, the tokenizer or a metric failed.
 pub fn validate(
     model: &T5,
     tokenizer: &Tokenizer,
-    examples: &[TokenPair],
+    corpus: &Corpus,
     options: &ValidationOptions,
-) -> Result<Validation, Error> {
+) -> Result<Option<Validation>, Error> {
+    let scores = corpus.held_out().map(|task| validate_task(model, tokenizer, &task, options));
+    let tasks = scores.collect::<Result<Vec<_>, Error>>()?;
+    if tasks.is_empty() {
+        return Ok(None);
+    }
+    let loss = tasks.iter().map(|task| task.loss).sum::<f64>() / tasks.len() as f64;
+    Ok(Some(Validation { loss, tasks }))
+}
+
+fn validate_task(
+    model: &T5,
+    tokenizer: &Tokenizer,
+    task: &HeldOut<'_>,
+    options: &ValidationOptions,
+) -> Result<TaskScores, Error> {
+    let _no_grad = tch::no_grad_guard();
     let layers = model.shape().num_decoder_layers;
-    let mut order: Vec<usize> = (0..examples.len()).collect();
-    order.sort_by_key(|&i| examples[i].source.len());
-    let references: Vec<String> =
-        order.iter().map(|&i| Ok(tokenizer.decode(&examples[i].target)?)).collect::<Result<_, Error>>()?;
+    let mut order: Vec<usize> = (0..task.pairs.len()).collect();
+    order.sort_by_key(|&i| task.pairs[i].source.len());
     let mut outputs = vec![Vec::new(); layers];
+    let mut nll = vec![0.0; layers];
+    let mut tokens = 0;
     for rows in order.chunks(options.batch_size) {
-        let sources: Vec<&[u32]> = rows.iter().map(|&i| examples[i].source.as_slice()).collect();
+        let pairs: Vec<TokenPair> = rows.iter().map(|&i| task.pairs[i].clone()).collect();
+        tokens += pairs.iter().map(|pair| pair.target.len()).sum::<usize>();
+        for (sum, loss) in nll.iter_mut().zip(exit_losses(model, &pairs)) {
+            *sum += loss;
+        }
+        let sources: Vec<&[u32]> = pairs.iter().map(|pair| pair.source.as_slice()).collect();
         let encoded = model.encode(&sources)?;
         for (layers, outputs) in (1..).zip(&mut outputs) {
             let decode_options =
@@ -58,15 +117,34 @@ pub fn validate(
             }
         }
     }
-    let references: Vec<Vec<String>> = references.into_iter().map(|reference| vec![reference]).collect();
-    let exit_bleu = outputs
-        .iter()
-        .map(|outputs| Ok(Metric::Bleu.corpus_score(outputs, &references)?))
-        .collect::<Result<Vec<f64>, Error>>()?;
-    Ok(Validation {
-        bleu: exit_bleu[layers - 1],
-        chrf: Metric::Chrf.corpus_score(&outputs[layers - 1], &references)?,
-        exit_bleu,
-        examples: examples.len(),
+    let references: Vec<&[String]> = order.iter().map(|&i| task.references[i].as_slice()).collect();
+    let score = |outputs: &Vec<String>| Ok(task.metric.corpus_score(outputs, &references)?);
+    let exit_scores = outputs.iter().map(score).collect::<Result<Vec<f64>, Error>>()?;
+    let exit_losses: Vec<f64> = nll.iter().map(|sum| sum / tokens as f64).collect();
+    Ok(TaskScores {
+        name: task.name.to_owned(),
+        metric: task.metric,
+        examples: task.pairs.len(),
+        score: exit_scores[layers - 1],
+        exit_scores,
+        loss: exit_losses[layers - 1],
+        exit_losses,
     })
+}
+
+/// Sum over the target tokens of each exit's negative log-likelihood.
+fn exit_losses(model: &T5, pairs: &[TokenPair]) -> Vec<f64> {
+    let config = model.config();
+    let frame = FrameTokens { start: config.start_token(), pad: config.pad_token_id };
+    let batch = collate(pairs, frame).to_device(model.device());
+    let states = model.decoder_states(&TeacherForcing {
+        sources: &batch.sources,
+        decoder_inputs: &batch.decoder_inputs,
+        dropout: Dropout::OFF,
+    });
+    let nll = |state: &Tensor| {
+        let inputs = model.head_input(state).flatten(0, 1).index_select(0, &batch.positions);
+        exit_nll(&inputs, model.head(), &batch.targets).to_kind(Kind::Double).double_value(&[])
+    };
+    states.iter().map(nll).collect()
 }

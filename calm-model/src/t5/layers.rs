@@ -68,9 +68,7 @@ impl SelfAttention {
     pub(super) fn forward(&self, x: &Tensor, bias: &Tensor, dropout: &Dropout) -> Tensor {
         let qkv = self.project(x).chunk(3, -1);
         let [q, k, v] = [0, 1, 2].map(|i: usize| split_heads(&qkv[i], self.heads));
-        // T5 does not divide by sqrt(d_kv); its initialisation does.
-        let weights = (q.matmul(&k.transpose(-1, -2)) + bias).softmax(-1, None::<Kind>);
-        self.output(&merge_heads(&dropout.apply(&weights).matmul(&v)))
+        self.output(&merge_heads(&attend(&[q, k, v], bias, dropout)))
     }
 }
 
@@ -118,9 +116,21 @@ impl EncDecAttention {
     pub(super) fn forward(&self, x: &Tensor, encoded: &Tensor, mask: &Tensor, dropout: &Dropout) -> Tensor {
         let q = split_heads(&self.project_q(x), self.heads);
         let [k, v] = self.project_kv(encoded);
-        let weights = (q.matmul(&k.transpose(-1, -2)) + mask).softmax(-1, None::<Kind>);
-        self.output(&merge_heads(&dropout.apply(&weights).matmul(&v)))
+        self.output(&merge_heads(&attend(&[q, k, v], mask, dropout)))
     }
+}
+
+/// Attention of whole sequences: queries, keys and values [batch, heads, length, d_kv], bias broadcastable to
+/// [batch, heads, queries, keys]. On CUDA libtorch's fused kernel, which never stores the weights; on the CPU it has none whose
+/// bias can be learned.
+fn attend([q, k, v]: &[Tensor; 3], bias: &Tensor, dropout: &Dropout) -> Tensor {
+    // T5 does not divide by sqrt(d_kv); its initialisation does.
+    const SCALE: f64 = 1.0;
+    if q.device().is_cuda() {
+        return Tensor::scaled_dot_product_attention(q, k, v, Some(bias), dropout.rate, false, SCALE, false);
+    }
+    let weights = (q.matmul(&k.transpose(-1, -2)) + bias).softmax(-1, None::<Kind>);
+    dropout.apply(&weights).matmul(v)
 }
 
 /// The feed-forward layer, gated or not.

@@ -33,12 +33,12 @@ pub(super) fn bucket(config: &T5Config, direction: Direction, relative: i64) -> 
 
 /// Bias of every (query, key) pair: `table` [buckets, heads] -> [1, heads, queries, keys], with queries = keys = `length`.
 pub(super) fn square_bias(table: &Tensor, config: &T5Config, direction: Direction, length: i64) -> Tensor {
-    let buckets: Vec<i64> = (0..length)
-        .flat_map(|query| (0..length).map(move |key| bucket(config, direction, key - query)))
-        .collect();
+    let buckets: Vec<i64> =
+        (1 - length..length).map(|relative| bucket(config, direction, relative)).collect();
     let index = Tensor::from_slice(&buckets).to_device(table.device());
-    // [length * length, heads] -> [1, heads, length, length]
-    table.index_select(0, &index).view([length, length, -1]).permute([2, 0, 1]).unsqueeze(0)
+    // Keys of a query at position q are the window of distances that starts with -q, so that the table is read 2 length - 1
+    // times instead of length^2: [2 length - 1, heads] -> [heads, windows, length] -> [1, heads, length, length]
+    table.index_select(0, &index).transpose(0, 1).unfold(1, length, 1).flip([1]).unsqueeze(0)
 }
 
 /// Bias of the decoder's keys by distance, farthest first: [heads, max_tokens]. The keys of a query at position t

@@ -1,0 +1,61 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use calm_train::{TrainConfig, TrainOptions, TrainReport, Trained};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Configuration of the run, such as configs/train/bundled.toml
+    config: PathBuf,
+    /// cpu, cuda or cuda:N; the first CUDA device if there is one, else the CPU
+    #[arg(long)]
+    device: Option<String>,
+    /// Threads of libtorch; all cores if not given
+    #[arg(long)]
+    threads: Option<i32>,
+    /// Stop with a checkpoint after this time; the same command goes on from there
+    #[arg(long, value_name = "MINUTES")]
+    time_limit: Option<f64>,
+    /// Only tokenise the data, into the folder of checkpoints: with these files the run needs no data any more
+    #[arg(long, conflicts_with_all = ["device", "time_limit"])]
+    prepare: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = TrainConfig::load(&arguments.config)?;
+    if arguments.prepare {
+        let examples = calm_train::prepare(&config)?;
+        println!("{examples} training examples are in {}", config.checkpoints.display());
+        return Ok(());
+    }
+    let device = calm_model::device::init(arguments.device.as_deref())?;
+    if let Some(threads) = arguments.threads {
+        anyhow::ensure!(threads >= 1, "--threads is {threads}, but must be at least 1");
+        tch::set_num_threads(threads);
+    }
+    let time_limit = arguments.time_limit.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes)).transpose();
+    let time_limit = time_limit.map_err(|error| anyhow::anyhow!("--time-limit: {error}"))?;
+    match calm_train::train(&config, &TrainOptions { device, time_limit })? {
+        Trained::Finished(report) => show(&config, &report),
+        Trained::Paused { step } => {
+            println!("paused at step {step} of {}; the same command goes on from there", config.schedule.steps);
+        }
+    }
+    Ok(())
+}
+
+fn show(config: &TrainConfig, report: &TrainReport) {
+    println!("model          {}", config.output.display());
+    println!("parameters     {}", report.parameters);
+    println!("epochs         {:.1} of {} examples", report.epochs, report.examples);
+    for task in report.validation.iter().flat_map(|validation| &validation.tasks) {
+        println!("held out       {task}");
+    }
+    if !report.classifier.is_empty() {
+        println!("exit classifier after each layer, at 0.5 on held-out examples:");
+        println!("{:>5} {:>17} {:>23}", "layer", "F1 of not exiting", "agrees with the last");
+        for scores in &report.classifier {
+            println!("{:>5} {:>17.3} {:>23.3}", scores.layer, scores.do_not_exit_f1, scores.agreement);
+        }
+    }
+}

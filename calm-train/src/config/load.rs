@@ -1,0 +1,179 @@
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use calm_model::T5Config;
+use toml::de::{DeTable, DeValue};
+
+use super::{ModelConfig, TrainConfig};
+use crate::Error;
+
+impl TrainConfig {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// The file is missing, is not TOML, has an unknown or missing key, or a value out of range; the message has the line
+    /// and the key's path.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let invalid = |span: Option<Range<usize>>, reason: String| Error::Config {
+            path: path.to_owned(),
+            line: span.map(|span| 1 + text[..span.start].matches('\n').count()),
+            reason,
+        };
+        let of_toml = |key: &str, error: &toml::de::Error| {
+            // The root's path is a dot.
+            let key = if matches!(key, "" | ".") { String::new() } else { format!("{key}: ") };
+            invalid(error.span(), key + error.message())
+        };
+        let deserializer = toml::Deserializer::parse(&text).map_err(|error| of_toml("", &error))?;
+        let config: TrainConfig = serde_path_to_error::deserialize(deserializer)
+            .map_err(|error| of_toml(&error.path().to_string(), error.inner()))?;
+        config.check().map_err(|(key, reason)| invalid(span_of(&text, &key), format!("{key} {reason}")))?;
+        Ok(config)
+    }
+
+    /// `tokenizer.json`.
+    pub fn tokenizer_file(&self) -> PathBuf {
+        match (&self.tokenizer, &self.init) {
+            (Some(file), _) => file.clone(),
+            (None, Some(init)) => init.join("tokenizer.json"),
+            (None, None) => PathBuf::from("tokenizer.json"),
+        }
+    }
+
+    /// The first key whose value makes no sense, and why.
+    fn check(&self) -> Result<(), (String, String)> {
+        let fail = |key: &str, reason: String| Err((key.to_owned(), reason));
+        let fractions = [
+            ("objective.label_smoothing", self.objective.label_smoothing),
+            ("objective.dropout", self.objective.dropout),
+            ("objective.distillation", self.objective.distillation),
+            ("objective.last_weight", self.objective.last_weight.unwrap_or(0.0)),
+        ];
+        if let Some((key, value)) = fractions.into_iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
+            return fail(key, format!("is {value}, but must be at least 0 and below 1"));
+        }
+        match (&self.model, &self.init) {
+            (Some(_), Some(_)) => return fail("init", "excludes the table model".to_owned()),
+            (None, None) => return fail("model", "is missing, and so is init".to_owned()),
+            (Some(_), None) if self.tokenizer.is_none() => {
+                return fail("tokenizer", "is missing, which only init makes up for".to_owned());
+            }
+            _ => {}
+        }
+        let model = self.model.iter().flat_map(|model| {
+            [
+                ("model.d_model", model.d_model as f64),
+                ("model.d_kv", model.d_kv as f64),
+                ("model.d_ff", model.d_ff as f64),
+                ("model.num_heads", model.num_heads as f64),
+                ("model.num_layers", model.num_layers as f64),
+                ("model.num_decoder_layers", model.num_decoder_layers as f64),
+            ]
+        });
+        let others = [
+            ("classifier.learning_rate", self.classifier.learning_rate),
+            ("data.max_source_tokens", self.data.max_source_tokens as f64),
+            ("data.max_target_tokens", self.data.max_target_tokens as f64),
+            ("validation.batch_size", self.validation.batch_size as f64),
+            ("checkpoint_every", self.checkpoint_every as f64),
+            ("max_file_bytes", self.max_file_bytes as f64),
+        ];
+        let unfit = |(_, value): &(&str, f64)| !(value.is_finite() && *value > 0.0);
+        if let Some((key, value)) = model.chain(others).find(unfit) {
+            return fail(key, format!("is {value}, but must be positive"));
+        }
+        self.optimizer.check()?;
+        self.schedule.check()?;
+        if !(self.loss_spike.is_finite() && self.loss_spike >= 0.0) {
+            return fail("loss_spike", format!("is {}, but must be at least 0", self.loss_spike));
+        }
+        if self.data.tasks.is_empty() {
+            return fail("data.tasks", "lists no tasks".to_owned());
+        }
+        for (number, task) in self.data.tasks.iter().enumerate() {
+            let key = |key: &str| format!("data.tasks.{number}.{key}");
+            if task.name.is_empty() || !task.name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) {
+                let reason = "may have letters, digits, - and _, and must have one of them";
+                return fail(&key("name"), format!("is {:?}, but {reason}", task.name));
+            }
+            if self.data.tasks[..number].iter().any(|other| other.name == task.name) {
+                return fail(&key("name"), format!("is {:?}, as that of an earlier task", task.name));
+            }
+            if !(task.weight.is_finite() && task.weight > 0.0) {
+                return fail(&key("weight"), format!("is {}, but must be positive", task.weight));
+            }
+        }
+        let (batch, source) = (self.data.batch_tokens, self.data.max_source_tokens);
+        let longest = source.saturating_add(self.data.max_target_tokens);
+        if batch < longest {
+            return fail("data.batch_tokens", format!("is {batch}, but one example may have {longest}"));
+        }
+        if self.objective.sampled_exits == Some(0) {
+            let reason = "is 0, which leaves the last exit alone: that is exit_weights = \"last\"";
+            return fail("objective.sampled_exits", reason.to_owned());
+        }
+        let one_layer = self.model.as_ref().is_some_and(|model| model.num_decoder_layers == 1);
+        if one_layer && self.classifier.steps > 0 {
+            let reason = "must be 0 for a decoder of one layer, which has no early exit";
+            return fail("classifier.steps", reason.to_owned());
+        }
+        if self.validation.patience > 0 && self.validation.every == 0 {
+            return fail("validation.patience", "needs validation.every".to_owned());
+        }
+        if self.schedule.steps == 0 && (self.init.is_none() || self.classifier.steps == 0) {
+            let reason = "is 0, which has a meaning for init with a classifier to train alone";
+            return fail("schedule.steps", reason.to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// The network's `config.json` over a vocabulary of the given size.
+    pub fn t5_config(&self, vocab_size: usize) -> T5Config {
+        T5Config {
+            d_model: self.d_model,
+            d_kv: self.d_kv,
+            d_ff: self.d_ff,
+            num_layers: self.num_layers,
+            num_decoder_layers: Some(self.num_decoder_layers),
+            num_heads: self.num_heads,
+            vocab_size: vocab_size as i64,
+            tie_word_embeddings: self.tie_word_embeddings,
+            scale_decoder_outputs: Some(self.tie_word_embeddings),
+            feed_forward_proj: calm_model::FeedForward::GatedGelu,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            layer_norm_epsilon: 1e-6,
+            pad_token_id: 0,
+            eos_token_id: 1,
+            decoder_start_token_id: Some(0),
+        }
+    }
+}
+
+/// Where the value at a key path such as `data.tasks.0.name` is, or else the innermost table of the path that the file has.
+fn span_of(text: &str, key: &str) -> Option<Range<usize>> {
+    let document = DeTable::parse(text).ok()?;
+    let mut table: &DeTable<'_> = document.get_ref();
+    let mut span = None;
+    let mut keys = key.split('.').peekable();
+    while let Some(key) = keys.next() {
+        let Some(mut value) = table.get(key) else { break };
+        while let (DeValue::Array(items), Some(index)) =
+            (value.get_ref(), keys.peek().and_then(|key| key.parse::<usize>().ok()))
+        {
+            let Some(item) = items.get(index) else { break };
+            value = item;
+            keys.next();
+        }
+        span = Some(value.span());
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    span
+}

@@ -1,0 +1,106 @@
+//! Batches made ahead by a thread of their own, so that the step never waits for data.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use tch::Device;
+
+use crate::batches::{Batch, BatchConfig, FrameTokens, collate, epoch_batches};
+use crate::corpus::{Corpus, ExampleIndex};
+
+/// Batches that wait at most. Each is a few hundred kilobytes.
+const AHEAD: usize = 8;
+
+/// What the batches are.
+#[derive(Debug, Clone, Copy)]
+pub struct LoaderConfig {
+    /// How examples are grouped.
+    pub batch: BatchConfig,
+    /// What frames them.
+    pub frame: FrameTokens,
+    /// Where they go.
+    pub device: Device,
+}
+
+/// The endless sequence of a run's batches from some batch on.
+pub struct Loader {
+    batches: Receiver<(f64, Batch)>,
+    device: Device,
+    waited: Duration,
+}
+
+impl Loader {
+    /// Starts at the batch after the first `done` of the run.
+    pub fn start(corpus: Arc<Corpus>, config: LoaderConfig, done: u64) -> Self {
+        let (sender, batches) = sync_channel(AHEAD);
+        // Ends when the receiver is dropped, since sending fails then.
+        std::thread::spawn(move || {
+            let mut order = BatchOrder::new(&corpus, config.batch, done);
+            loop {
+                let (epochs, members) = order.next(&corpus);
+                let pairs: Vec<_> = members.into_iter().map(|index| corpus.pair(index)).collect();
+                let mut batch = collate(&pairs, config.frame);
+                if config.device.is_cuda() {
+                    batch = batch.pinned(config.device);
+                }
+                if sender.send((epochs, batch)).is_err() {
+                    break;
+                }
+            }
+        });
+        Loader { batches, device: config.device, waited: Duration::ZERO }
+    }
+
+    /// Passes over the data done with this batch, and the batch on the device.
+    pub fn next(&mut self) -> (f64, Batch) {
+        let start = Instant::now();
+        let (epochs, batch) = self.batches.recv().expect("the thread sends for as long as it is received from");
+        self.waited += start.elapsed();
+        (epochs, batch.to_device(self.device))
+    }
+
+    /// Time that [`Loader::next`] waited since the last call of this function.
+    pub fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+}
+
+struct BatchOrder {
+    config: BatchConfig,
+    epoch: u64,
+    batches: Vec<Vec<ExampleIndex>>,
+    next: usize,
+}
+
+impl BatchOrder {
+    /// Epochs may differ by a batch in length, so they are replayed.
+    fn new(corpus: &Corpus, config: BatchConfig, done: u64) -> Self {
+        let mut order = BatchOrder { config, epoch: 0, batches: Vec::new(), next: 0 };
+        let mut next = done as usize;
+        loop {
+            order.batches = order.epoch_batches(corpus);
+            if next < order.batches.len() {
+                order.next = next;
+                return order;
+            }
+            next -= order.batches.len();
+            order.epoch += 1;
+        }
+    }
+
+    fn next(&mut self, corpus: &Corpus) -> (f64, Vec<ExampleIndex>) {
+        while self.next == self.batches.len() {
+            self.epoch += 1;
+            self.batches = self.epoch_batches(corpus);
+            self.next = 0;
+        }
+        self.next += 1;
+        let epochs = self.epoch as f64 + self.next as f64 / self.batches.len() as f64;
+        (epochs, std::mem::take(&mut self.batches[self.next - 1]))
+    }
+
+    fn epoch_batches(&self, corpus: &Corpus) -> Vec<Vec<ExampleIndex>> {
+        epoch_batches(corpus.epoch(self.epoch), |index| corpus.length(index), &self.config, self.epoch)
+    }
+}

@@ -1,0 +1,85 @@
+//! What a run starts from: random weights, or a published checkpoint.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use calm_model::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5, T5Config, Tokenizer, Weights};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use crate::Error;
+use crate::config::TrainConfig;
+
+/// A network before the first step.
+pub(crate) struct Start {
+    pub t5_config: T5Config,
+    /// `config.json` of the finished checkpoint: keys that this project has no use for are those of `init`.
+    pub published_config: Value,
+    /// In f32, with gradients.
+    pub parameters: Weights,
+}
+
+impl Start {
+    /// # Errors
+    /// `init` cannot be read, or has fewer embeddings than the tokenizer has tokens.
+    pub(crate) fn new(config: &TrainConfig, tokenizer: &Tokenizer, device: Device) -> Result<Self, Error> {
+        let (t5_config, published_config, weights) = match (&config.model, &config.init) {
+            (_, Some(dir)) => from_checkpoint(dir, tokenizer)?,
+            (Some(model), None) => {
+                let t5_config = model.t5_config(tokenizer.vocab_size());
+                let weights = calm_model::init::random_weights(&t5_config, config.seed as i64);
+                let base = serde_json::json!({
+                    "architectures": ["T5ForConditionalGeneration"],
+                    "model_type": "t5",
+                    "is_encoder_decoder": true,
+                    "is_gated_act": t5_config.feed_forward_proj.is_gated(),
+                    "dense_act_fn": "gelu_new",
+                });
+                (t5_config, base, weights)
+            }
+            (None, None) => unreachable!("loading a configuration has checked it"),
+        };
+        let dtype = match config.output_precision {
+            crate::Precision::F32 => "float32",
+            crate::Precision::Bf16 => "bfloat16",
+        };
+        let parameters = weights.map(|tensor| tensor.to_device(device).set_requires_grad(true));
+        let published_config = published(published_config, &t5_config, dtype);
+        Ok(Start { t5_config, published_config, parameters })
+    }
+}
+
+/// The network's own tensors in f32, without copies, leftovers and exit classifier.
+fn from_checkpoint(dir: &Path, tokenizer: &Tokenizer) -> Result<(T5Config, Value, Weights), Error> {
+    let path = dir.join("config.json");
+    let mut t5_config = T5Config::load(&path)?;
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let base = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
+    let (weights, _) = Weights::load(dir, Device::Cpu)?;
+    // Building the network tells which tensors it takes. What the head is decides the file, and from here on config.json too.
+    T5::new(&t5_config, &weights)?;
+    let unused = weights.unused();
+    let tensors: BTreeMap<String, Tensor> = weights
+        .iter()
+        .filter(|(name, _)| !unused.contains(*name) && ![CLASSIFIER_WEIGHT, CLASSIFIER_BIAS].contains(name))
+        .map(|(name, tensor)| (name.to_owned(), tensor.to_dtype(Kind::Float, false, true)))
+        .collect();
+    let tokens = tokenizer.vocab_size() as i64;
+    if tokens > t5_config.vocab_size {
+        let reason = format!("its vocabulary has {} entries, the tokenizer {tokens}", t5_config.vocab_size);
+        return Err(Error::Init { dir: dir.to_owned(), reason });
+    }
+    // The scale of the head's input must not change with the key that transformers 5 always sets.
+    t5_config.scale_decoder_outputs = Some(t5_config.head_scale() != 1.0);
+    t5_config.tie_word_embeddings = !tensors.contains_key("lm_head.weight");
+    Ok((t5_config, base, Weights::new(tensors)))
+}
+
+/// `config.json` with the keys by which transformers recognises the class.
+fn published(mut base: Value, config: &T5Config, dtype: &str) -> Value {
+    if let (Some(base), Ok(Value::Object(keys))) = (base.as_object_mut(), serde_json::to_value(config)) {
+        base.extend(keys);
+        base.insert("dtype".to_owned(), dtype.into());
+    }
+    base
+}
