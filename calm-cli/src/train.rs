@@ -33,12 +33,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         anyhow::ensure!(threads >= 1, "--threads is {threads}, but must be at least 1");
         tch::set_num_threads(threads);
     }
-    let time_limit = arguments.time_limit.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes)).transpose();
+    let time_limit =
+        arguments.time_limit.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes)).transpose();
     let time_limit = time_limit.map_err(|error| anyhow::anyhow!("--time-limit: {error}"))?;
     match calm_train::train(&config, &TrainOptions { device, time_limit })? {
         Trained::Finished(report) => show(&config, &report),
         Trained::Paused { step } => {
-            println!("paused at step {step} of {}; the same command goes on from there", config.schedule.steps);
+            println!(
+                "paused at step {step} of {}; the same command goes on from there",
+                config.schedule.steps
+            );
         }
     }
     Ok(())

@@ -55,7 +55,8 @@ impl Loader {
     /// Passes over the data done with this batch, and the batch on the device.
     pub fn next(&mut self) -> (f64, Batch) {
         let start = Instant::now();
-        let (epochs, batch) = self.batches.recv().expect("the thread sends for as long as it is received from");
+        let (epochs, batch) =
+            self.batches.recv().expect("the thread sends for as long as it is received from");
         self.waited += start.elapsed();
         (epochs, batch.to_device(self.device))
     }

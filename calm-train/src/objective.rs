@@ -142,7 +142,13 @@ impl HeadLoss<'_> {
 
     /// d CE / d logits = p - target distribution, where the target is (1 - a) of the smoothed labels, (1 - s) onehot + s / V, and a
     /// of the teacher's distribution. Overwrites `p`.
-    fn logits_gradient(&self, mut p: Tensor, targets: &Tensor, taught: f64, teacher: Option<&Tensor>) -> Tensor {
+    fn logits_gradient(
+        &self,
+        mut p: Tensor,
+        targets: &Tensor,
+        taught: f64,
+        teacher: Option<&Tensor>,
+    ) -> Tensor {
         let labels = 1.0 - taught;
         if self.label_smoothing > 0.0 {
             let _ = p.g_sub_scalar_(labels * self.label_smoothing / self.head.size()[0] as f64);

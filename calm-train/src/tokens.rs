@@ -191,7 +191,8 @@ impl TokenFile {
     fn tokens(&self, range: Range<usize>) -> Vec<u32> {
         let width = if self.wide { 4 } else { 2 };
         let bytes = &self.map[self.tokens.start + width * range.start..self.tokens.start + width * range.end];
-        let little_endian = |bytes: &[u8]| bytes.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte));
+        let little_endian =
+            |bytes: &[u8]| bytes.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte));
         bytes.chunks_exact(width).map(little_endian).collect()
     }
 }

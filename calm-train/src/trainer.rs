@@ -54,8 +54,8 @@ pub enum Trained {
 pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Error> {
     let tokenizer = Tokenizer::load(&config.tokenizer_file())?;
     create_dir(&config.checkpoints)?;
-    create_dir(&config.output)?;
     let corpus = Arc::new(Corpus::open(config, &tokenizer)?);
+    create_dir(&config.output)?;
     let mut run = Run::new(config, options, tokenizer, corpus)?;
     if run.train_backbone()? {
         Ok(Trained::Finished(Box::new(run.finish()?)))
@@ -120,7 +120,8 @@ impl<'a> Run<'a> {
         let mut progress = Progress::new(&config.checkpoints, steps, self.state.step)?;
         let mut watch = LossWatch::new(config.loss_spike);
         let accumulate = u64::from(config.optimizer.accumulate);
-        let mut loader = Loader::start(self.corpus.clone(), self.loader_config(), self.state.step * accumulate);
+        let mut loader =
+            Loader::start(self.corpus.clone(), self.loader_config(), self.state.step * accumulate);
         while self.state.step < steps && !self.is_stopped_early() {
             let mut batches = Vec::new();
             for _ in 0..accumulate {
@@ -135,7 +136,8 @@ impl<'a> Run<'a> {
             self.state.target_tokens += tokens as u64;
             progress.count(tokens);
 
-            let ends = step == steps || self.options.time_limit.is_some_and(|limit| started.elapsed() >= limit);
+            let ends =
+                step == steps || self.options.time_limit.is_some_and(|limit| started.elapsed() >= limit);
             let logged = step.is_multiple_of(LOG_EVERY) || ends;
             let saved = step.is_multiple_of(config.checkpoint_every) || ends;
             if logged || saved {
@@ -201,7 +203,8 @@ impl<'a> Run<'a> {
             Precision::Bf16 => Kind::BFloat16,
         };
         // A differentiable cast per step: activations in `kind`, parameters and their gradients in f32.
-        let model = T5::new(&self.start.t5_config, &self.start.parameters.map(|tensor| tensor.to_kind(kind)))?;
+        let model =
+            T5::new(&self.start.t5_config, &self.start.parameters.map(|tensor| tensor.to_kind(kind)))?;
         let states = model.decoder_states(&TeacherForcing {
             sources: &batch.sources,
             decoder_inputs: &batch.decoder_inputs,
@@ -236,7 +239,9 @@ impl<'a> Run<'a> {
         let parameters = self.optimizer.evaluation_parameters(&self.start.parameters);
         let model = T5::new(&self.start.t5_config, &parameters)?;
         let options = ValidationOptions::new(self.config);
-        let Some(validation) = validate(&model, &self.tokenizer, &self.corpus, &options)? else { return Ok(()) };
+        let Some(validation) = validate(&model, &self.tokenizer, &self.corpus, &options)? else {
+            return Ok(());
+        };
         progress.validation(self.state.step, &validation)?;
         if self.state.best_loss.is_none_or(|best| validation.loss < best) {
             self.state.best_loss = Some(validation.loss);
@@ -259,7 +264,8 @@ impl<'a> Run<'a> {
     fn finish(&mut self) -> Result<TrainReport, Error> {
         let mut parameters = self.optimizer.evaluation_parameters(&self.start.parameters);
         let mut state = self.state.clone();
-        if let Some(best) = checkpoint::find(&self.config.checkpoints, Slot::Best).filter(|_| self.is_stopped_early())
+        if let Some(best) =
+            checkpoint::find(&self.config.checkpoints, Slot::Best).filter(|_| self.is_stopped_early())
         {
             let (best_state, mut tensors) = checkpoint::load(&best)?;
             parameters = self.start.parameters.map(|tensor| tensor.detach().copy());
@@ -304,12 +310,15 @@ impl<'a> Run<'a> {
         }
         fill(&self.start.parameters, &mut tensors).map_err(other)?;
         self.optimizer.restore(&mut tensors, state.step).map_err(|error| other(error.to_string()))?;
-        for (name, slot) in [(LOSS_SUMS, &mut self.losses.nll), (LOSS_TOKENS, &mut self.losses.tokens)] {
-            let tensor = tensors.remove(name).filter(|tensor| tensor.size() == slot.size());
-            *slot = tensor.ok_or_else(|| other(format!("{name} does not fit")))?.to_device(self.options.device);
-        }
+        let losses = [LOSS_SUMS, LOSS_TOKENS].map(|name| (name, tensors.remove(name)));
         if let Some(name) = tensors.keys().next() {
             return Err(other(format!("it has a tensor {name}")));
+        }
+        for ((name, tensor), slot) in losses.into_iter().zip([&mut self.losses.nll, &mut self.losses.tokens])
+        {
+            let tensor = tensor.filter(|tensor| tensor.size() == slot.size());
+            *slot =
+                tensor.ok_or_else(|| other(format!("{name} does not fit")))?.to_device(self.options.device);
         }
         self.state = state;
         Ok(())

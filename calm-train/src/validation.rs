@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::Error;
-use crate::config::TrainConfig;
 use crate::batches::{FrameTokens, collate};
+use crate::config::TrainConfig;
 use crate::corpus::{Corpus, HeldOut};
 use crate::objective::exit_nll;
 use crate::tokens::TokenPair;

@@ -40,9 +40,9 @@ checkpoints = "{folder}/{name}.checkpoints"
 tokenizer = "{folder}/tokenizer.json"
 checkpoint_every = 7
 model = {{ d_model = 32, d_kv = 8, d_ff = 32, num_heads = 2, num_layers = 1, num_decoder_layers = 2 }}
-data = {{ train = ["{folder}/corpus.jsonl"], max_source_tokens = 16, max_target_tokens = 16, batch_tokens = 300 }}
+data = {{ tasks = [{{ name = "numbers", train = "{folder}/corpus.jsonl" }}], max_source_tokens = 16, max_target_tokens = 16, batch_tokens = 300 }}
 optimizer = {{ learning_rate = 0.01 }}
-schedule = {{ steps = 150, warmup_steps = 10 }}
+schedule = {{ steps = 240, warmup_steps = 10 }}
 classifier = {{ steps = 5 }}
 validation = {{ examples = 4, every = 40 }}
 "#
@@ -59,7 +59,7 @@ validation = {{ examples = 4, every = 40 }}
     }
 
     fn files(&self, name: &str) -> [Vec<u8>; 2] {
-        [format!("{name}.checkpoints/checkpoint.safetensors"), format!("{name}/model.safetensors")]
+        [format!("{name}.checkpoints/step-00000240/state.safetensors"), format!("{name}/model.safetensors")]
             .map(|file| std::fs::read(self.path(&file)).unwrap())
     }
 }
@@ -102,18 +102,29 @@ fn a_killed_run_goes_on_as_if_nothing_had_been() {
     let runs = Runs::new();
     let undisturbed = runs.configure("undisturbed");
     let report = printed_by_training(&undisturbed);
-    assert!(report.contains("BLEU by exit"), "{report}");
+    assert!(
+        report.contains("held out       numbers: bleu ") && report.contains("F1 of not exiting"),
+        "{report}"
+    );
 
     let killed = runs.configure("killed");
     let step_logged = |step: u64| runs.log("killed").iter().any(|line| line["step"].as_u64() >= Some(step));
-    let checkpoint = runs.path("killed.checkpoints/checkpoint.safetensors");
+    let checkpoints = runs.path("killed.checkpoints");
+    let newest = || calm_train::checkpoint::find(&checkpoints, calm_train::checkpoint::Slot::Newest);
     kill_when(&killed, || runs.path("killed.checkpoints/log.jsonl").exists());
-    kill_when(&killed, || checkpoint.exists());
+    kill_when(&killed, || newest().is_some());
     kill_when(&killed, || step_logged(60));
     kill_when(&killed, || step_logged(100));
-    // As if the last kill had met the writing of a checkpoint.
-    let bytes = std::fs::read(&checkpoint).unwrap();
-    std::fs::write(checkpoint.with_extension("partial"), &bytes[..bytes.len() / 3]).unwrap();
+    // At most the steps since the last multiple of `checkpoint_every` are lost.
+    let (checkpoint, logged) =
+        (newest().unwrap(), runs.log("killed").last().unwrap()["step"].as_u64().unwrap());
+    let step: u64 = checkpoint.to_str().unwrap().rsplit_once('-').unwrap().1.parse().unwrap();
+    assert!(step.is_multiple_of(7) && step + 7 > logged, "step {step} of {logged} is left");
+    // As if the last kill had met the writing of a checkpoint, and of its file.
+    let partial = checkpoints.join("step-00000147.partial");
+    std::fs::create_dir(&partial).unwrap();
+    let bytes = std::fs::read(checkpoint.join("state.safetensors")).unwrap();
+    std::fs::write(partial.join("state.partial"), &bytes[..bytes.len() / 3]).unwrap();
     printed_by_training(&killed);
 
     assert!(runs.files("undisturbed") == runs.files("killed"), "the tensors differ");
@@ -132,6 +143,8 @@ fn a_killed_run_goes_on_as_if_nothing_had_been() {
     }
 
     let text = std::fs::read_to_string(&killed).unwrap();
+    let paused = [&arguments(&killed)[..], &["--time-limit", "-1"]].concat();
+    assert!(complaint(&calm(paused, "")).starts_with("--time-limit: "));
     std::fs::write(&killed, text.replace("seed = 3", "seed = 4")).unwrap();
     let refused = complaint(&calm(arguments(&killed), ""));
     assert!(refused.contains("holds a checkpoint of another run (its seed is 3, not 4)"), "{refused}");

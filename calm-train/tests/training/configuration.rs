@@ -26,7 +26,7 @@ fn check(from: &str, to: &str, expected: &str) {
 fn keys() {
     check("d_kv = 8", "d_kvv = 8", ":9: model.d_kvv: unknown field `d_kvv`, expected one of `d_model`");
     check("seed = 1", "sead = 1", ":1: sead: unknown field `sead`, expected one of `seed`");
-    check("[classifier]", "[classifyer]", ":34: classifyer: unknown field `classifyer`");
+    check("[classifier]", "[classifyer]", ":37: classifyer: unknown field `classifyer`");
     check("seed = 1\n", "", ":1: missing field `seed`");
     check("num_heads = 2\n", "", ":7: model: missing field `num_heads`");
     check("seed = 1", "seed = 1\nseed = 2", ":2: duplicate key");
@@ -37,13 +37,9 @@ fn types() {
     check("seed = 1", "seed = -1", ":1: seed: invalid value: integer `-1`, expected u64");
     check("seed = 1", "seed = \"one\"", ":1: seed: invalid type: string \"one\", expected u64");
     check("d_ff = 32", "d_ff = 32.5", ":10: model.d_ff: invalid type: floating point `32.5`");
-    check("curve = \"stable\"", "curve = \"linear\"", ":32: schedule.curve: unknown variant `linear`");
+    check("curve = \"stable\"", "curve = \"linear\"", ":35: schedule.curve: unknown variant `linear`");
     check("checkpoint_every = 5", "precision = \"f16\"", ":5: precision: unknown variant `f16`");
-    check(
-        "train = [\"folder/corpus.jsonl\"]",
-        "train = [1]",
-        ":16: data.train[0]: invalid type: integer `1`",
-    );
+    check("train = \"folder/corpus.jsonl\"", "train = 1", ":22: data.tasks[0].train: ");
 }
 
 #[test]
@@ -61,60 +57,90 @@ fn ranges() {
     check("num_decoder_layers = 3", "num_decoder_layers = 0", ":13: model.num_decoder_layers is 0");
     check("d_kv = 8", "d_kv = 0", ":9: model.d_kv is 0");
     check("d_ff = 32", "d_ff = 0", ":10: model.d_ff is 0");
-    check("train = [\"folder/corpus.jsonl\"]", "train = []", ":16: data.train lists no files");
-    check("max_source_tokens = 16", "max_source_tokens = 0", ":17: data.max_source_tokens is 0");
-    check("max_target_tokens = 16", "max_target_tokens = 0", ":18: data.max_target_tokens is 0");
+    for (name, reason) in
+        [("\"\"", "is \"\", but"), ("\"a b\"", "is \"a b\", but"), ("\"a/b\"", "is \"a/b\", but")]
+    {
+        check("\"numbers\"", name, &format!(":21: data.tasks.0.name {reason} may have letters"));
+    }
+    check(
+        "[objective]",
+        "[[data.tasks]]\nname = \"numbers\"\ntrain = \"a\"\n[objective]",
+        ":25: data.tasks.1.name is \"numbers\", as that of an earlier task",
+    );
+    for weight in ["0.0", "-1.0", "nan", "inf"] {
+        check(
+            "name = \"numbers\"",
+            &format!("weight = {weight}\nname = \"numbers\""),
+            ":21: data.tasks.0.weight is ",
+        );
+    }
+    for value in ["1.0", "-0.1", "nan"] {
+        for key in ["last_weight", "distillation"] {
+            let expected = format!(":27: objective.{key} is ");
+            check("dropout = 0.1", &format!("{key} = {value}"), &expected);
+        }
+    }
+    check("checkpoint_every = 5", "loss_spike = -1.0", ":5: loss_spike is -1, but must be at least 0");
+    check("checkpoint_every = 5", "max_file_bytes = 0", ":5: max_file_bytes is 0, but must be positive");
+    check("checkpoint_every = 5", "init = \"folder\"", ":5: init excludes the table model");
+    check("batch_size = 4", "patience = 2", ":42: validation.patience needs validation.every");
+    check("max_source_tokens = 16", "max_source_tokens = 0", ":16: data.max_source_tokens is 0");
+    check("max_target_tokens = 16", "max_target_tokens = 0", ":17: data.max_target_tokens is 0");
     check(
         "batch_tokens = 500",
         "batch_tokens = 31",
-        ":19: data.batch_tokens is 31, but one example may have 32",
+        ":18: data.batch_tokens is 31, but one example may have 32",
     );
-    check("sampled_exits = 1", "sampled_exits = 0", ":22: objective.sampled_exits is 0");
+    check("sampled_exits = 1", "sampled_exits = 0", ":25: objective.sampled_exits is 0");
     for value in ["1.0", "-0.1", "nan", "inf"] {
         check(
             "label_smoothing = 0.1",
             &format!("label_smoothing = {value}"),
-            ":23: objective.label_smoothing is ",
+            ":26: objective.label_smoothing is ",
         );
-        check("dropout = 0.1", &format!("dropout = {value}"), ":24: objective.dropout is ");
+        check("dropout = 0.1", &format!("dropout = {value}"), ":27: objective.dropout is ");
         for key in ["beta1", "beta2"] {
-            let expected = format!(":27: optimizer.{key} is ");
+            let expected = format!(":30: optimizer.{key} is ");
             check("learning_rate = 0.01", &format!("{key} = {value}"), &expected);
         }
     }
     for value in ["0.0", "-1.0", "nan", "inf"] {
         for key in ["learning_rate", "epsilon", "epsilon2", "clip_norm"] {
-            let expected = format!(":27: optimizer.{key} is ");
+            let expected = format!(":30: optimizer.{key} is ");
             check("learning_rate = 0.01", &format!("{key} = {value}"), &expected);
         }
-        check("steps = 5", &format!("learning_rate = {value}"), ":35: classifier.learning_rate is ");
+        check("steps = 5", &format!("learning_rate = {value}"), ":38: classifier.learning_rate is ");
     }
     for value in ["-0.1", "nan", "inf"] {
-        check("learning_rate = 0.01", &format!("weight_decay = {value}"), ":27: optimizer.weight_decay is ");
+        check("learning_rate = 0.01", &format!("weight_decay = {value}"), ":30: optimizer.weight_decay is ");
     }
-    check("steps = 12", "steps = 0", ":30: schedule.steps is 0, but must be positive");
-    check("steps = 12", "steps = 3", ":30: schedule.steps is 3, but warmup_steps and decay_steps are more");
+    check(
+        "steps = 12\nwarmup_steps = 4",
+        "steps = 0\nwarmup_steps = 0",
+        ":33: schedule.steps is 0, which has a meaning for init",
+    );
+    check("steps = 12", "steps = 3", ":33: schedule.steps is 3, but warmup_steps and decay_steps are more");
     check(
         "\"stable\"",
         "\"cosine\"\ndecay_steps = 2",
-        ":33: schedule.decay_steps has a meaning for the stable",
+        ":36: schedule.decay_steps has a meaning for the stable",
     );
     for value in ["-0.1", "1.1", "nan"] {
-        let expected = format!(":33: schedule.min_factor is {}", value.replace("nan", "NaN"));
+        let expected = format!(":36: schedule.min_factor is {}", value.replace("nan", "NaN"));
         check("\"stable\"", &format!("\"stable\"\nmin_factor = {value}"), &expected);
     }
     check(
         "\"stable\"",
         "\"inverse-sqrt\"\nmin_factor = 0.1",
-        ":33: schedule.min_factor has no meaning for the inverse-sqrt",
+        ":36: schedule.min_factor has no meaning for the inverse-sqrt",
     );
-    check("\"stable\"", "\"stable\"\ndecay_steps = 9", ":30: schedule.steps is 12, but");
-    check("batch_size = 4", "batch_size = 0", ":39: validation.batch_size is 0");
+    check("\"stable\"", "\"stable\"\ndecay_steps = 9", ":33: schedule.steps is 12, but");
+    check("batch_size = 4", "batch_size = 0", ":42: validation.batch_size is 0");
     check("checkpoint_every = 5", "checkpoint_every = 0", ":5: checkpoint_every is 0");
     check(
         "num_decoder_layers = 3",
         "num_decoder_layers = 1",
-        ":35: classifier.steps must be 0 for a decoder of",
+        ":38: classifier.steps must be 0 for a decoder of",
     );
 }
 
@@ -123,27 +149,27 @@ fn optimizers() {
     let optimizer = |keys: &str, expected: &str| check("learning_rate = 0.01", keys, expected);
     optimizer(
         "kind = \"sgd\"",
-        ":27: optimizer.kind: unknown variant `sgd`, expected `adamw` or `adafactor`",
+        ":30: optimizer.kind: unknown variant `sgd`, expected `adamw` or `adafactor`",
     );
     for key in ["decay_exponent", "clip_threshold", "epsilon1"] {
-        let expected = format!(":27: optimizer.{key} has a meaning for adafactor alone");
+        let expected = format!(":30: optimizer.{key} has a meaning for adafactor alone");
         optimizer(&format!("{key} = 0.5"), &expected);
         for value in ["0.0", "-1.0", "nan"] {
-            let expected = format!(":28: optimizer.{key} is ");
+            let expected = format!(":31: optimizer.{key} is ");
             optimizer(&format!("kind = \"adafactor\"\n{key} = {value}"), &expected);
         }
     }
-    optimizer("kind = \"adafactor\"\ndecay_exponent = 1.1", ":28: optimizer.decay_exponent is 1.1, but");
+    optimizer("kind = \"adafactor\"\ndecay_exponent = 1.1", ":31: optimizer.decay_exponent is 1.1, but");
     for key in ["beta2", "epsilon"] {
-        let expected = format!(":28: optimizer.{key} has a meaning for adamw alone");
+        let expected = format!(":31: optimizer.{key} has a meaning for adamw alone");
         optimizer(&format!("kind = \"adafactor\"\n{key} = 0.5"), &expected);
     }
     for value in ["1.0", "-0.1", "nan"] {
-        optimizer(&format!("ema_decay = {value}"), ":27: optimizer.ema_decay is ");
-        optimizer(&format!("kind = \"adafactor\"\nbeta1 = {value}"), ":28: optimizer.beta1 is ");
+        optimizer(&format!("ema_decay = {value}"), ":30: optimizer.ema_decay is ");
+        optimizer(&format!("kind = \"adafactor\"\nbeta1 = {value}"), ":31: optimizer.beta1 is ");
     }
-    optimizer("accumulate = 0", ":27: optimizer.accumulate is 0, but must be positive");
-    optimizer("accumulate = 1.5", ":27: optimizer.accumulate: invalid type: floating point `1.5`");
+    optimizer("accumulate = 0", ":30: optimizer.accumulate is 0, but must be positive");
+    optimizer("accumulate = 1.5", ":30: optimizer.accumulate: invalid type: floating point `1.5`");
 }
 
 #[test]
@@ -160,4 +186,24 @@ fn the_configurations_of_the_project_load() {
     for file in files {
         TrainConfig::load(&file).unwrap();
     }
+}
+
+#[test]
+fn a_network_is_given_or_taken_over() {
+    let text = configuration(Path::new("folder"), "model");
+    let folder = tempfile::tempdir().unwrap();
+    let load = |text: String| {
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, text).unwrap();
+        TrainConfig::load(&path)
+    };
+    let message = |text: String| load(text).unwrap_err().to_string();
+    let start = text.find("[model]").unwrap();
+    let end = text.find("[data]").unwrap();
+    let without_model = format!("{}{}", &text[..start], &text[end..]);
+    assert!(message(without_model.clone()).contains("model is missing, and so is init"));
+    let tokenizer = "tokenizer = \"folder/tokenizer.json\"\n";
+    assert!(message(text.replace(tokenizer, "")).contains("tokenizer is missing, which only init"));
+    let taken_over = load(without_model.replace(tokenizer, "init = \"some/T5\"\n")).unwrap();
+    assert_eq!(taken_over.tokenizer_file(), Path::new("some/T5/tokenizer.json"));
 }

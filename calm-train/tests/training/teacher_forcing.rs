@@ -4,7 +4,8 @@ use std::path::Path;
 
 use calm_core::{PolicySpec, Token};
 use calm_model::{Dropout, T5, TeacherForcing};
-use calm_train::batches::{FrameTokens, TokenPair, collate};
+use calm_train::batches::{FrameTokens, collate};
+use calm_train::tokens::TokenPair;
 use serde::Deserialize;
 use tch::{Device, Tensor};
 
@@ -43,7 +44,7 @@ fn the_best_tokens_are_those_of_decoding() {
                 .collect();
             assert!(pairs.len() >= 7, "{name} has {} cases of depth {depth}", pairs.len());
             let frame = FrameTokens { start: model.config().start_token(), pad: model.config().pad_token_id };
-            let batch = collate(&pairs.iter().collect::<Vec<_>>(), frame, Device::Cpu);
+            let batch = collate(&pairs, frame);
             let states = model.decoder_states(&TeacherForcing {
                 sources: &batch.sources,
                 decoder_inputs: &batch.decoder_inputs,

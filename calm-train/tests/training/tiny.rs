@@ -83,10 +83,13 @@ num_layers = 1
 num_decoder_layers = 3
 
 [data]
-train = ["{folder}/corpus.jsonl"]
 max_source_tokens = 16
 max_target_tokens = 16
 batch_tokens = 500
+
+[[data.tasks]]
+name = "numbers"
+train = "{folder}/corpus.jsonl"
 
 [objective]
 sampled_exits = 1
