@@ -14,6 +14,7 @@ pub mod optimizer;
 mod progress;
 mod schedule;
 mod start;
+pub mod step;
 pub mod tokens;
 mod trainer;
 pub mod validation;

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calm_model::{Dropout, T5, TeacherForcing, Tokenizer, Weights};
+use calm_model::{T5, Tokenizer, Weights};
 use tch::{Device, Kind, Tensor};
 
 use crate::batches::{Batch, BatchConfig, FrameTokens};
 use crate::checkpoint::{RunState, Slot};
-use crate::config::{Precision, TrainConfig};
+use crate::config::TrainConfig;
 use crate::corpus::Corpus;
 use crate::finish::{Finished, TrainReport};
 use crate::loader::{Loader, LoaderConfig};
-use crate::objective::{ExitLosses, HeadLoss, exits_of_step};
 use crate::optimizer::Optimizer;
 use crate::progress::{LOG_EVERY, Progress, StepRecord};
 use crate::schedule::learning_rate_factor;
 use crate::start::Start;
+use crate::step::{BatchLosses, StepConfig, add_gradient};
 use crate::validation::{ValidationOptions, validate};
 use crate::watch::LossWatch;
 use crate::{Error, checkpoint};
@@ -189,50 +189,16 @@ impl<'a> Run<'a> {
         let tokens: usize = batches.iter().map(|batch| batch.target_tokens).sum();
         // Each batch has exits of its own: of the sampled ones, that is a better sample.
         for (draw, batch) in ((step - 1) * batches.len() as u64 + 1..).zip(batches) {
-            self.add_gradient(draw, batch, tokens)?;
+            let config = StepConfig {
+                t5_config: &self.start.t5_config,
+                precision: self.config.precision,
+                objective: &self.config.objective,
+                seed: self.config.seed,
+            };
+            let losses = add_gradient(&config, &self.start.parameters, batch, draw, tokens)?;
+            self.losses.add(&losses, batch.target_tokens);
         }
         Ok(self.optimizer.step(&self.start.parameters, self.learning_rate()))
-    }
-
-    /// Adds a batch's part of the gradient of the mean over `step_tokens` target tokens to the parameters'. `draw` decides which exits
-    /// are sampled.
-    fn add_gradient(&mut self, draw: u64, batch: &Batch, step_tokens: usize) -> Result<(), Error> {
-        let config = self.config;
-        let kind = match config.precision {
-            Precision::F32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-        };
-        // A differentiable cast per step: activations in `kind`, parameters and their gradients in f32.
-        let model =
-            T5::new(&self.start.t5_config, &self.start.parameters.map(|tensor| tensor.to_kind(kind)))?;
-        let states = model.decoder_states(&TeacherForcing {
-            sources: &batch.sources,
-            decoder_inputs: &batch.decoder_inputs,
-            dropout: Dropout { rate: config.objective.dropout },
-        });
-        let exits = exits_of_step(&config.objective, states.len(), config.seed, draw);
-        let dropout = Dropout { rate: config.objective.dropout };
-        let inputs: Vec<Tensor> = exits
-            .iter()
-            .map(|exit| {
-                let input = dropout.apply(&model.head_input(&states[exit.layer - 1]));
-                input.flatten(0, 1).index_select(0, &batch.positions)
-            })
-            .collect();
-        let head = HeadLoss {
-            head: &model.head().detach(),
-            targets: &batch.targets,
-            step_tokens,
-            label_smoothing: config.objective.label_smoothing,
-            distillation: config.objective.distillation,
-        };
-        let mut head_gradient = Tensor::zeros(model.head().size(), (Kind::Float, self.options.device));
-        let ExitLosses { nll, surrogate } = head.exits(&exits, &inputs, &mut head_gradient);
-        let total = surrogate + (model.head() * head_gradient.to_kind(kind)).sum(Kind::Float);
-        total.backward();
-        let layers: Vec<usize> = exits.iter().map(|exit| exit.layer).collect();
-        self.losses.add(&layers, &nll, batch.target_tokens);
-        Ok(())
     }
 
     fn validate(&mut self, progress: &mut Progress) -> Result<(), Error> {
@@ -344,8 +310,8 @@ impl LossSums {
         LossSums { nll: zeros(), tokens: zeros() }
     }
 
-    /// Takes in the sums `nll` [layers] of a batch of `tokens` target tokens at the exits after `layers`.
-    fn add(&mut self, layers: &[usize], nll: &Tensor, tokens: usize) {
+    /// Takes in the losses of a batch of `tokens` target tokens.
+    fn add(&mut self, BatchLosses { layers, nll }: &BatchLosses, tokens: usize) {
         let index: Vec<i64> = layers.iter().map(|&layer| layer as i64 - 1).collect();
         let index = Tensor::from_slice(&index).to_device(nll.device());
         let _ = self.nll.index_add_(0, &index, nll);
