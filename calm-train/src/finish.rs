@@ -105,7 +105,7 @@ impl Finished<'_> {
         let loader = LoaderConfig { batch: self.batch_config(), frame: self.frame(), device: self.device };
         let mut loader = Loader::start(self.corpus.clone(), loader, 0);
         for step in 1..=config.steps {
-            let (_, batch) = loader.next();
+            let (_, batch) = loader.next_batch();
             let loss = classifier.step(model, &batch);
             progress.count(batch.target_tokens);
             if step.is_multiple_of(LOG_EVERY) {

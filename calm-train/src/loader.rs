@@ -53,7 +53,7 @@ impl Loader {
     }
 
     /// Passes over the data done with this batch, and the batch on the device.
-    pub fn next(&mut self) -> (f64, Batch) {
+    pub fn next_batch(&mut self) -> (f64, Batch) {
         let start = Instant::now();
         let (epochs, batch) =
             self.batches.recv().expect("the thread sends for as long as it is received from");
@@ -61,7 +61,7 @@ impl Loader {
         (epochs, batch.to_device(self.device))
     }
 
-    /// Time that [`Loader::next`] waited since the last call of this function.
+    /// Time that [`Loader::next_batch`] waited since the last call of this function.
     pub fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
     }

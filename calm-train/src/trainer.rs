@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
         while self.state.step < steps && !self.is_stopped_early() {
             let mut batches = Vec::new();
             for _ in 0..accumulate {
-                let (epochs, batch) = loader.next();
+                let (epochs, batch) = loader.next_batch();
                 self.state.epochs = epochs;
                 batches.push(batch);
             }
@@ -320,7 +320,7 @@ impl LossSums {
 
     /// Mean per token of each exit that was computed. Waits for the device.
     fn means(&self) -> Result<Vec<Option<f64>>, Error> {
-        let [nll, tokens] = [&self.nll, &self.tokens].map(|tensor| Vec::<f32>::try_from(tensor));
+        let [nll, tokens] = [&self.nll, &self.tokens].map(Vec::<f32>::try_from);
         let means = nll?.into_iter().zip(tokens?);
         Ok(means.map(|(nll, tokens)| (tokens > 0.0).then(|| f64::from(nll) / f64::from(tokens))).collect())
     }
