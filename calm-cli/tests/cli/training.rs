@@ -42,7 +42,7 @@ checkpoint_every = 7
 model = {{ d_model = 32, d_kv = 8, d_ff = 32, num_heads = 2, num_layers = 1, num_decoder_layers = 2 }}
 data = {{ tasks = [{{ name = "numbers", train = "{folder}/corpus.jsonl" }}], max_source_tokens = 16, max_target_tokens = 16, batch_tokens = 300 }}
 optimizer = {{ learning_rate = 0.01 }}
-schedule = {{ steps = 240, warmup_steps = 10 }}
+schedule = {{ steps = 400, warmup_steps = 10 }}
 classifier = {{ steps = 5 }}
 validation = {{ examples = 4, every = 40 }}
 "#
@@ -59,7 +59,7 @@ validation = {{ examples = 4, every = 40 }}
     }
 
     fn files(&self, name: &str) -> [Vec<u8>; 2] {
-        [format!("{name}.checkpoints/step-00000240/state.safetensors"), format!("{name}/model.safetensors")]
+        [format!("{name}.checkpoints/step-00000400/state.safetensors"), format!("{name}/model.safetensors")]
             .map(|file| std::fs::read(self.path(&file)).unwrap())
     }
 }
@@ -143,7 +143,7 @@ fn a_killed_run_goes_on_as_if_nothing_had_been() {
     }
 
     let text = std::fs::read_to_string(&killed).unwrap();
-    let paused = [&arguments(&killed)[..], &["--time-limit", "-1"]].concat();
+    let paused = [&arguments(&killed)[..], &["--time-limit=-1"]].concat();
     assert!(complaint(&calm(paused, "")).starts_with("--time-limit: "));
     std::fs::write(&killed, text.replace("seed = 3", "seed = 4")).unwrap();
     let refused = complaint(&calm(arguments(&killed), ""));
