@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use calm_data::{Example, read_examples};
+use calm_model::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -131,9 +132,4 @@ fn random_order(examples: &[Example], seed: u64) -> Vec<usize> {
         .collect();
     order.sort_unstable();
     order.into_iter().map(|(_, index)| index).collect()
-}
-
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -14,4 +14,6 @@ pub use crate::config::{FeedForward, T5Config};
 pub use crate::error::Error;
 pub use crate::t5::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Dropout, Encoded, Session, T5, TeacherForcing};
 pub use crate::tokenizer::Tokenizer;
-pub use crate::weights::{Weights, map_file, read_safetensors, read_shards, write_safetensors, write_shards};
+pub use crate::weights::{
+    Weights, hex, map_file, read_safetensors, read_shards, replace_file, write_safetensors, write_shards,
+};

@@ -48,8 +48,7 @@ impl Weights {
             hash.update(&bytes);
             read_tensors(&path, &bytes, device, &mut tensors)?;
         }
-        let fingerprint = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok((Weights::new(tensors), fingerprint))
+        Ok((Weights::new(tensors), hex(&hash.finalize())))
     }
 
     /// The root of the tree of names.
@@ -163,7 +162,7 @@ pub fn write_safetensors(
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
-    replace(path, &bytes)
+    replace_file(path, &bytes)
 }
 
 /// Writes tensors in the given order as `STEM.safetensors` where they fit into `max_file_bytes`, else as
@@ -206,7 +205,7 @@ pub fn write_shards(
     }
     if count > 1 {
         let json = serde_json::json!({ "metadata": { "total_size": total_bytes }, "weight_map": weight_map });
-        replace(&dir.join(&index), format!("{json:#}\n").as_bytes())?;
+        replace_file(&dir.join(&index), format!("{json:#}\n").as_bytes())?;
         written.insert(index.clone());
     }
     let is_of_stem = |name: &str| {
@@ -236,8 +235,16 @@ pub fn read_shards(dir: &Path, stem: &str, device: Device) -> Result<BTreeMap<St
     Ok(tensors)
 }
 
+/// Bytes in hexadecimal, as hashes are written.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Writes a file that is the old or the new one whenever the process is killed.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+///
+/// # Errors
+/// The file cannot be written.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let partial = path.with_extension("partial");
     std::fs::write(&partial, bytes)
         .and_then(|()| std::fs::rename(&partial, path))

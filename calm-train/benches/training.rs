@@ -13,7 +13,7 @@ use calm_train::objective::exits_of_step;
 use calm_train::optimizer::Optimizer;
 use calm_train::step::{StepConfig, add_gradient};
 use calm_train::tokens::TokenPair;
-use calm_train::{ModelConfig, ObjectiveConfig, OptimizerConfig, Precision};
+use calm_train::{ExitWeights, ModelConfig, ObjectiveConfig, OptimizerConfig, Precision};
 use tch::{Device, Kind, Tensor};
 
 /// Each case takes this long, at least three steps.
@@ -36,16 +36,12 @@ fn main() {
 
     let layers = t5_config.decoder_layers() as usize;
     let cases = [
-        ("last", Some(1.0), None),
-        ("last + 1", None, Some(1)),
-        ("last + 3", None, Some(3)),
-        ("all", None, None),
+        ("last", ExitWeights::Last, None),
+        ("last + 1", ExitWeights::Linear, Some(1)),
+        ("last + 3", ExitWeights::Linear, Some(3)),
+        ("all", ExitWeights::Linear, None),
     ];
-    for (name, only_last, sampled_exits) in cases {
-        let exit_weights = match only_last {
-            Some(_) => calm_train::ExitWeights::Last,
-            None => calm_train::ExitWeights::Linear,
-        };
+    for (name, exit_weights, sampled_exits) in cases {
         let objective =
             ObjectiveConfig { exit_weights, sampled_exits, label_smoothing: 0.1, ..Default::default() };
         let exits = exits_of_step(&objective, layers, 1, 1).len();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use calm_data::{DatasetPaths, HubCache, read_examples};
 use calm_metrics::Metric;
-use calm_model::Tokenizer;
+use calm_model::{Tokenizer, hex};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -216,8 +216,4 @@ impl Fingerprint {
             None => found.starts_with(&self.settings),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

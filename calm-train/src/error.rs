@@ -57,7 +57,7 @@ pub enum Error {
         /// What is wrong.
         source: safetensors::SafeTensorError,
     },
-    /// A tensor of `init` has no place in the network.
+    /// The checkpoint of `init` does not fit the run.
     #[error("{} cannot be trained further: {reason}", dir.display())]
     Init {
         /// The checkpoint directory.

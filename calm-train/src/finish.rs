@@ -1,8 +1,9 @@
 //! What a run leaves in its output folder: weights, classifier, tokenizer, configuration, report.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use calm_model::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5, Tokenizer, Weights};
+use calm_model::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5, T5Config, Tokenizer, Weights};
 use serde::Serialize;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -42,8 +43,8 @@ pub(crate) struct Finished<'a> {
     pub config: &'a TrainConfig,
     pub device: Device,
     pub tokenizer: &'a Tokenizer,
-    pub corpus: &'a std::sync::Arc<Corpus>,
-    pub t5_config: &'a calm_model::T5Config,
+    pub corpus: &'a Arc<Corpus>,
+    pub t5_config: &'a T5Config,
     pub published_config: &'a Value,
     pub parameters: Weights,
     pub state: &'a checkpoint::RunState,

@@ -51,7 +51,7 @@ pub fn add_gradient(
     let states = model.decoder_states(&TeacherForcing {
         sources: &batch.sources,
         decoder_inputs: &batch.decoder_inputs,
-        dropout: Dropout { rate: config.objective.dropout },
+        dropout,
     });
     let exits = exits_of_step(config.objective, states.len(), config.seed, draw);
     let inputs: Vec<Tensor> = exits

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use calm_core::cut_source;
 use calm_data::Example;
-use calm_model::{Tokenizer, map_file};
+use calm_model::{Tokenizer, map_file, replace_file};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
@@ -122,10 +122,7 @@ impl TokenFile {
             .map_err(invalid)?;
         let metadata = HashMap::from([(FINGERPRINT.to_owned(), options.fingerprint.clone())]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
-        let partial = path.with_extension("partial");
-        std::fs::write(&partial, bytes)
-            .and_then(|()| std::fs::rename(&partial, path))
-            .map_err(|source| Error::Write { path: path.to_owned(), source })
+        Ok(replace_file(path, &bytes)?)
     }
 
     /// Opens a file that [`TokenFile::write`] wrote, and returns it with its fingerprint.

@@ -64,8 +64,8 @@ pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Er
     }
 }
 
-/// Tokenises the data of a run into `config.checkpoints` and returns the number of training examples. With these files the run needs
-/// neither the data nor, for long, a processor that waits for it: they can be carried to a machine with a GPU.
+/// Tokenises the data of a run into `config.checkpoints` and returns the number of training examples. With these files the run
+/// does not need the data any more: they can be carried to a machine with a GPU.
 ///
 /// # Errors
 /// Input is missing or unusable, or a file cannot be written.
@@ -132,7 +132,7 @@ impl<'a> Run<'a> {
             self.state.step += 1;
             let step = self.state.step;
             let tokens = batches.iter().map(|batch| batch.target_tokens).sum::<usize>();
-            let norm = self.step(&batches)?;
+            let norm = self.step(&batches, tokens)?;
             self.state.target_tokens += tokens as u64;
             progress.count(tokens);
 
@@ -182,19 +182,18 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    /// One step on the mean loss per target token over all batches together. Returns the gradient's norm, on the device.
-    fn step(&mut self, batches: &[Batch]) -> Result<Tensor, Error> {
+    /// One step on the mean loss over the `tokens` target tokens of all batches together. Returns the gradient's norm, on the device.
+    fn step(&mut self, batches: &[Batch], tokens: usize) -> Result<Tensor, Error> {
         let step = self.state.step;
         tch::manual_seed((self.config.seed.wrapping_mul(1_000_003).wrapping_add(step)) as i64);
-        let tokens: usize = batches.iter().map(|batch| batch.target_tokens).sum();
+        let config = StepConfig {
+            t5_config: &self.start.t5_config,
+            precision: self.config.precision,
+            objective: &self.config.objective,
+            seed: self.config.seed,
+        };
         // Each batch has exits of its own: of the sampled ones, that is a better sample.
         for (draw, batch) in ((step - 1) * batches.len() as u64 + 1..).zip(batches) {
-            let config = StepConfig {
-                t5_config: &self.start.t5_config,
-                precision: self.config.precision,
-                objective: &self.config.objective,
-                seed: self.config.seed,
-            };
             let losses = add_gradient(&config, &self.start.parameters, batch, draw, tokens)?;
             self.losses.add(&losses, batch.target_tokens);
         }

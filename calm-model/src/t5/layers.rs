@@ -179,6 +179,7 @@ impl DenseReluDense {
 
 /// Dropout whose mask is shared along the length of a sequence, as T5X does it. It needs one random number for a
 /// whole column, which on a CPU is the difference between 1 % and 20 % of a training step.
+#[derive(Debug, Clone, Copy)]
 pub struct Dropout {
     /// Probability of zeroing an element; 0 switches dropout off.
     pub rate: f64,

@@ -15,7 +15,7 @@ use self::layers::{DenseReluDense, EncDecAttention, LayerNorm, SelfAttention};
 use self::position::Direction;
 pub use self::session::{Encoded, Session};
 use crate::config::T5Config;
-use crate::weights::{Scope, Weights};
+use crate::weights::{Scope, Weights, hex};
 use crate::{Error, Tokenizer};
 
 /// Name of the exit classifier's weight [d_model] in a checkpoint.
@@ -336,7 +336,6 @@ impl DecoderBlock {
     }
 }
 
-/// Only the first block of a stack has the table [buckets, heads]; all blocks use it.
 /// The hash of the weights together with that of the small files beside them, where there are such.
 fn fingerprint(weights_hash: &str, files: &[&Path]) -> Result<String, Error> {
     let mut hash = Sha256::new_with_prefix(weights_hash);
@@ -344,9 +343,10 @@ fn fingerprint(weights_hash: &str, files: &[&Path]) -> Result<String, Error> {
         let read = std::fs::read(path);
         hash.update(read.map_err(|source| Error::Read { path: path.to_path_buf(), source })?);
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }
 
+/// Only the first block of a stack has the table [buckets, heads]; all blocks use it.
 fn relative_attention_bias(scope: &Scope<'_>, config: &T5Config) -> Result<Tensor, Error> {
     scope
         .enter("block.0.layer.0.SelfAttention.relative_attention_bias")

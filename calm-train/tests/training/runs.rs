@@ -63,6 +63,17 @@ fn shape(config: &mut TrainConfig) -> &mut ModelConfig {
     config.model.as_mut().unwrap()
 }
 
+/// One step on all exits, without dropout and clipping, so that the gradient can be computed in another way.
+fn take_one_plain_step(config: &mut TrainConfig) {
+    config.objective.sampled_exits = None;
+    config.objective.dropout = 0.0;
+    config.optimizer.clip_norm = 1e9;
+    config.schedule.steps = 1;
+    config.schedule.warmup_steps = 1;
+    config.classifier.steps = 0;
+    config.validation.examples = 0;
+}
+
 #[test]
 fn a_run_learns_and_leaves_a_complete_checkpoint() {
     let tiny = Tiny::new();
@@ -189,14 +200,8 @@ fn accumulated_gradients_are_those_of_one_batch() {
     let run_of = |accumulate: u32, batch_tokens: usize| {
         let mut config = tiny.config(&format!("model-{accumulate}-{batch_tokens}"));
         config.data.batch_tokens = batch_tokens;
-        config.objective.sampled_exits = None;
-        config.objective.dropout = 0.0;
-        config.optimizer.clip_norm = 1e9;
         config.optimizer.accumulate = accumulate;
-        config.schedule.steps = 1;
-        config.schedule.warmup_steps = 1;
-        config.classifier.steps = 0;
-        config.validation.examples = 0;
+        take_one_plain_step(&mut config);
         let report = run(&config);
         let saved = state(&config);
         let gradient = saved.into_iter().filter(|(name, _)| name.starts_with("adam.mean."));
@@ -236,13 +241,7 @@ fn a_step_follows_the_weighted_loss_of_all_exits() {
         config.data.max_source_tokens = 40;
         config.data.max_target_tokens = 40;
         config.data.batch_tokens = 100_000;
-        config.objective.sampled_exits = None;
-        config.objective.dropout = 0.0;
-        config.optimizer.clip_norm = 1e9;
-        config.schedule.steps = 1;
-        config.schedule.warmup_steps = 1;
-        config.classifier.steps = 0;
-        config.validation.examples = 0;
+        take_one_plain_step(&mut config);
         run(&config);
         let saved = state(&config);
 
