@@ -75,13 +75,12 @@ pub fn exits_of_step(config: &ObjectiveConfig, layers: usize, seed: u64, step: u
     hits.map(|(i, &weight)| WeightedExit { layer: i + 1, weight }).chain([last]).collect()
 }
 
-/// Cross-entropies of a step's exits, and their gradient.
-pub struct ExitLosses {
-    /// Sum over the tokens of each exit's negative log-likelihood, without label smoothing, in the order of the exits:
-    /// [exits], f32 on the device.
+/// Cross-entropy of an exit in one step, and its gradient.
+pub struct ExitLoss {
+    /// Sum over the tokens of the negative log-likelihood, without label smoothing: a scalar, f32 on the device.
     pub nll: Tensor,
-    /// A scalar whose gradient with respect to the heads' inputs is that of the weighted sum of the smoothed cross-entropies per token.
-    pub surrogate: Tensor,
+    /// Of the weighted smoothed cross-entropy per token, with respect to the head's inputs: [tokens, d_model].
+    pub gradient: Tensor,
 }
 
 /// What the cross-entropies are computed from.
@@ -94,67 +93,52 @@ pub struct HeadLoss<'a> {
     pub step_tokens: usize,
     /// Mass spread over the vocabulary.
     pub label_smoothing: f64,
-    /// Share of the last exit's distribution in what the others learn.
+    /// Share of the teacher's distribution in what the other exits learn.
     pub distillation: f64,
 }
 
 impl HeadLoss<'_> {
-    /// Losses of some exits' head inputs, each [tokens, d_model]; the last exit is the last of them. The gradient is computed on the way,
-    /// chunk by chunk (as in Liger's fused linear cross-entropy), since logits of all tokens and exits at once would be most of
-    /// the memory of a training step. `head_gradient` [vocab_size, d_model] is added to.
-    pub fn exits(&self, exits: &[WeightedExit], inputs: &[Tensor], head_gradient: &mut Tensor) -> ExitLosses {
+    /// Loss of one exit's head inputs [tokens, d_model]. `teacher` are those of the exit that it learns from, if it does. The gradient
+    /// is computed on the way, chunk by chunk (as in Liger's fused linear cross-entropy), since logits of all tokens and exits at once
+    /// would be most of the memory of a training step. `head_gradient` [vocab_size, d_model] is added to.
+    pub fn exit(
+        &self,
+        weight: f64,
+        inputs: &Tensor,
+        teacher: Option<&Tensor>,
+        head_gradient: &mut Tensor,
+    ) -> ExitLoss {
         let _no_grad = tch::no_grad_guard();
-        let tokens = self.targets.size()[0];
-        let device = self.head.device();
-        let chunk_rows = chunk_rows(device);
-        let mut gradients: Vec<Vec<Tensor>> = inputs.iter().map(|_| Vec::new()).collect();
-        let mut sums: Vec<Vec<Tensor>> = inputs.iter().map(|_| Vec::new()).collect();
-        for start in (0..tokens).step_by(chunk_rows as usize) {
-            let rows = chunk_rows.min(tokens - start);
+        let scale = weight / self.step_tokens as f64;
+        let teacher = teacher.filter(|_| self.distillation > 0.0);
+        let (mut gradients, mut sums) = (Vec::new(), Vec::new());
+        for (start, rows) in chunks(inputs) {
             let targets = self.targets.narrow(0, start, rows).unsqueeze(1);
-            let mut teacher = None;
-            // From the last exit down, since it teaches the others.
-            for (i, (exit, inputs)) in exits.iter().zip(inputs).enumerate().rev() {
-                let chunk = inputs.detach().narrow(0, start, rows);
-                let p = chunk.linear(self.head, None::<&Tensor>).softmax(-1, None::<Kind>);
-                sums[i].push(nll_sum(&p, &targets));
-                let taught = if i + 1 < exits.len() { self.distillation } else { 0.0 };
-                if i + 1 == exits.len() && self.distillation > 0.0 {
-                    teacher = Some(p.copy());
-                }
-                let gradient = self.logits_gradient(p, &targets, taught, teacher.as_ref());
-                let scale = exit.weight / self.step_tokens as f64;
-                gradients[i].push(gradient.matmul(self.head) * scale);
-                *head_gradient += gradient.transpose(0, 1).matmul(&chunk).to_kind(Kind::Float) * scale;
-            }
+            let chunk = inputs.narrow(0, start, rows);
+            let p = self.probabilities(&chunk);
+            sums.push(nll_sum(&p, &targets));
+            let taught = teacher.map(|teacher| self.probabilities(&teacher.narrow(0, start, rows)));
+            let gradient = self.logits_gradient(p, &targets, taught);
+            gradients.push(gradient.matmul(self.head) * scale);
+            *head_gradient += gradient.transpose(0, 1).matmul(&chunk).to_kind(Kind::Float) * scale;
         }
-        let nll: Vec<Tensor> = sums.iter().map(|sums| Tensor::stack(sums, 0).sum(Kind::Float)).collect();
-        let surrogate = tch::with_grad(|| {
-            let parts: Vec<Tensor> = inputs
-                .iter()
-                .zip(&gradients)
-                .map(|(inputs, gradients)| (inputs * Tensor::cat(gradients, 0)).sum(Kind::Float))
-                .collect();
-            Tensor::stack(&parts, 0).sum(Kind::Float)
-        });
-        ExitLosses { nll: Tensor::stack(&nll, 0), surrogate }
+        ExitLoss { nll: Tensor::stack(&sums, 0).sum(Kind::Float), gradient: Tensor::cat(&gradients, 0) }
+    }
+
+    /// [rows, d_model] -> [rows, vocab_size]
+    fn probabilities(&self, inputs: &Tensor) -> Tensor {
+        inputs.linear(self.head, None::<&Tensor>).softmax(-1, None::<Kind>)
     }
 
     /// d CE / d logits = p - target distribution, where the target is (1 - a) of the smoothed labels, (1 - s) onehot + s / V, and a
     /// of the teacher's distribution. Overwrites `p`.
-    fn logits_gradient(
-        &self,
-        mut p: Tensor,
-        targets: &Tensor,
-        taught: f64,
-        teacher: Option<&Tensor>,
-    ) -> Tensor {
-        let labels = 1.0 - taught;
+    fn logits_gradient(&self, mut p: Tensor, targets: &Tensor, taught: Option<Tensor>) -> Tensor {
+        let labels = if taught.is_some() { 1.0 - self.distillation } else { 1.0 };
         if self.label_smoothing > 0.0 {
             let _ = p.g_sub_scalar_(labels * self.label_smoothing / self.head.size()[0] as f64);
         }
-        if let Some(teacher) = teacher.filter(|_| taught > 0.0) {
-            p -= teacher * taught;
+        if let Some(taught) = taught {
+            p -= taught * self.distillation;
         }
         let mass = -labels * (1.0 - self.label_smoothing);
         p.scatter_add_(1, targets, &Tensor::full(targets.size(), mass, (p.kind(), p.device())))
@@ -164,16 +148,20 @@ impl HeadLoss<'_> {
 /// Sum over the tokens of one exit's negative log-likelihood: head inputs and `head` as in [`HeadLoss`], `targets` [tokens].
 pub fn exit_nll(inputs: &Tensor, head: &Tensor, targets: &Tensor) -> Tensor {
     let _no_grad = tch::no_grad_guard();
-    let (tokens, chunk_rows) = (targets.size()[0], chunk_rows(head.device()));
-    let sums: Vec<Tensor> = (0..tokens)
-        .step_by(chunk_rows as usize)
-        .map(|start| {
-            let rows = chunk_rows.min(tokens - start);
+    let sums: Vec<Tensor> = chunks(inputs)
+        .map(|(start, rows)| {
             let logits = inputs.narrow(0, start, rows).linear(head, None::<&Tensor>);
             nll_sum(&logits.softmax(-1, None::<Kind>), &targets.narrow(0, start, rows).unsqueeze(1))
         })
         .collect();
     Tensor::stack(&sums, 0).sum(Kind::Float)
+}
+
+/// First row and number of rows of every chunk of `inputs` [tokens, d_model].
+fn chunks(inputs: &Tensor) -> impl Iterator<Item = (i64, i64)> {
+    let tokens = inputs.size()[0];
+    let chunk_rows = chunk_rows(inputs.device());
+    (0..tokens).step_by(chunk_rows as usize).map(move |start| (start, chunk_rows.min(tokens - start)))
 }
 
 /// Probabilities [rows, vocab_size] and targets [rows, 1].

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use crate::Error;
 use crate::batches::Batch;
 use crate::config::{ObjectiveConfig, Precision};
-use crate::objective::{ExitLosses, HeadLoss, exits_of_step};
+use crate::objective::{HeadLoss, exits_of_step};
 
 /// What the gradient depends on besides parameters and batch.
 #[derive(Debug, Clone)]
@@ -54,13 +54,6 @@ pub fn add_gradient(
         dropout,
     });
     let exits = exits_of_step(config.objective, states.len(), config.seed, draw);
-    let inputs: Vec<Tensor> = exits
-        .iter()
-        .map(|exit| {
-            let input = dropout.apply(&model.head_input(&states[exit.layer - 1]));
-            input.flatten(0, 1).index_select(0, &batch.positions)
-        })
-        .collect();
     let head = HeadLoss {
         head: &model.head().detach(),
         targets: &batch.targets,
@@ -69,8 +62,22 @@ pub fn add_gradient(
         distillation: config.objective.distillation,
     };
     let mut head_gradient = Tensor::zeros(model.head().size(), (Kind::Float, batch.targets.device()));
-    let ExitLosses { nll, surrogate } = head.exits(&exits, &inputs, &mut head_gradient);
-    let total = surrogate + (model.head() * head_gradient.to_kind(kind)).sum(Kind::Float);
-    total.backward();
-    Ok(BatchLosses { layers: exits.iter().map(|exit| exit.layer).collect(), nll })
+    let (mut nll, mut surrogate) = (Vec::new(), Vec::new());
+    let mut teacher: Option<Tensor> = None;
+    // Each exit is differentiated down to its state before the next one is computed, so that all that is kept of it is one gradient of
+    // the state's size. From the last exit down, since it teaches the others.
+    for exit in exits.iter().rev() {
+        let state = &states[exit.layer - 1];
+        let leaf = state.detach().set_requires_grad(true);
+        let inputs = dropout.apply(&model.head_input(&leaf)).flatten(0, 1).index_select(0, &batch.positions);
+        let loss = head.exit(exit.weight, &inputs.detach(), teacher.as_ref(), &mut head_gradient);
+        (&inputs * loss.gradient).sum(Kind::Float).backward();
+        surrogate.push((state * leaf.grad()).sum(Kind::Float));
+        nll.push(loss.nll);
+        teacher.get_or_insert_with(|| inputs.detach());
+    }
+    surrogate.push((model.head() * head_gradient.to_kind(kind)).sum(Kind::Float));
+    Tensor::stack(&surrogate, 0).sum(Kind::Float).backward();
+    nll.reverse();
+    Ok(BatchLosses { layers: exits.iter().map(|exit| exit.layer).collect(), nll: Tensor::stack(&nll, 0) })
 }

@@ -1,4 +1,4 @@
-use calm_train::objective::{HeadLoss, WeightedExit, exit_nll, exit_weights, exits_of_step};
+use calm_train::objective::{HeadLoss, exit_nll, exit_weights, exits_of_step};
 use calm_train::{ExitSampling, ExitWeights, ObjectiveConfig};
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -110,7 +110,6 @@ fn the_losses_of_the_exits_are_libtorchs_cross_entropies() {
     const WIDTH: i64 = 8;
     tch::set_num_threads(1);
     let options = (Kind::Float, Device::Cpu);
-    let exits = [WeightedExit { layer: 1, weight: 0.3 }, WeightedExit { layer: 2, weight: 0.7 }];
     for tokens in [1, 5, 511, 512, 513, 1100] {
         for (label_smoothing, distillation, step_tokens) in
             [(0.0, 0.0, tokens), (0.1, 0.0, tokens), (0.1, 0.4, tokens), (0.0, 0.9, 3 * tokens)]
@@ -133,7 +132,8 @@ fn the_losses_of_the_exits_are_libtorchs_cross_entropies() {
             let expected_inputs = inputs.each_ref().map(|inputs| inputs.grad().copy());
             let expected_head = head.grad();
 
-            let mut inputs = inputs.map(|inputs| inputs.detach().set_requires_grad(true));
+            let inputs = inputs.map(|inputs| inputs.detach());
+            let inputs_of_last = inputs[1].shallow_clone();
             let before = Tensor::randn([VOCABULARY, WIDTH], options);
             let mut head_gradient = before.copy();
             let head_loss = HeadLoss {
@@ -143,17 +143,16 @@ fn the_losses_of_the_exits_are_libtorchs_cross_entropies() {
                 label_smoothing,
                 distillation,
             };
-            let losses = head_loss.exits(&exits, &inputs, &mut head_gradient);
-            inputs.iter_mut().for_each(Tensor::zero_grad);
-            losses.surrogate.backward();
-            for (exit, inputs) in inputs.iter().enumerate() {
-                let nll = losses.nll.double_value(&[exit as i64]) / tokens as f64;
+            for (exit, (inputs, weight)) in inputs.iter().zip([0.3, 0.7]).enumerate() {
+                let teacher = (exit == 0).then_some(&inputs_of_last);
+                let loss = head_loss.exit(weight, inputs, teacher, &mut head_gradient);
+                let nll = loss.nll.double_value(&[]) / tokens as f64;
                 let alone = exit_nll(inputs, &head, &targets).double_value(&[]) / tokens as f64;
                 let expected = cross_entropy(exit, 0.0).double_value(&[]);
                 assert!((nll - expected).abs() < 2e-5, "{context}: {nll}, not {expected}");
                 assert!((alone - expected).abs() < 2e-5, "{context}: {alone}, not {expected}");
                 // The gradients are means over the tokens, so that 1e-5 of their size is far less than 1e-5.
-                let difference = largest_difference(&inputs.grad(), &expected_inputs[exit]);
+                let difference = largest_difference(&loss.gradient, &expected_inputs[exit]);
                 assert!(difference < 1e-5 / step_tokens as f64, "{context}: inputs differ by {difference}");
             }
             let difference = largest_difference(&(head_gradient - before), &expected_head);
