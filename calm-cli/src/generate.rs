@@ -5,13 +5,14 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use calm_checkpoint::Tokenizer;
 use calm_core::{
     Backbone, DecodeOptions, Generation, Measure, Policy, PolicySpec, Propagation, Threshold, Token,
     batch_by_length, cut_source, decode, in_input_order,
 };
 use calm_data::JsonLines;
 use calm_experiments::certify::Certificate;
-use calm_model::{T5, Tokenizer, workers};
+use calm_model::{T5, workers};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use calm_checkpoint::Tokenizer;
 use calm_core::Token;
-use calm_model::{T5, Tokenizer};
+use calm_model::T5;
 use tch::Device;
 
 use crate::runner::{Engine, TextCodec};

@@ -1,100 +1,10 @@
-use std::path::PathBuf;
-
 /// What can go wrong between a checkpoint on disk and a decoded token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file of the checkpoint cannot be opened or read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The directory holds no checkpoint.
-    #[error("{} holds neither model.safetensors nor model.safetensors.index.json", dir.display())]
-    NoWeights {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// A JSON file does not parse or lacks a key.
-    #[error("{}: {source}", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        source: serde_json::Error,
-    },
-    /// `config.json` describes something that is not a T5 this crate can run.
-    #[error("{}: {reason}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// Which key and why.
-        reason: String,
-    },
-    /// A weight file is not valid safetensors, for example because it was cut off.
-    #[error("{} is not a valid safetensors file: {source}", path.display())]
-    Safetensors {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: safetensors::SafeTensorError,
-    },
-    /// A tensor is stored in a type that weights cannot have.
-    #[error("tensor {name} has the type {found}; weights must be F32, F16 or BF16")]
-    TensorType {
-        /// The tensor.
-        name: String,
-        /// Its stored type.
-        found: String,
-    },
-    /// The checkpoint lacks a tensor that the configuration asks for.
-    #[error("tensor {name} of shape {expected:?} is missing")]
-    MissingTensor {
-        /// The tensor.
-        name: String,
-        /// Its shape according to `config.json`.
-        expected: Vec<i64>,
-    },
-    /// A tensor's shape contradicts the configuration.
-    #[error("tensor {name} has the shape {found:?}, but config.json asks for {expected:?}")]
-    TensorShape {
-        /// The tensor.
-        name: String,
-        /// Its shape according to `config.json`.
-        expected: Vec<i64>,
-        /// Its shape in the file.
-        found: Vec<i64>,
-    },
-    /// `tokenizer.json` is missing, does not parse, or failed on a text.
-    #[error("tokenizer: {0}")]
-    Tokenizer(String),
-    /// A source without a single token, on which attention is undefined.
-    #[error("source {row} of the batch has no tokens")]
-    EmptySource {
-        /// Its place in the batch.
-        row: usize,
-    },
-    /// A token that the embedding has no row for.
-    #[error("source {row} of the batch holds token {token}, but the vocabulary ends at {vocab_size}")]
-    TokenOutOfRange {
-        /// The source's place in the batch.
-        row: usize,
-        /// The offending token.
-        token: u32,
-        /// Rows of the embedding.
-        vocab_size: usize,
-    },
+    /// The checkpoint, or tokens that are given to it.
+    #[error(transparent)]
+    Checkpoint(#[from] calm_checkpoint::Error),
     /// The device was not understood or is not there.
     #[error("{0}")]
     Device(String),

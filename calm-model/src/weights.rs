@@ -2,16 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use calm_checkpoint::{
+    Error as CheckpointError, MODEL_STEM, files_of, is_known_leftover, map_file, replace_file,
+};
 use safetensors::{Dtype, SafeTensors};
-use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
-
-/// What the files of a published checkpoint are called.
-const MODEL: &str = "model";
 
 /// More than a tensor's entry in a safetensors header takes.
 const HEADER_BYTES: usize = 256;
@@ -35,20 +34,12 @@ impl Weights {
         Weights { tensors, taken: RefCell::default() }
     }
 
-    /// Reads `model.safetensors`, or the shards that `model.safetensors.index.json` lists, onto `device`.
-    /// Returns the weights as stored and the SHA-256 of the files' bytes in hexadecimal.
+    /// Reads the weight files of a checkpoint onto `device`, in the types they are stored in.
     ///
     /// # Errors
     /// No such file, an invalid or truncated file, or a tensor that is neither F32 nor F16 nor BF16.
-    pub fn load(dir: &Path, device: Device) -> Result<(Self, String), Error> {
-        let mut tensors = BTreeMap::new();
-        let mut hash = Sha256::new();
-        for path in files_of(dir, MODEL)? {
-            let bytes = map_file(&path)?;
-            hash.update(&bytes);
-            read_tensors(&path, &bytes, device, &mut tensors)?;
-        }
-        Ok((Weights::new(tensors), hex(&hash.finalize())))
+    pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
+        Ok(Weights::new(read_shards(dir, MODEL_STEM, device)?))
     }
 
     /// The root of the tree of names.
@@ -89,7 +80,7 @@ impl Weights {
     /// A file cannot be written.
     pub fn save(&self, dir: &Path, kind: Kind, max_file_bytes: usize) -> Result<(), Error> {
         let tensors = self.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_kind(kind)));
-        write_shards(dir, MODEL, tensors, max_file_bytes)
+        write_shards(dir, MODEL_STEM, tensors, max_file_bytes)
     }
 }
 
@@ -106,10 +97,15 @@ impl<'a> Scope<'a> {
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, Error> {
         let name = self.full_name(name);
         let Some(tensor) = self.weights.tensors.get(&name) else {
-            return Err(Error::MissingTensor { name, expected: shape.to_vec() });
+            return Err(CheckpointError::MissingTensor { name, expected: shape.to_vec() }.into());
         };
         if tensor.size() != shape {
-            return Err(Error::TensorShape { name, expected: shape.to_vec(), found: tensor.size() });
+            return Err(CheckpointError::TensorShape {
+                name,
+                expected: shape.to_vec(),
+                found: tensor.size(),
+            }
+            .into());
         }
         let tensor = tensor.shallow_clone();
         self.weights.taken.borrow_mut().insert(name);
@@ -154,15 +150,15 @@ pub fn write_safetensors(
         .iter()
         .map(|(name, dtype, shape, bytes)| {
             let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes)
-                .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+                .map_err(|source| CheckpointError::Safetensors { path: path.to_owned(), source })?;
             Ok((name, view))
         })
         .collect::<Result<Vec<_>, Error>>()?;
     // transformers refuses files whose metadata lacks the format, or names another.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata))
-        .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
-    replace_file(path, &bytes)
+        .map_err(|source| CheckpointError::Safetensors { path: path.to_owned(), source })?;
+    Ok(replace_file(path, &bytes)?)
 }
 
 /// Writes tensors in the given order as `STEM.safetensors` where they fit into `max_file_bytes`, else as
@@ -213,7 +209,7 @@ pub fn write_shards(
             || name == index
             || name.starts_with(&format!("{stem}-")) && name.ends_with(".safetensors")
     };
-    let failed = |source| Error::Write { path: dir.to_owned(), source };
+    let failed = |source| CheckpointError::Write { path: dir.to_owned(), source };
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if entry.file_name().to_str().is_some_and(|name| is_of_stem(name) && !written.contains(name)) {
@@ -235,22 +231,6 @@ pub fn read_shards(dir: &Path, stem: &str, device: Device) -> Result<BTreeMap<St
     Ok(tensors)
 }
 
-/// Bytes in hexadecimal, as hashes are written.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a file that is the old or the new one whenever the process is killed.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|source| Error::Write { path: path.to_owned(), source })
-}
-
 /// Reads every tensor of a safetensors file.
 ///
 /// # Errors
@@ -269,7 +249,7 @@ fn read_tensors(
     tensors: &mut BTreeMap<String, Tensor>,
 ) -> Result<(), Error> {
     let file = SafeTensors::deserialize(bytes)
-        .map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+        .map_err(|source| CheckpointError::Safetensors { path: path.to_owned(), source })?;
     for (name, view) in file.iter() {
         let kind = match view.dtype() {
             Dtype::F32 => Kind::Float,
@@ -277,7 +257,11 @@ fn read_tensors(
             Dtype::BF16 => Kind::BFloat16,
             Dtype::I64 => Kind::Int64,
             other => {
-                return Err(Error::TensorType { name: name.to_owned(), found: format!("{other:?}") });
+                return Err(CheckpointError::TensorType {
+                    name: name.to_owned(),
+                    found: format!("{other:?}"),
+                }
+                .into());
             }
         };
         let shape = view.shape().iter().map(|&n| n as i64).collect::<Vec<_>>();
@@ -293,44 +277,8 @@ fn stored_type(kind: Kind, name: &str) -> Result<(Dtype, usize), Error> {
         Kind::Half => Ok((Dtype::F16, 2)),
         Kind::BFloat16 => Ok((Dtype::BF16, 2)),
         Kind::Int64 => Ok((Dtype::I64, 8)),
-        other => Err(Error::TensorType { name: name.to_owned(), found: format!("{other:?}") }),
+        other => {
+            Err(CheckpointError::TensorType { name: name.to_owned(), found: format!("{other:?}") }.into())
+        }
     }
-}
-
-/// transformers before PR #8518 stored the embedding up to three times and a position bias that was never used.
-fn is_known_leftover(name: &str) -> bool {
-    matches!(name, "encoder.embed_tokens.weight" | "decoder.embed_tokens.weight")
-        || name.ends_with("EncDecAttention.relative_attention_bias.weight")
-}
-
-fn files_of(dir: &Path, stem: &str) -> Result<Vec<PathBuf>, Error> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let single = dir.join(format!("{stem}.safetensors"));
-    if single.is_file() {
-        return Ok(vec![single]);
-    }
-    let path = dir.join(format!("{stem}.safetensors.index.json"));
-    if !path.is_file() {
-        return Err(Error::NoWeights { dir: dir.to_owned() });
-    }
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    let index: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
-    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
-    Ok(shards.into_iter().map(|shard| dir.join(shard)).collect())
-}
-
-/// Maps a file that nobody changes while the map lives.
-///
-/// # Errors
-/// The file cannot be opened or mapped.
-#[allow(unsafe_code)]
-pub fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
-    std::fs::File::open(path)
-        // SAFETY: a file rewritten in place by another process could change under the map. This project itself replaces
-        // files by renaming only, which leaves the mapped one as it was.
-        .and_then(|file| unsafe { memmap2::Mmap::map(&file) })
-        .map_err(|source| Error::Read { path: path.to_owned(), source })
 }

@@ -3,7 +3,8 @@
 // A benchmark that fails has nothing to report but the panic.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use calm_model::{T5Config, init};
+use calm_checkpoint::T5Config;
+use calm_model::init;
 use calm_train::optimizer::Optimizer;
 use calm_train::{OptimizerConfig, OptimizerKind};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};

@@ -7,7 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use calm_model::{Dropout, T5, T5Config, TeacherForcing, Weights, init};
+use calm_checkpoint::T5Config;
+use calm_model::{Dropout, T5, TeacherForcing, Weights, init};
 use calm_train::batches::{Batch, FrameTokens, collate};
 use calm_train::objective::exits_of_step;
 use calm_train::optimizer::Optimizer;

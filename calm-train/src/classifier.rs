@@ -1,6 +1,7 @@
 //! The second stage: the early-exit classifier on the frozen backbone (CALM, section 3.5).
 
-use calm_model::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Dropout, T5, TeacherForcing, Weights};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT};
+use calm_model::{Dropout, T5, TeacherForcing, Weights};
 use tch::{Kind, Tensor};
 
 use crate::batches::Batch;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use calm_checkpoint::{Tokenizer, hex};
 use calm_data::{DatasetPaths, HubCache, read_examples};
 use calm_metrics::Metric;
-use calm_model::{Tokenizer, hex};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;

@@ -94,7 +94,10 @@ pub enum Error {
     /// Reading examples failed.
     #[error(transparent)]
     Data(#[from] calm_data::Error),
-    /// The network or the tokenizer failed.
+    /// A checkpoint of a network, or its tokenizer.
+    #[error(transparent)]
+    Checkpoint(#[from] calm_checkpoint::Error),
+    /// The network failed.
     #[error(transparent)]
     Model(#[from] calm_model::Error),
     /// Decoding the validation examples failed.

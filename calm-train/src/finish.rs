@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use calm_model::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5, T5Config, Tokenizer, Weights};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5Config, Tokenizer};
+use calm_model::{T5, Weights};
 use serde::Serialize;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};

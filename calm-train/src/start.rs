@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use calm_model::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5, T5Config, Tokenizer, Weights};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5Config, Tokenizer};
+use calm_model::{T5, Weights};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -55,7 +56,7 @@ fn from_checkpoint(dir: &Path, tokenizer: &Tokenizer) -> Result<(T5Config, Value
     let mut t5_config = T5Config::load(&path)?;
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
     let base = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
-    let (weights, _) = Weights::load(dir, Device::Cpu)?;
+    let weights = Weights::load(dir, Device::Cpu)?;
     // Building the network tells which tensors it takes. What the head is decides the file, and from here on config.json too.
     T5::new(&t5_config, &weights)?;
     let unused = weights.unused();

@@ -1,6 +1,7 @@
 //! The gradient of one batch: the network, its exits, and the weighted loss over them.
 
-use calm_model::{Dropout, T5, T5Config, TeacherForcing, Weights};
+use calm_checkpoint::T5Config;
+use calm_model::{Dropout, T5, TeacherForcing, Weights};
 use tch::{Kind, Tensor};
 
 use crate::Error;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
+use calm_checkpoint::{Tokenizer, map_file, replace_file};
 use calm_core::cut_source;
 use calm_data::Example;
-use calm_model::{Tokenizer, map_file, replace_file};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;

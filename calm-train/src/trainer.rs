@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calm_model::{T5, Tokenizer, Weights};
+use calm_checkpoint::Tokenizer;
+use calm_model::{T5, Weights};
 use tch::{Device, Kind, Tensor};
 
 use crate::batches::{Batch, BatchConfig, FrameTokens};

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use calm_checkpoint::Tokenizer;
 use calm_core::{Backbone, DecodeOptions, Policy, Propagation, decode};
 use calm_metrics::Metric;
-use calm_model::{Dropout, T5, TeacherForcing, Tokenizer};
+use calm_model::{Dropout, T5, TeacherForcing};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 

@@ -70,7 +70,7 @@ fn text_goes_in_and_comes_out() {
         ["--input", input.to_str().unwrap(), "--output", output.to_str().unwrap(), "--max-tokens", "9"];
     assert_eq!(printed(generate(model.path(), &files, "")), "");
     let from_file = std::fs::read_to_string(&output).unwrap();
-    let tokenizer = calm_model::Tokenizer::load(&model.path().join("tokenizer.json")).unwrap();
+    let tokenizer = calm_checkpoint::Tokenizer::load(&model.path().join("tokenizer.json")).unwrap();
     let lines = values(&from_file);
     assert_eq!(lines.len(), 10);
     for line in &lines {

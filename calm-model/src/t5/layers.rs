@@ -1,10 +1,10 @@
 //! The parts of a block, named as in the checkpoint: `SelfAttention`, `EncDecAttention`, `DenseReluDense`, `layer_norm`.
 //! Projections that read the same input are stacked into one matrix, since a small libtorch call costs more than its work.
 
+use calm_checkpoint::{FeedForward, T5Config};
 use tch::{Kind, Tensor};
 
 use crate::Error;
-use crate::config::{FeedForward, T5Config};
 use crate::weights::Scope;
 
 /// Root-mean-square normalisation without a mean or a bias (`T5LayerNorm`).

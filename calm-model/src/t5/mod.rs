@@ -6,22 +6,15 @@ mod session;
 
 use std::path::Path;
 
-use calm_core::{BackboneShape, ExitClassifier, Token};
-use sha2::{Digest, Sha256};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Direction, T5Config, Tokenizer, fingerprint};
+use calm_core::{BackboneShape, ExitClassifier};
 use tch::{Device, Kind, Tensor};
 
 pub use self::layers::Dropout;
 use self::layers::{DenseReluDense, EncDecAttention, LayerNorm, SelfAttention};
-use self::position::Direction;
 pub use self::session::{Encoded, Session};
-use crate::config::T5Config;
-use crate::weights::{Scope, Weights, hex};
-use crate::{Error, Tokenizer};
-
-/// Name of the exit classifier's weight [d_model] in a checkpoint.
-pub const CLASSIFIER_WEIGHT: &str = "calm.classifier.weight";
-/// Name of the exit classifier's bias [1] in a checkpoint.
-pub const CLASSIFIER_BIAS: &str = "calm.classifier.bias";
+use crate::Error;
+use crate::weights::{Scope, Weights};
 
 /// A T5 encoder-decoder whose decoder may stop after any layer.
 pub struct T5 {
@@ -82,11 +75,10 @@ impl T5 {
     /// A file is missing, invalid or truncated, or a tensor is missing or has another shape than `config.json` says.
     pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
         let config = T5Config::load(&dir.join("config.json"))?;
-        let (weights, weights_hash) = Weights::load(dir, device)?;
-        let weights = weights.map(|tensor| tensor.to_kind(Kind::Float));
+        let weights = Weights::load(dir, device)?.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| T5::new(&config, &weights))?;
         let tokenizer = dir.join("tokenizer.json");
-        model.fingerprint = fingerprint(&weights_hash, &[&dir.join("config.json"), &tokenizer])?;
+        model.fingerprint = fingerprint(dir)?;
         if tokenizer.is_file() {
             // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
             let tokens = Tokenizer::load(&tokenizer)?.vocab_size() as i64;
@@ -121,7 +113,7 @@ impl T5 {
         let encoder = Encoder::new(&root.enter("encoder"), config)?;
         let decoder = Decoder::new(&root.enter("decoder"), config)?;
         Ok(T5 {
-            shape: shape(config),
+            shape: config.shape(),
             config: config.clone(),
             shared,
             encoder,
@@ -336,33 +328,9 @@ impl DecoderBlock {
     }
 }
 
-/// The hash of the weights together with that of the small files beside them, where there are such.
-fn fingerprint(weights_hash: &str, files: &[&Path]) -> Result<String, Error> {
-    let mut hash = Sha256::new_with_prefix(weights_hash);
-    for path in files.iter().filter(|path| path.is_file()) {
-        let read = std::fs::read(path);
-        hash.update(read.map_err(|source| Error::Read { path: path.to_path_buf(), source })?);
-    }
-    Ok(hex(&hash.finalize()))
-}
-
 /// Only the first block of a stack has the table [buckets, heads]; all blocks use it.
 fn relative_attention_bias(scope: &Scope<'_>, config: &T5Config) -> Result<Tensor, Error> {
     scope
         .enter("block.0.layer.0.SelfAttention.relative_attention_bias")
         .tensor("weight", &[config.relative_attention_num_buckets, config.num_heads])
-}
-
-fn shape(config: &T5Config) -> BackboneShape {
-    BackboneShape {
-        num_encoder_layers: config.num_layers as usize,
-        num_decoder_layers: config.decoder_layers() as usize,
-        d_model: config.d_model as usize,
-        inner: config.inner() as usize,
-        d_ff: config.d_ff as usize,
-        gated: config.feed_forward_proj.is_gated(),
-        vocab_size: config.vocab_size as usize,
-        start_token: config.start_token() as Token,
-        eos_token: config.eos_token_id as Token,
-    }
 }

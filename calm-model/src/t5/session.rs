@@ -1,5 +1,6 @@
 //! One decoding in progress: the K/V cache and the states of the current step.
 
+use calm_checkpoint::check_sources;
 use calm_core::{Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token, Top2};
 use tch::{Kind, Tensor};
 
@@ -58,15 +59,7 @@ impl Backbone for T5 {
 
     fn encode(&self, sources: &[&[Token]]) -> Result<Encoded, Error> {
         let _no_grad = tch::no_grad_guard();
-        let vocab_size = self.config.vocab_size as usize;
-        for (row, source) in sources.iter().enumerate() {
-            if source.is_empty() {
-                return Err(Error::EmptySource { row });
-            }
-            if let Some(&token) = source.iter().find(|&&token| token as usize >= vocab_size) {
-                return Err(Error::TokenOutOfRange { row, token, vocab_size });
-            }
-        }
+        check_sources(sources, self.config.vocab_size as usize)?;
         let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
         let mut tokens = vec![i64::from(self.config.pad_token_id); sources.len() * length];
         let mut mask = vec![f32::NEG_INFINITY; tokens.len()];

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use calm_model::{T5, T5Config, Weights, init, read_safetensors, write_safetensors};
+use calm_checkpoint::T5Config;
+use calm_model::{T5, Weights, init, read_safetensors, write_safetensors};
 use tch::{Device, Kind, Tensor};
 
 use crate::reference::checkpoint;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use calm_checkpoint::T5Config;
 use calm_core::{Backbone, DecodeOptions, Generation, PolicySpec, Propagation, Token, decode};
-use calm_model::{T5, T5Config, Weights};
+use calm_model::{T5, Weights};
 use tch::{Device, Kind};
 
 #[derive(serde::Deserialize)]
@@ -79,7 +80,7 @@ fn reference_cases_alone() {
 fn reference_cases_in_double_precision() {
     for name in ["v1_0", "v1_1"] {
         let config = T5Config::load(&checkpoint(name).join("config.json")).unwrap();
-        let (weights, _) = Weights::load(&checkpoint(name), device()).unwrap();
+        let weights = Weights::load(&checkpoint(name), device()).unwrap();
         let model = T5::new(&config, &weights.map(|tensor| tensor.to_kind(Kind::Double))).unwrap();
         for case in cases(name) {
             check(&case, &decode_cases(&model, &[&case], Propagation::Lazy)[0], 2e-6);

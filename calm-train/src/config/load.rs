@@ -1,7 +1,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use calm_model::T5Config;
+use calm_checkpoint::T5Config;
 use toml::de::{DeTable, DeValue};
 
 use super::{ModelConfig, TrainConfig};
@@ -143,7 +143,7 @@ impl ModelConfig {
             vocab_size: vocab_size as i64,
             tie_word_embeddings: self.tie_word_embeddings,
             scale_decoder_outputs: Some(self.tie_word_embeddings),
-            feed_forward_proj: calm_model::FeedForward::GatedGelu,
+            feed_forward_proj: calm_checkpoint::FeedForward::GatedGelu,
             relative_attention_num_buckets: 32,
             relative_attention_max_distance: 128,
             layer_norm_epsilon: 1e-6,

@@ -2,10 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use calm_checkpoint::Tokenizer;
 use calm_core::{Backbone, DecodeOptions, Policy, Propagation, decode};
 use calm_data::Columns;
 use calm_metrics::Metric;
-use calm_model::{Dropout, T5, TeacherForcing, Tokenizer, init, read_safetensors};
+use calm_model::{Dropout, T5, TeacherForcing, init, read_safetensors};
 use calm_train::batches::{FrameTokens, collate};
 use calm_train::checkpoint::Slot;
 use calm_train::corpus::Corpus;

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use calm_core::{BackboneShape, Token};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -131,6 +132,21 @@ impl T5Config {
     /// First input of the decoder.
     pub fn start_token(&self) -> u32 {
         self.decoder_start_token_id.unwrap_or(self.pad_token_id)
+    }
+
+    /// Dimensions and special tokens, as the decoding loop and the cost model need them.
+    pub fn shape(&self) -> BackboneShape {
+        BackboneShape {
+            num_encoder_layers: self.num_layers as usize,
+            num_decoder_layers: self.decoder_layers() as usize,
+            d_model: self.d_model as usize,
+            inner: self.inner() as usize,
+            d_ff: self.d_ff as usize,
+            gated: self.feed_forward_proj.is_gated(),
+            vocab_size: self.vocab_size as usize,
+            start_token: self.start_token() as Token,
+            eos_token: self.eos_token_id as Token,
+        }
     }
 
     /// Factor on a state before the output head. transformers 5 writes `tie_word_embeddings: true` into every file,

@@ -1,0 +1,95 @@
+//! The files of a checkpoint: which there are, reading them, writing them, and what tells two checkpoints apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+
+/// What the weight files of a published checkpoint are called.
+pub const MODEL_STEM: &str = "model";
+
+/// Whether a tensor of this name may be left unused: transformers before PR #8518 stored the embedding up to three times and a position bias that was never used.
+pub fn is_known_leftover(name: &str) -> bool {
+    matches!(name, "encoder.embed_tokens.weight" | "decoder.embed_tokens.weight")
+        || name.ends_with("EncDecAttention.relative_attention_bias.weight")
+}
+
+/// `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` lists.
+///
+/// # Errors
+/// There is neither, or the list cannot be read.
+pub fn files_of(dir: &Path, stem: &str) -> Result<Vec<PathBuf>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let single = dir.join(format!("{stem}.safetensors"));
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let path = dir.join(format!("{stem}.safetensors.index.json"));
+    if !path.is_file() {
+        return Err(Error::NoWeights { dir: dir.to_owned() });
+    }
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let index: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
+    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+    Ok(shards.into_iter().map(|shard| dir.join(shard)).collect())
+}
+
+/// Maps a file that nobody changes while the map lives.
+///
+/// # Errors
+/// The file cannot be opened or mapped.
+#[allow(unsafe_code)]
+pub fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
+    std::fs::File::open(path)
+        // SAFETY: a file rewritten in place by another process could change under the map. This project itself replaces
+        // files by renaming only, which leaves the mapped one as it was.
+        .and_then(|file| unsafe { memmap2::Mmap::map(&file) })
+        .map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// Bytes in hexadecimal, as hashes are written.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes a file that is the old or the new one whenever the process is killed.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, bytes)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .map_err(|source| Error::Write { path: path.to_owned(), source })
+}
+
+/// SHA-256 of the bytes of all weight files of a checkpoint, in hexadecimal.
+///
+/// # Errors
+/// There are none, or one cannot be read.
+pub fn weights_hash(dir: &Path) -> Result<String, Error> {
+    let mut hash = Sha256::new();
+    for path in files_of(dir, MODEL_STEM)? {
+        hash.update(&map_file(&path)?);
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// SHA-256, in hexadecimal, of all that a checkpoint's outputs depend on: weight files, `config.json` and `tokenizer.json` where there
+/// is one.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn fingerprint(dir: &Path) -> Result<String, Error> {
+    let mut hash = Sha256::new_with_prefix(weights_hash(dir)?);
+    for path in [dir.join("config.json"), dir.join("tokenizer.json")].iter().filter(|path| path.is_file()) {
+        let read = std::fs::read(path);
+        hash.update(read.map_err(|source| Error::Read { path: path.clone(), source })?);
+    }
+    Ok(hex(&hash.finalize()))
+}

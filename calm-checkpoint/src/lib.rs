@@ -1,0 +1,24 @@
+//! T5 checkpoints in the layout of Hugging Face transformers, as every engine reads them: `config.json`, `tokenizer.json`, weight
+//! files, and the rules about them that are not written in any of these.
+
+mod config;
+mod error;
+mod files;
+pub mod init;
+mod position;
+mod sources;
+mod tokenizer;
+
+pub use crate::config::{FeedForward, T5Config};
+pub use crate::error::Error;
+pub use crate::files::{
+    MODEL_STEM, files_of, fingerprint, hex, is_known_leftover, map_file, replace_file, weights_hash,
+};
+pub use crate::position::{Direction, bucket};
+pub use crate::sources::check_sources;
+pub use crate::tokenizer::Tokenizer;
+
+/// Name of the exit classifier's weight [d_model] in a checkpoint.
+pub const CLASSIFIER_WEIGHT: &str = "calm.classifier.weight";
+/// Name of the exit classifier's bias [1] in a checkpoint.
+pub const CLASSIFIER_BIAS: &str = "calm.classifier.bias";
