@@ -85,6 +85,17 @@ impl T5Config {
         Ok(config)
     }
 
+    /// Writes `config.json` into a checkpoint directory.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        let path = dir.join("config.json");
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|source| Error::Json { path: path.clone(), source })?;
+        crate::replace_file(&path, (text + "\n").as_bytes())
+    }
+
     /// Names the first key whose value makes no sense.
     pub fn check(&self) -> Result<(), String> {
         let positive = [

@@ -1,62 +1,15 @@
 //! Every decoding in `tests/reference/*/cases.json`, alone and in batches of mixed lengths.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
 use calm_checkpoint::T5Config;
-use calm_core::{Backbone, DecodeOptions, Generation, PolicySpec, Propagation, Token, decode};
+use calm_core::{Backbone, Propagation, Token};
 use calm_model::{T5, Weights};
 use tch::{Device, Kind};
 
-#[derive(serde::Deserialize)]
-struct Cases {
-    cases: Vec<Case>,
-}
+#[path = "../reference/cases.rs"]
+mod shared;
 
-#[derive(Clone, serde::Deserialize)]
-struct Case {
-    input_ids: Vec<Token>,
-    max_tokens: usize,
-    policy: PolicySpec,
-    tokens: Vec<Token>,
-    exit_layers: Vec<usize>,
-    confidence: Vec<Option<f32>>,
-}
-
-pub(crate) fn checkpoint(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
-}
-
-/// Confidences of an f32 network against f64; decisions are 1e-3 away from a tie.
-const F32_TOLERANCE: f32 = 5e-4;
-
-fn cases(name: &str) -> Vec<Case> {
-    let text = std::fs::read_to_string(checkpoint(name).join("cases.json")).unwrap();
-    serde_json::from_str::<Cases>(&text).unwrap().cases
-}
-
-fn check(case: &Case, generation: &Generation, tolerance: f32) {
-    let context = format!("{} on {} tokens", case.policy, case.input_ids.len());
-    assert_eq!(generation.tokens, case.tokens, "{context}");
-    assert_eq!(generation.exit_layers, case.exit_layers, "{context}");
-    assert_eq!(generation.confidence.len(), case.confidence.len(), "{context}");
-    for (found, expected) in generation.confidence.iter().zip(&case.confidence) {
-        match (found, expected) {
-            (Some(found), Some(expected)) => {
-                assert!((found - expected).abs() < tolerance, "{context}: {found} instead of {expected}");
-            }
-            _ => assert_eq!(found, expected, "{context}"),
-        }
-    }
-}
-
-fn decode_cases(model: &T5, cases: &[&Case], propagation: Propagation) -> Vec<Generation> {
-    let sources: Vec<&[Token]> = cases.iter().map(|case| case.input_ids.as_slice()).collect();
-    let encoded = model.encode(&sources).unwrap();
-    let policy = cases[0].policy.resolve(model).unwrap();
-    let options = DecodeOptions { max_tokens: cases[0].max_tokens, propagation };
-    decode(model, &encoded, cases.len(), &policy, &options).unwrap()
-}
+pub(crate) use self::shared::checkpoint;
+use self::shared::{F32_TOLERANCE, cases, check, check_alone, check_in_batches, decode_cases};
 
 fn device() -> Device {
     tch::set_num_threads(1);
@@ -69,9 +22,7 @@ fn reference_cases_alone() {
     for name in ["v1_0", "v1_1"] {
         let model = T5::load(&checkpoint(name), device()).unwrap();
         assert_eq!(model.unexpected(), &[] as &[String]);
-        for case in cases(name) {
-            check(&case, &decode_cases(&model, &[&case], Propagation::Lazy)[0], F32_TOLERANCE);
-        }
+        check_alone(&model, name, F32_TOLERANCE);
     }
 }
 
@@ -82,30 +33,14 @@ fn reference_cases_in_double_precision() {
         let config = T5Config::load(&checkpoint(name).join("config.json")).unwrap();
         let weights = Weights::load(&checkpoint(name), device()).unwrap();
         let model = T5::new(&config, &weights.map(|tensor| tensor.to_kind(Kind::Double))).unwrap();
-        for case in cases(name) {
-            check(&case, &decode_cases(&model, &[&case], Propagation::Lazy)[0], 2e-6);
-        }
+        check_alone(&model, name, 2e-6);
     }
 }
 
 #[test]
 fn reference_cases_in_batches_of_mixed_lengths() {
     for name in ["v1_0", "v1_1"] {
-        let model = T5::load(&checkpoint(name), device()).unwrap();
-        let mut by_policy: BTreeMap<String, Vec<Case>> = BTreeMap::new();
-        for case in cases(name) {
-            by_policy.entry(case.policy.id()).or_default().push(case);
-        }
-        for (size, propagation) in [(3, Propagation::Lazy), (8, Propagation::Lazy), (8, Propagation::Eager)] {
-            for cases in by_policy.values() {
-                for rows in cases.chunks(size) {
-                    let rows: Vec<&Case> = rows.iter().collect();
-                    for (case, generation) in rows.iter().zip(decode_cases(&model, &rows, propagation)) {
-                        check(case, &generation, F32_TOLERANCE);
-                    }
-                }
-            }
-        }
+        check_in_batches(&T5::load(&checkpoint(name), device()).unwrap(), name, F32_TOLERANCE);
     }
 }
 

@@ -1,0 +1,143 @@
+//! What happens to single vectors between the products. Plain loops, written so that the compiler turns them into vector code
+//! where they are inlined into a kernel.
+
+use calm_checkpoint::FeedForward;
+
+use crate::simd::LANES;
+
+/// Root-mean-square normalisation without a mean or a bias (`T5LayerNorm`).
+pub(crate) struct RmsNorm {
+    pub(crate) weight: Vec<f32>,
+    pub(crate) epsilon: f32,
+    /// A factor on the result, 1 but for a head that is tied to the embedding.
+    pub(crate) scale: f32,
+}
+
+impl RmsNorm {
+    /// x [d_model] -> to [d_model]
+    #[inline(always)]
+    pub(crate) fn apply(&self, x: &[f32], to: &mut [f32]) {
+        let mean = dot(x, x) / x.len() as f32;
+        let factor = self.scale / (mean + self.epsilon).sqrt();
+        for ((to, &x), &weight) in to.iter_mut().zip(x).zip(&self.weight) {
+            *to = weight * (x * factor);
+        }
+    }
+}
+
+/// Sum of products, in 16 sums that are added pairwise, as on any processor.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for i in 0..LANES {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    pairwise_sum(sums) + rest
+}
+
+#[inline(always)]
+pub(crate) fn pairwise_sum(mut sums: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            sums[i] += sums[i + width];
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+/// The largest, minus infinity if there is none.
+#[inline(always)]
+pub(crate) fn maximum(x: &[f32]) -> f32 {
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for chunk in chunks {
+        for i in 0..LANES {
+            largest[i] = if chunk[i] > largest[i] { chunk[i] } else { largest[i] };
+        }
+    }
+    largest.into_iter().fold(rest, f32::max)
+}
+
+/// Turns scores into probabilities.
+#[inline(always)]
+pub(crate) fn softmax(scores: &mut [f32]) {
+    let largest = maximum(scores);
+    for score in scores.iter_mut() {
+        *score = exp(*score - largest);
+    }
+    let factor = 1.0 / sum(scores);
+    for score in scores {
+        *score *= factor;
+    }
+}
+
+/// Sum in 16 parts that are added pairwise.
+#[inline(always)]
+pub(crate) fn sum(x: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest: f32 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        for i in 0..LANES {
+            sums[i] += chunk[i];
+        }
+    }
+    pairwise_sum(sums) + rest
+}
+
+/// The activation of a gated feed-forward network: `gate` of `wi_0` times `linear` of `wi_1`, into `gate`.
+#[inline(always)]
+pub(crate) fn gate(activation: FeedForward, gate: &mut [f32], linear: &[f32]) {
+    match activation {
+        FeedForward::GatedSilu => {
+            gate.iter_mut().zip(linear).for_each(|(gate, linear)| *gate = silu(*gate) * linear)
+        }
+        _ => gate.iter_mut().zip(linear).for_each(|(gate, linear)| *gate = gelu(*gate) * linear),
+    }
+}
+
+/// The tanh approximation of gelu (`gelu_new`).
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    // x/2 (1 + tanh u) = x sigmoid(2 u)
+    let twice_u = 1.595_769_1 * (x + 0.044_715 * x * x * x);
+    x * sigmoid(twice_u)
+}
+
+#[inline(always)]
+fn silu(x: f32) -> f32 {
+    x * sigmoid(x)
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// e^x to 2e-7 of it, without branches; 0 below -87 and e^88 above 88.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    // x = n ln 2 + r with |r| <= ln 2 / 2; the polynomial is Cephes' expf.
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves an integer in the low bits
+    let clamped = x.clamp(-87.0, 88.0);
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = clamped - n * 0.693_359_4;
+    let r = r + n * 2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_2e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 0.5;
+    let p = p * r * r + r + 1.0;
+    let power = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    if x < -87.0 { 0.0 } else { p * power }
+}

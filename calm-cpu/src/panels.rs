@@ -1,0 +1,258 @@
+//! Matrices packed for products with few rows.
+//!
+//! A matrix [outputs, inputs] is cut into panels of 32 outputs; within a panel the weights lie in the order in which a product reads
+//! them, input by input. One row of inputs streams through a panel from front to end, which is as fast as memory delivers; for several
+//! rows a tile of accumulators stays in registers. Each output is one sum in the order of the inputs, whatever the tile, so that a
+//! row's result does not depend on the rows beside it.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use half::bf16;
+
+use crate::simd::{LANES, Simd};
+
+/// Outputs of a panel.
+pub(crate) const PANEL: usize = 2 * LANES;
+
+/// How weights are stored and multiplied.
+pub(crate) trait Weight: Copy + Send + Sync + 'static {
+    /// Type of the inputs.
+    type Input: Copy + Default;
+    /// Inputs of a step.
+    const DEPTH: usize;
+    type Loaded<S: Simd>: Copy;
+    type Splat<S: Simd>: Copy;
+    type Sum<S: Simd>: Copy;
+
+    /// Nothing.
+    ///
+    /// # Safety
+    /// Here and below: as in [`Simd`].
+    unsafe fn zero<S: Simd>() -> Self::Sum<S>;
+    /// The weights of 16 outputs for one step.
+    unsafe fn load<S: Simd>(from: *const Self) -> Self::Loaded<S>;
+    /// The inputs of one step, for all outputs.
+    unsafe fn splat<S: Simd>(from: *const Self::Input) -> Self::Splat<S>;
+    unsafe fn add<S: Simd>(
+        weights: Self::Loaded<S>,
+        inputs: Self::Splat<S>,
+        sum: Self::Sum<S>,
+    ) -> Self::Sum<S>;
+    unsafe fn finish<S: Simd>(sum: Self::Sum<S>) -> S::F32;
+}
+
+macro_rules! float_weight {
+    ($type:ty, $load:ident) => {
+        impl Weight for $type {
+            type Input = f32;
+            const DEPTH: usize = 1;
+            type Loaded<S: Simd> = S::F32;
+            type Splat<S: Simd> = S::F32;
+            type Sum<S: Simd> = S::F32;
+
+            #[inline(always)]
+            unsafe fn zero<S: Simd>() -> S::F32 {
+                unsafe { S::splat(0.0) }
+            }
+
+            #[inline(always)]
+            unsafe fn load<S: Simd>(from: *const Self) -> S::F32 {
+                unsafe { S::$load(from) }
+            }
+
+            #[inline(always)]
+            unsafe fn splat<S: Simd>(from: *const f32) -> S::F32 {
+                unsafe { S::splat(*from) }
+            }
+
+            #[inline(always)]
+            unsafe fn add<S: Simd>(weights: S::F32, inputs: S::F32, sum: S::F32) -> S::F32 {
+                unsafe { S::mul_add(weights, inputs, sum) }
+            }
+
+            #[inline(always)]
+            unsafe fn finish<S: Simd>(sum: S::F32) -> S::F32 {
+                sum
+            }
+        }
+    };
+}
+
+float_weight!(f32, load);
+float_weight!(bf16, load_bf16);
+
+impl Weight for i8 {
+    type Input = i16;
+    const DEPTH: usize = 2;
+    type Loaded<S: Simd> = S::Pairs;
+    type Splat<S: Simd> = S::Pairs;
+    type Sum<S: Simd> = S::I32;
+
+    #[inline(always)]
+    unsafe fn zero<S: Simd>() -> S::I32 {
+        unsafe { S::zero_i32() }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const i8) -> S::Pairs {
+        unsafe { S::load_i8(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat<S: Simd>(from: *const i16) -> S::Pairs {
+        unsafe { S::splat_pair(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd>(weights: S::Pairs, inputs: S::Pairs, sum: S::I32) -> S::I32 {
+        unsafe { S::dot_pairs(weights, inputs, sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(sum: S::I32) -> S::F32 {
+        unsafe { S::to_f32(sum) }
+    }
+}
+
+/// A packed matrix.
+pub(crate) struct Panels<W> {
+    /// By panel, step, output, input of the step.
+    lines: Vec<Line>,
+    outputs: usize,
+    /// Rows of inputs are this long, the end filled with zeros.
+    padded_inputs: usize,
+    weight: std::marker::PhantomData<W>,
+}
+
+/// Vectors are read fastest where they do not cross a cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "read through a pointer")] [u8; 64]);
+
+impl<W: Weight> Panels<W> {
+    /// Packs a matrix whose weight of (output, input) is `weight(output, input)`.
+    pub(crate) fn pack(outputs: usize, inputs: usize, mut weight: impl FnMut(usize, usize) -> W) -> Self
+    where
+        W: Default,
+    {
+        let padded_inputs = inputs.next_multiple_of(W::DEPTH);
+        let count = outputs.div_ceil(PANEL) * PANEL * padded_inputs;
+        // A step is 64 or 128 bytes, so that all of them begin a line.
+        let mut lines = vec![Line([0; 64]); count * size_of::<W>() / 64];
+        // SAFETY: as many zeroed weights fit into the lines, and zero bits are a weight of each type.
+        let data = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<W>(), count) };
+        for output in 0..outputs {
+            let panel = &mut data[output / PANEL * PANEL * padded_inputs..][..PANEL * padded_inputs];
+            for input in 0..inputs {
+                let step = input / W::DEPTH * PANEL * W::DEPTH;
+                panel[step + output % PANEL * W::DEPTH + input % W::DEPTH] = weight(output, input);
+            }
+        }
+        Panels { lines, outputs, padded_inputs, weight: std::marker::PhantomData }
+    }
+
+    pub(crate) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub(crate) fn padded_inputs(&self) -> usize {
+        self.padded_inputs
+    }
+
+    /// Number of panels.
+    pub(crate) fn len(&self) -> usize {
+        self.outputs.div_ceil(PANEL)
+    }
+
+    /// Bytes of the weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lines.len() * size_of::<Line>()
+    }
+
+    /// Products of the panels in `range` with `rows` of inputs, [rows, padded_inputs]: `emit(panel, row, sums)`, panel after panel.
+    #[inline(always)]
+    pub(crate) fn product<S: Simd>(
+        &self,
+        range: Range<usize>,
+        inputs: &[W::Input],
+        mut emit: impl FnMut(usize, usize, &[f32; PANEL]),
+    ) {
+        assert!(
+            range.end <= self.len() && inputs.len().is_multiple_of(self.padded_inputs),
+            "not of this matrix"
+        );
+        let rows = inputs.len() / self.padded_inputs;
+        if rows == 1 {
+            let mut panel = range.start;
+            while panel + 2 <= range.end {
+                self.tile::<S, 1, 2>(panel, inputs, 0, &mut emit);
+                panel += 2;
+            }
+            if panel < range.end {
+                self.tile::<S, 1, 1>(panel, inputs, 0, &mut emit);
+            }
+            return;
+        }
+        for panel in range {
+            let mut row = 0;
+            while row < rows {
+                row += match (rows - row).min(S::TILE_ROWS) {
+                    8.. => self.tile::<S, 8, 1>(panel, inputs, row, &mut emit),
+                    4.. => self.tile::<S, 4, 1>(panel, inputs, row, &mut emit),
+                    3 => self.tile::<S, 3, 1>(panel, inputs, row, &mut emit),
+                    2 => self.tile::<S, 2, 1>(panel, inputs, row, &mut emit),
+                    _ => self.tile::<S, 1, 1>(panel, inputs, row, &mut emit),
+                };
+            }
+        }
+    }
+
+    /// `P` panels from `panel` on with `R` rows from `row` on, which the caller has checked; returns `R`.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const P: usize>(
+        &self,
+        panel: usize,
+        inputs: &[W::Input],
+        row: usize,
+        emit: &mut impl FnMut(usize, usize, &[f32; PANEL]),
+    ) -> usize {
+        let panel_size = PANEL * self.padded_inputs;
+        let mut sums = [[[0.0; PANEL]; P]; R];
+        // SAFETY: the panels are inside the lines and the rows inside the inputs; the caller runs with the instructions of `S`.
+        unsafe {
+            let weights = self.lines.as_ptr().cast::<W>().add(panel * panel_size);
+            let weights: [*const W; P] = std::array::from_fn(|p| weights.add(p * panel_size));
+            let inputs: [*const W::Input; R] =
+                std::array::from_fn(|r| inputs.as_ptr().add((row + r) * self.padded_inputs));
+            let mut tile = [[[W::zero::<S>(); 2]; P]; R];
+            for step in 0..self.padded_inputs / W::DEPTH {
+                let inputs: [W::Splat<S>; R] =
+                    std::array::from_fn(|r| W::splat::<S>(inputs[r].add(step * W::DEPTH)));
+                for p in 0..P {
+                    for half in 0..2 {
+                        let offset = (step * PANEL + half * LANES) * W::DEPTH;
+                        let weights = W::load::<S>(weights[p].add(offset));
+                        for r in 0..R {
+                            tile[r][p][half] = W::add::<S>(weights, inputs[r], tile[r][p][half]);
+                        }
+                    }
+                }
+            }
+            for r in 0..R {
+                for p in 0..P {
+                    for half in 0..2 {
+                        let to = sums[r][p].as_mut_ptr().add(half * LANES);
+                        S::store(to, W::finish::<S>(tile[r][p][half]));
+                    }
+                }
+            }
+        }
+        for p in 0..P {
+            for (r, sums) in sums.iter().enumerate() {
+                emit(panel + p, row + r, &sums[p]);
+            }
+        }
+        R
+    }
+}

@@ -1,0 +1,114 @@
+//! Sixteen numbers at a time, whatever the registers of the machine hold: the only code that differs between processors.
+//!
+//! Every kernel is one generic body over [`Simd`]; [`with_simd!`] compiles it for each instruction set and picks one when it is
+//! called. All instruction sets add in the same order, so that they agree to the last bit wherever the processor multiplies and
+//! adds in one rounding.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use half::bf16;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::avx512::Avx512;
+pub(crate) use self::portable::Portable;
+
+/// Numbers in a vector.
+pub(crate) const LANES: usize = 16;
+
+/// Vectors of [`LANES`] numbers.
+///
+/// # Safety
+/// Of all functions: the processor has the instruction set, and pointers are readable (writable for `store`) for the numbers named.
+pub(crate) trait Simd: Copy + 'static {
+    /// 16 of f32.
+    type F32: Copy;
+    /// 16 of i32.
+    type I32: Copy;
+    /// 16 pairs of i16.
+    type Pairs: Copy;
+    /// Rows of inputs that a tile of 32 outputs has registers for.
+    const TILE_ROWS: usize;
+
+    unsafe fn splat(x: f32) -> Self::F32;
+    unsafe fn load(from: *const f32) -> Self::F32;
+    unsafe fn load_bf16(from: *const bf16) -> Self::F32;
+    unsafe fn store(to: *mut f32, x: Self::F32);
+    /// a * b + c
+    unsafe fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+
+    unsafe fn zero_i32() -> Self::I32;
+    unsafe fn to_f32(x: Self::I32) -> Self::F32;
+    /// The same pair in all lanes.
+    unsafe fn splat_pair(from: *const i16) -> Self::Pairs;
+    /// 32 of i8, widened.
+    unsafe fn load_i8(from: *const i8) -> Self::Pairs;
+    /// c + a.0 * b.0 + a.1 * b.1 in each lane.
+    unsafe fn dot_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::I32) -> Self::I32;
+}
+
+/// An instruction set that this machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InstructionSet {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl InstructionSet {
+    /// All that this machine has, the fastest first.
+    pub(crate) fn available() -> Vec<InstructionSet> {
+        let mut all = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vnni")
+            {
+                all.push(InstructionSet::Avx512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                all.push(InstructionSet::Avx2);
+            }
+        }
+        all.push(InstructionSet::Portable);
+        all
+    }
+}
+
+/// Calls `$function::<S>($arguments)` with the vectors of `$set`, compiled for its instructions.
+macro_rules! with_simd {
+    ($set:expr, $function:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)?) => {{
+        use $crate::simd::{InstructionSet, Portable};
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2($($argument: $type),*) $(-> $result)? {
+            $function::<$crate::simd::Avx2>($($argument),*)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vnni")]
+        fn avx512($($argument: $type),*) $(-> $result)? {
+            $function::<$crate::simd::Avx512>($($argument),*)
+        }
+        #[allow(unsafe_code)]
+        let result = match $set {
+            // SAFETY: an instruction set is only ever named after the processor was asked for it.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => unsafe { avx512($($argument),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => unsafe { avx2($($argument),*) },
+            InstructionSet::Portable => $function::<Portable>($($argument),*),
+        };
+        result
+    }};
+}
+pub(crate) use with_simd;

@@ -1,0 +1,73 @@
+use half::bf16;
+
+use super::{LANES, Simd};
+
+/// Plain arrays, which the compiler maps to what the target has at least (NEON on AArch64).
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Simd for Portable {
+    type F32 = [f32; LANES];
+    type I32 = [i32; LANES];
+    type Pairs = [[i16; 2]; LANES];
+    const TILE_ROWS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; LANES] {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> [f32; LANES] {
+        unsafe { from.cast::<[f32; LANES]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> [f32; LANES] {
+        unsafe { from.cast::<[bf16; LANES]>().read_unaligned() }.map(bf16::to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, x: [f32; LANES]) {
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|i| {
+            // Without the instruction `mul_add` is a slow call.
+            if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+                a[i].mul_add(b[i], c[i])
+            } else {
+                a[i] * b[i] + c[i]
+            }
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn zero_i32() -> [i32; LANES] {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(x: [i32; LANES]) -> [f32; LANES] {
+        x.map(|x| x as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const i16) -> [[i16; 2]; LANES] {
+        [unsafe { from.cast::<[i16; 2]>().read_unaligned() }; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> [[i16; 2]; LANES] {
+        unsafe { from.cast::<[[i8; 2]; LANES]>().read_unaligned() }.map(|pair| pair.map(i16::from))
+    }
+
+    #[inline(always)]
+    unsafe fn dot_pairs(a: [[i16; 2]; LANES], b: [[i16; 2]; LANES], c: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|i| {
+            c[i] + i32::from(a[i][0]) * i32::from(b[i][0]) + i32::from(a[i][1]) * i32::from(b[i][1])
+        })
+    }
+}

@@ -1,0 +1,258 @@
+//! A few threads that stay awake between the operations of a token.
+//!
+//! A decoding step is some seventy operations of 5 to 500 microseconds each. Waking a thread costs as much as a small one, so the
+//! threads of a team wait for their next operation awake, and go to sleep only when none has come for a while.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// Looks at a flag before giving the core to whoever wants it: tens of microseconds.
+const SPINS: u32 = 1_000;
+/// Times a waiting thread gives its core away before it goes to sleep: milliseconds.
+const YIELDS: u32 = 1_000;
+
+/// Room that a thread keeps between operations.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) normed: Vec<f32>,
+    pub(crate) quantised: Vec<i16>,
+    pub(crate) scales: Vec<f32>,
+    pub(crate) gate: Vec<f32>,
+    pub(crate) scores: Vec<f32>,
+}
+
+/// The calling thread and some helpers.
+pub(crate) struct Team {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+    /// One for each thread. Held while an operation runs, so that there is one at a time.
+    scratch: Mutex<Vec<Scratch>>,
+}
+
+struct Shared {
+    /// Number of the current operation.
+    epoch: Line<AtomicUsize>,
+    /// Helpers that have not finished it.
+    pending: Line<AtomicUsize>,
+    operation: Line<UnsafeCell<Option<Operation>>>,
+    sleeping: Vec<Line<AtomicBool>>,
+    closing: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// On a cache line of its own, so that writing it does not slow down those who read its neighbours.
+#[repr(align(128))]
+struct Line<T>(T);
+
+/// What the helpers call with their number. The lifetime is erased: [`Team::run`] does not return before all have.
+#[derive(Clone, Copy)]
+struct Operation(*const (dyn Fn(usize) + Sync));
+
+// SAFETY: the pointer is followed only while `Team::run` keeps what it points to alive, and that is `Sync`.
+unsafe impl Send for Operation {}
+// SAFETY: `operation` is written by `Team::run` while no helper reads it: before the epoch that tells them to, and after all have
+// reported. The epoch's release and acquire order the accesses.
+unsafe impl Sync for Shared {}
+
+impl Team {
+    /// A team of `threads` in all, at least one.
+    pub(crate) fn new(threads: usize) -> Self {
+        let threads = threads.max(1);
+        let shared = Arc::new(Shared {
+            epoch: Line(AtomicUsize::new(0)),
+            pending: Line(AtomicUsize::new(0)),
+            operation: Line(UnsafeCell::new(None)),
+            sleeping: (1..threads).map(|_| Line(AtomicBool::new(false))).collect(),
+            closing: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        });
+        let helpers = (1..threads).map(|thread| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || shared.help(thread))
+        });
+        let helpers = helpers.collect();
+        Team { shared, helpers, scratch: Mutex::new((0..threads).map(|_| Scratch::default()).collect()) }
+    }
+
+    /// Number of threads.
+    pub(crate) fn threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    /// Calls `f` on every part, each on a thread of its own; there are at most as many parts as threads.
+    pub(crate) fn each<T: Send>(&self, parts: &mut [T], f: impl Fn(&mut T, &mut Scratch) + Sync) {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(parts.len() <= scratch.len(), "more parts than threads");
+        if let [part] = parts {
+            return f(part, &mut scratch[0]);
+        }
+        let (count, parts, scratch) =
+            (parts.len(), Shareable(parts.as_mut_ptr()), Shareable(scratch.as_mut_ptr()));
+        self.run(&|thread| {
+            if thread < count {
+                // SAFETY: every thread has another number, so that no two have the same part or scratch, and both outlive `run`.
+                let (part, scratch) = unsafe { (&mut *parts.at(thread), &mut *scratch.at(thread)) };
+                f(part, scratch);
+            }
+        });
+    }
+
+    /// Calls `operation` with the number of each thread, on that thread.
+    fn run(&self, operation: &(dyn Fn(usize) + Sync)) {
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime is erased. `Finish` waits for all helpers before this frame goes, also when `operation` panics.
+        let erased = Operation(unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(operation)
+        });
+        // SAFETY: no helper reads it now, see `Shared`.
+        unsafe { *shared.operation.0.get() = Some(erased) };
+        shared.pending.0.store(self.helpers.len(), Ordering::Relaxed);
+        shared.epoch.0.fetch_add(1, Ordering::SeqCst);
+        for (sleeping, helper) in shared.sleeping.iter().zip(&self.helpers) {
+            if sleeping.0.load(Ordering::SeqCst) {
+                helper.thread().unpark();
+            }
+        }
+        let finish = Finish(shared);
+        operation(0);
+        drop(finish);
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.epoch.0.fetch_add(1, Ordering::SeqCst);
+        for helper in self.helpers.drain(..) {
+            helper.thread().unpark();
+            // Its panics were caught and raised where the operation was asked for.
+            let _ = helper.join();
+        }
+    }
+}
+
+impl Shared {
+    fn help(&self, thread: usize) {
+        let mut seen = 0;
+        loop {
+            self.wait_for_operation(seen, thread);
+            seen += 1;
+            if self.closing.load(Ordering::SeqCst) {
+                return;
+            }
+            // SAFETY: written before the epoch that was just seen, and not again before this helper reports.
+            let Some(Operation(operation)) = (unsafe { *self.operation.0.get() }) else { continue };
+            // SAFETY: `Team::run` keeps it alive until all helpers have reported.
+            let result = catch_unwind(AssertUnwindSafe(|| unsafe { (*operation)(thread) }));
+            if let Err(panic) = result {
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            }
+            self.pending.0.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    fn wait_for_operation(&self, seen: usize, thread: usize) {
+        let arrived = || self.epoch.0.load(Ordering::SeqCst) != seen;
+        if wait_awake(arrived) {
+            return;
+        }
+        let sleeping = &self.sleeping[thread - 1].0;
+        sleeping.store(true, Ordering::SeqCst);
+        // Whoever raises the epoch after this look sees the flag; whoever did so before is seen here.
+        while !arrived() {
+            std::thread::park();
+        }
+        sleeping.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Waits until all helpers have reported.
+struct Finish<'a>(&'a Shared);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        let done = || self.0.pending.0.load(Ordering::Acquire) == 0;
+        while !wait_awake(done) {}
+    }
+}
+
+/// Whether `done` came true before it was time to sleep.
+fn wait_awake(done: impl Fn() -> bool) -> bool {
+    for _ in 0..SPINS {
+        if done() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    for _ in 0..YIELDS {
+        if done() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}
+
+struct Shareable<T>(*mut T);
+
+impl<T> Shareable<T> {
+    fn at(&self, index: usize) -> *mut T {
+        self.0.wrapping_add(index)
+    }
+}
+
+// SAFETY: `Team::each` hands each element to one thread.
+unsafe impl<T: Send> Sync for Shareable<T> {}
+
+/// Some columns of a matrix that belong to one thread.
+pub(crate) struct Columns<'a> {
+    /// The first row's first column.
+    start: *mut f32,
+    stride: usize,
+    rows: usize,
+    /// Columns of the matrix.
+    pub(crate) range: Range<usize>,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: like the `&mut [f32]` it was made of; no two parts overlap.
+unsafe impl Send for Columns<'_> {}
+
+impl<'a> Columns<'a> {
+    /// Divides the rows of `matrix`, each `stride` long, at ascending `bounds`.
+    pub(crate) fn split(matrix: &'a mut [f32], stride: usize, bounds: &[usize]) -> Vec<Columns<'a>> {
+        let rows = matrix.len() / stride;
+        assert!(bounds.is_sorted() && bounds.last().is_none_or(|&last| last <= stride), "not columns");
+        let start = matrix.as_mut_ptr();
+        let ranges = bounds.windows(2).map(|bounds| bounds[0]..bounds[1]);
+        ranges.map(|range| Columns { start, stride, rows, range, matrix: PhantomData }).collect()
+    }
+
+    /// This part of a row.
+    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows, "no such row");
+        // SAFETY: the row is inside the matrix, and its columns belong to this part alone.
+        unsafe {
+            let start = self.start.add(row * self.stride + self.range.start);
+            std::slice::from_raw_parts_mut(start, self.range.len())
+        }
+    }
+}
+
+/// Where `count` things are divided among `parts`, as evenly as multiples of `unit` can be; empty parts are left out.
+pub(crate) fn bounds(count: usize, unit: usize, parts: usize) -> Vec<usize> {
+    let units = count.div_ceil(unit);
+    let parts = parts.min(units).max(1);
+    (0..=parts).map(|part| (units * part / parts * unit).min(count)).collect()
+}

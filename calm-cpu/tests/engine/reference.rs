@@ -1,0 +1,71 @@
+//! Every decoding of the reference cases, alone and in batches of mixed lengths.
+
+use calm_core::{Backbone, Propagation, Token};
+use calm_cpu::{Options, T5, WeightType};
+
+#[path = "../../../calm-model/tests/reference/cases.rs"]
+mod shared;
+
+use self::shared::{F32_TOLERANCE, cases, check, check_alone, check_in_batches, checkpoint, decode_cases};
+
+fn model(name: &str, weight_type: WeightType, threads: usize) -> T5 {
+    T5::load(&checkpoint(name), &Options { weight_type: Some(weight_type), threads }).unwrap()
+}
+
+#[test]
+fn reference_cases_alone() {
+    for name in ["v1_0", "v1_1"] {
+        let model = model(name, WeightType::F32, 2);
+        assert_eq!(model.unexpected(), &[] as &[String]);
+        check_alone(&model, name, F32_TOLERANCE);
+    }
+}
+
+#[test]
+fn reference_cases_in_batches_of_mixed_lengths() {
+    for name in ["v1_0", "v1_1"] {
+        for threads in [1, 3] {
+            check_in_batches(&model(name, WeightType::F32, threads), name, F32_TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn narrow_weights_decode_the_same_whatever_the_batch_and_threads() {
+    for name in ["v1_0", "v1_1"] {
+        for weight_type in WeightType::ALL {
+            let (one, three) = (model(name, weight_type, 1), model(name, weight_type, 3));
+            let cases: Vec<_> = cases(name).into_iter().filter(|case| case.policy.id() == "full").collect();
+            let batch: Vec<_> = cases.iter().collect();
+            let together = decode_cases(&three, &batch, Propagation::Lazy);
+            for (case, together) in cases.iter().zip(together) {
+                let alone = decode_cases(&one, &[case], Propagation::Lazy).swap_remove(0);
+                assert_eq!(alone.tokens, together.tokens, "{}", weight_type.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shared_handle_decodes_on_another_thread() {
+    let model = model("v1_1", WeightType::F32, 2);
+    let other = model.share(1);
+    let case = cases("v1_1").swap_remove(0);
+    std::thread::spawn(move || {
+        check(&case, &decode_cases(&other, &[&case], Propagation::Lazy)[0], F32_TOLERANCE);
+    })
+    .join()
+    .unwrap();
+    assert_eq!(model.fingerprint().len(), 64);
+}
+
+#[test]
+fn sources_that_cannot_be_encoded_are_refused() {
+    let model = model("v1_1", WeightType::F32, 1);
+    let message = |sources: &[&[Token]]| model.encode(sources).err().unwrap().to_string();
+    assert_eq!(message(&[&[5], &[]]), "source 1 of the batch has no tokens");
+    assert_eq!(
+        message(&[&[5, 211]]),
+        "source 0 of the batch holds token 211, but the vocabulary ends at 211"
+    );
+}
