@@ -85,13 +85,22 @@ impl T5Config {
         Ok(config)
     }
 
-    /// Writes `config.json` into a checkpoint directory.
+    /// Writes `config.json` into a checkpoint directory, with the keys by which transformers tells what it is.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
+        #[derive(Serialize)]
+        struct Published<'a> {
+            architectures: [&'static str; 1],
+            model_type: &'static str,
+            #[serde(flatten)]
+            config: &'a T5Config,
+        }
         let path = dir.join("config.json");
-        let text = serde_json::to_string_pretty(self)
+        let config =
+            Published { architectures: ["T5ForConditionalGeneration"], model_type: "t5", config: self };
+        let text = serde_json::to_string_pretty(&config)
             .map_err(|source| Error::Json { path: path.clone(), source })?;
         crate::replace_file(&path, (text + "\n").as_bytes())
     }

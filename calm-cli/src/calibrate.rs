@@ -16,6 +16,8 @@ use calm_experiments::engine::load_engine;
 use calm_experiments::summary::write_json;
 use calm_metrics::Loss;
 
+use crate::engine::EngineArguments;
+
 /// Says that only the full model holds the guarantee.
 const ONLY_FALLBACK: u8 = 3;
 
@@ -130,12 +132,8 @@ struct ModelArguments {
     /// Rows decoded together
     #[arg(long, value_name = "N", requires = "model", default_value_t = 16)]
     batch_size: usize,
-    /// cpu, cuda or cuda:N; the first CUDA device if there is one, else the CPU
-    #[arg(long, value_name = "DEVICE", requires = "model")]
-    device: Option<String>,
-    /// Worker threads on the CPU; all cores if not given
-    #[arg(long, value_name = "N", requires = "model")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    engine: EngineArguments,
     /// Keeps what was decoded, for another delta or after an interruption [default: OUTPUT without .json]
     #[arg(long, value_name = "DIR", requires = "model")]
     work: Option<PathBuf>,
@@ -167,12 +165,8 @@ impl Arguments {
         let work = self.model.work.clone().unwrap_or_else(|| output.with_extension(""));
         ensure!(work != output, "--output needs a name that ends in .json, or --work DIR must be given");
         let plan = self.plan()?;
-        let workers = |threads: Option<usize>| {
-            threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-        };
-        let certificate = certify(&plan, &work, || {
-            load_engine(model, self.model.device.as_deref(), workers(self.model.threads))
-        })?;
+        let options = self.model.engine.options(usize::MAX);
+        let certificate = certify(&plan, &work, || load_engine(model, &options))?;
         print_calibration(&certificate.calibration);
         print_certificate(&certificate);
         certificate.write(&output)?;
@@ -187,7 +181,7 @@ impl Arguments {
             ("--max-source-tokens", model.max_source_tokens),
             ("--batch-size", Some(model.batch_size)),
             ("--limit", model.limit),
-            ("--threads", model.threads),
+            ("--threads", model.engine.threads),
         ] {
             ensure!(value != Some(0), "{flag} is 0, but must be at least 1");
         }

@@ -5,16 +5,19 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use calm_checkpoint::Tokenizer;
+use calm_checkpoint::{T5Config, Tokenizer};
 use calm_core::{
     Backbone, DecodeOptions, Generation, Measure, Policy, PolicySpec, Propagation, Threshold, Token,
     batch_by_length, cut_source, decode, in_input_order,
 };
 use calm_data::JsonLines;
 use calm_experiments::certify::Certificate;
-use calm_model::{T5, workers};
+use calm_experiments::engine::{T5, load_backbones};
+use calm_experiments::runner::{Engine, map};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+
+use crate::engine::EngineArguments;
 
 /// Batches decoded before their results are written.
 const BATCHES_PER_WRITE: usize = 64;
@@ -64,12 +67,8 @@ pub(crate) struct Arguments {
     /// Rows decoded together
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
-    /// cpu, cuda or cuda:N; the first CUDA device if there is one, else the CPU
-    #[arg(long)]
-    device: Option<String>,
-    /// Batches decoded at a time, each on one core; all cores if not given, 1 on CUDA
-    #[arg(long)]
-    threads: Option<usize>,
+    #[command(flatten)]
+    engine: EngineArguments,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,35 +109,36 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(max_tokens >= 1, "--max-tokens is 0, but must be at least 1");
     ensure!(max_source_tokens != Some(0), "--max-source-tokens is 0, but must be at least 1");
     ensure!(arguments.batch_size >= 1, "--batch-size is 0, but must be at least 1");
-    ensure!(arguments.threads != Some(0), "--threads is 0, but must be at least 1");
-    let device = calm_model::device::init(arguments.device.as_deref())?;
-    let workers = arguments.threads.unwrap_or_else(|| workers::default_count(device));
+    ensure!(arguments.engine.threads != Some(0), "--threads is 0, but must be at least 1");
 
-    let model = T5::load(&arguments.model, device)?;
+    let tokenizer_file = arguments.model.join("tokenizer.json");
+    let config = T5Config::load(&arguments.model.join("config.json"))?;
+    let tokenizer = if tokenizer_file.is_file() { Some(Tokenizer::load(&tokenizer_file)?) } else { None };
+    let mut sources = read_sources(&arguments.input, tokenizer.as_ref(), config.vocab_size as usize)?;
+    if let Some(limit) = max_source_tokens {
+        sources.iter_mut().for_each(|tokens| cut_source(tokens, limit));
+    }
+    let batches = sources.len().div_ceil(arguments.batch_size);
+    let mut engine = load_backbones(&arguments.model, &arguments.engine.options(batches))?;
+    let model = &engine.backbones[0];
     if !model.unexpected().is_empty() {
         eprintln!("warning: tensors the model has no use for: {}", model.unexpected().join(", "));
     }
     if let Some(calibration) = &calibration {
-        arguments.check_calibration(calibration, &model)?;
+        arguments.check_calibration(calibration, &engine.fingerprint)?;
     }
-    let tokenizer_file = arguments.model.join("tokenizer.json");
-    let tokenizer = if tokenizer_file.is_file() { Some(Tokenizer::load(&tokenizer_file)?) } else { None };
-    let policy = policy.resolve(&model)?;
-    let mut sources = read_sources(&arguments.input, tokenizer.as_ref(), model.config().vocab_size as usize)?;
-    if let Some(limit) = max_source_tokens {
-        sources.iter_mut().for_each(|tokens| cut_source(tokens, limit));
-    }
+    let policy = policy.resolve(model)?;
 
     let mut output = Output::open(&arguments.output)?;
     let decoding = Decoding {
         policy: &policy,
         options: DecodeOptions { max_tokens, propagation: Propagation::Lazy },
         batch_size: arguments.batch_size,
-        workers,
     };
+    let workers = engine.backbones.len();
     let lines_per_write = arguments.batch_size.saturating_mul(workers).saturating_mul(BATCHES_PER_WRITE);
     for sources in sources.chunks(lines_per_write) {
-        for generation in decoding.run(&model, sources)? {
+        for generation in decoding.run(&mut engine, sources)? {
             let text = tokenizer.as_ref().map(|t| t.decode(&generation.tokens)).transpose()?;
             let line = OutputLine {
                 text,
@@ -157,14 +157,13 @@ struct Decoding<'a> {
     policy: &'a Policy,
     options: DecodeOptions,
     batch_size: usize,
-    workers: usize,
 }
 
 impl Decoding<'_> {
-    fn run(&self, model: &T5, sources: &[Vec<Token>]) -> anyhow::Result<Vec<Generation>> {
+    fn run(&self, engine: &mut Engine<T5, ()>, sources: &[Vec<Token>]) -> anyhow::Result<Vec<Generation>> {
         let lengths: Vec<usize> = sources.iter().map(Vec::len).collect();
         let batches = batch_by_length(&lengths, self.batch_size);
-        let results = workers::map(model, self.workers, &batches, |model, rows| {
+        let results = map(engine, &batches, |model, rows| {
             let sources: Vec<&[Token]> = rows.iter().map(|&row| sources[row].as_slice()).collect();
             let encoded = model.encode(&sources)?;
             anyhow::Ok(decode(model, &encoded, sources.len(), self.policy, &self.options)?)
@@ -175,8 +174,8 @@ impl Decoding<'_> {
 }
 
 impl Arguments {
-    fn check_calibration(&self, calibration: &Certificate, model: &T5) -> anyhow::Result<()> {
-        if let Err(error) = calibration.check_model(model.fingerprint()) {
+    fn check_calibration(&self, calibration: &Certificate, fingerprint: &str) -> anyhow::Result<()> {
+        if let Err(error) = calibration.check_model(fingerprint) {
             ensure!(self.force, "{error}; --force uses it without its guarantee");
             eprintln!("warning: {error}: nothing is guaranteed");
         }

@@ -1,8 +1,10 @@
 //! The `calm` command.
 
 mod calibrate;
+mod engine;
 mod generate;
 mod p_value;
+#[cfg(feature = "libtorch")]
 mod train;
 
 use std::path::PathBuf;
@@ -27,6 +29,7 @@ enum Command {
     /// Compute one p-value
     PValue(p_value::Arguments),
     /// Train a multi-exit model and its exit classifier, or continue an interrupted training
+    #[cfg(feature = "libtorch")]
     Train(train::Arguments),
     /// Build datasets
     #[command(subcommand)]
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments).map(success),
         Command::PValue(arguments) => p_value::run(&arguments).map(success),
+        #[cfg(feature = "libtorch")]
         Command::Train(arguments) => train::run(&arguments).map(success),
         Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),
     };

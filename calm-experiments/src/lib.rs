@@ -7,7 +7,7 @@
 //! | [`config`] | TOML and overrides to a checked plan |
 //! | [`dataset`] | examples and their shards |
 //! | [`settings`] | which policies are decoded |
-//! | [`engine`] | T5 on libtorch, ready for the runner |
+//! | [`engine`] | T5 on the engine that was asked for, ready for the runner |
 //! | [`runner`] | workers decode the units that have no file yet |
 //! | [`mod@unit`] | the files of units, all that is known about the decoding |
 //! | [`outputs`] | from those files alone: texts, losses and costs of every setting |
@@ -19,7 +19,7 @@
 //! [`mod@certify`] takes the same way for one measure, one tolerance and one set of examples.
 //!
 //! [`experiment::run`] ties them together for any backbone, [`plots::draw_all`] adds the figures; the binary runs both
-//! with T5 on libtorch.
+//! with T5.
 
 pub mod certify;
 pub mod config;

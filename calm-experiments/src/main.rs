@@ -1,9 +1,9 @@
-//! `calm-experiments CONFIG.toml`: the paper's experiment with T5 on libtorch.
+//! `calm-experiments CONFIG.toml`: the paper's experiment with T5.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use calm_experiments::engine::load_engine;
+use calm_experiments::engine::{EngineKind, EngineOptions, WeightType, load_engine};
 use calm_experiments::{config, experiment, plots, summary};
 use clap::Parser;
 
@@ -23,6 +23,12 @@ struct Arguments {
     /// cpu, cuda or cuda:N [default: the first CUDA device, or else the CPU]
     #[arg(long, value_name = "D")]
     device: Option<String>,
+    /// cpu, or libtorch where the program was built with it [default: libtorch with a CUDA device, or else cpu]
+    #[arg(long, value_name = "E")]
+    engine: Option<EngineKind>,
+    /// How the cpu engine holds weights: f32, bf16 or int8 [default: as the checkpoint]
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<WeightType>,
     /// Worker threads on the CPU [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -52,7 +58,14 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let report = if arguments.statistics_only {
         experiment::run_statistics(&plan, &out)?
     } else {
-        experiment::run(&plan, &out, || load_engine(&plan.model, arguments.device.as_deref(), threads))?
+        let options = EngineOptions {
+            kind: arguments.engine,
+            device: arguments.device,
+            weight_type: arguments.dtype,
+            workers: threads,
+            threads_per_worker: 1,
+        };
+        experiment::run(&plan, &out, || load_engine(&plan.model, &options))?
     };
     let figures = plots::draw_all(&plan, &report.results, &out.join("plots"))?;
     println!("{}\n", summary::table(&plan, &report.results));
