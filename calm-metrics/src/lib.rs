@@ -53,7 +53,7 @@ pub use chrf::{ChrfOptions, corpus_chrf, sentence_chrf};
 pub use error::Error;
 pub use loss::{Loss, LossKind, edit_distance, token_disagreement};
 pub use metric::Metric;
-pub use rouge::{Rouge, RougeKind, RougeOptions, rouge};
+pub use rouge::{Rouge, RougeKind, RougeOptions, RougePair, rouge};
 pub use scorer::{Scorer, Statistics};
 pub use signature::Resampling;
 pub use significance::{Comparison, Interval, PairedTest};

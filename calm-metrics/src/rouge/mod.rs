@@ -6,6 +6,8 @@
 mod lcs;
 mod stemmer;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ngrams::{ReferenceNgrams, Vocabulary, ngram_total};
@@ -56,11 +58,7 @@ pub struct Rouge {
 
 /// ROUGE of one text beside a reference.
 pub fn rouge(hypothesis: &str, reference: &str, options: &RougeOptions) -> Rouge {
-    match options.kind {
-        RougeKind::N(order) => n_grams(hypothesis, reference, order.max(1), options.stem),
-        RougeKind::L => subsequence(hypothesis, reference, options.stem),
-        RougeKind::Lsum => union_of_subsequences(hypothesis, reference, options.stem),
-    }
+    RougePair::new(hypothesis, reference, options.stem).score(options.kind)
 }
 
 impl Rouge {
@@ -74,80 +72,123 @@ impl Rouge {
     }
 }
 
-fn n_grams(hypothesis: &str, reference: &str, order: usize, stem: bool) -> Rouge {
-    let (hypothesis, reference) = (Tokens::new(hypothesis, stem), Tokens::new(reference, stem));
-    let mut vocabulary = Vocabulary::default();
-    let reference = vocabulary.learn(reference.iter());
-    let hypothesis = vocabulary.look_up(hypothesis.iter());
-    let mut ngrams = ReferenceNgrams::new(order);
-    ngrams.add(&reference);
-    let matched = ngrams.matches(&hypothesis)[order - 1];
-    Rouge::new(matched, ngram_total(hypothesis.len(), order), ngram_total(reference.len(), order))
+/// Two texts cut into tokens, ready for every kind of ROUGE.
+#[derive(Debug, Clone)]
+pub struct RougePair {
+    hypothesis: Lines,
+    reference: Lines,
+    /// Tokens are numbers below this.
+    vocabulary: usize,
 }
 
-fn subsequence(hypothesis: &str, reference: &str, stem: bool) -> Rouge {
-    let (hypothesis, reference) = (Tokens::new(hypothesis, stem), Tokens::new(reference, stem));
-    let mut vocabulary = Vocabulary::default();
-    let reference = vocabulary.learn(reference.iter());
-    let hypothesis = vocabulary.look_up(hypothesis.iter());
-    let common = lcs::length(&hypothesis, &reference, vocabulary.len());
-    Rouge::new(common as u64, hypothesis.len() as u64, reference.len() as u64)
+/// The tokens of a text, and where its lines end among them.
+#[derive(Debug, Clone)]
+struct Lines {
+    tokens: Vec<u32>,
+    ends: Vec<usize>,
 }
 
-/// rouge-score's `_summary_level_lcs`: a token counts at most as often as each text has it.
-fn union_of_subsequences(hypothesis: &str, reference: &str, stem: bool) -> Rouge {
-    let lines = |text: &str| text.split('\n').map(|line| Tokens::new(line, stem)).collect::<Vec<_>>();
-    let (hypothesis, reference) = (lines(hypothesis), lines(reference));
-    let mut vocabulary = Vocabulary::default();
-    let reference: Vec<_> = reference.iter().map(|line| vocabulary.learn(line.iter())).collect();
-    let hypothesis: Vec<_> = hypothesis.iter().map(|line| vocabulary.learn(line.iter())).collect();
-    let counts = |lines: &[Vec<u32>]| {
-        let mut counts = vec![0u32; vocabulary.len()];
-        lines.iter().flatten().for_each(|&token| counts[token as usize] += 1);
-        counts
-    };
-    let (mut in_hypothesis, mut in_reference) = (counts(&hypothesis), counts(&reference));
-    let mut matched = 0;
-    for line in &reference {
-        let mut is_common = vec![false; line.len()];
-        for other in &hypothesis {
-            lcs::mark(line, other, vocabulary.len(), &mut is_common);
-        }
-        for (&token, _) in line.iter().zip(is_common).filter(|(_, is_common)| *is_common) {
-            let (left, right) = (&mut in_hypothesis[token as usize], &mut in_reference[token as usize]);
-            if *left > 0 && *right > 0 {
-                *left -= 1;
-                *right -= 1;
-                matched += 1;
+impl RougePair {
+    /// Cuts the texts into tokens, or into their stems.
+    pub fn new(hypothesis: &str, reference: &str, stem: bool) -> Self {
+        let [hypothesis, reference] = [hypothesis, reference].map(|text| Tokens::new(text, stem));
+        let mut vocabulary = Vocabulary::with_capacity(hypothesis.ends.len() + reference.ends.len());
+        let [hypothesis, reference] = [&hypothesis, &reference]
+            .map(|text| Lines { tokens: vocabulary.learn(text.iter()), ends: text.line_ends.clone() });
+        Self { hypothesis, reference, vocabulary: vocabulary.len() }
+    }
+
+    /// One kind of ROUGE.
+    pub fn score(&self, kind: RougeKind) -> Rouge {
+        let (hypothesis, reference) = (&self.hypothesis.tokens, &self.reference.tokens);
+        let (matched, order) = match kind {
+            RougeKind::N(order) => (self.common_ngrams(order.max(1)), order.max(1)),
+            // With one line to each text the union is the subsequence itself.
+            RougeKind::Lsum if self.hypothesis.ends.len() > 1 || self.reference.ends.len() > 1 => {
+                (self.union_of_subsequences(), 1)
+            }
+            RougeKind::L | RougeKind::Lsum => (lcs::length(hypothesis, reference, self.vocabulary) as u64, 1),
+        };
+        Rouge::new(matched, ngram_total(hypothesis.len(), order), ngram_total(reference.len(), order))
+    }
+
+    fn common_ngrams(&self, order: usize) -> u64 {
+        let mut ngrams = ReferenceNgrams::new(order);
+        ngrams.add(&self.reference.tokens);
+        ngrams.matches(&self.hypothesis.tokens)[order - 1]
+    }
+
+    /// rouge-score's `_summary_level_lcs`: a token counts at most as often as each text has it.
+    fn union_of_subsequences(&self) -> u64 {
+        let counts = |lines: &Lines| {
+            let mut counts = vec![0u32; self.vocabulary];
+            lines.tokens.iter().for_each(|&token| counts[token as usize] += 1);
+            counts
+        };
+        let (mut in_hypothesis, mut in_reference) = (counts(&self.hypothesis), counts(&self.reference));
+        let mut matched = 0;
+        for line in self.reference.iter() {
+            let mut is_common = vec![false; line.len()];
+            for other in self.hypothesis.iter() {
+                lcs::mark(line, other, self.vocabulary, &mut is_common);
+            }
+            for (&token, _) in line.iter().zip(is_common).filter(|(_, is_common)| *is_common) {
+                let (left, right) = (&mut in_hypothesis[token as usize], &mut in_reference[token as usize]);
+                if *left > 0 && *right > 0 {
+                    *left -= 1;
+                    *right -= 1;
+                    matched += 1;
+                }
             }
         }
+        matched
     }
-    let total = |lines: &[Vec<u32>]| lines.iter().map(Vec::len).sum::<usize>() as u64;
-    Rouge::new(matched, total(&hypothesis), total(&reference))
+}
+
+impl Lines {
+    fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.tokens[start..end])
+    }
 }
 
 /// The tokens of a text, perhaps stemmed, end to end in one string.
 struct Tokens {
     text: String,
+    /// Of the tokens in the string.
     ends: Vec<usize>,
+    /// Of the lines, in tokens.
+    line_ends: Vec<usize>,
 }
 
 impl Tokens {
     fn new(text: &str, stem: bool) -> Self {
-        let mut tokens = Self { text: String::with_capacity(text.len()), ends: Vec::new() };
-        let lower = if text.is_ascii() { text.to_ascii_lowercase() } else { python::to_lowercase(text) };
-        for word in lower.split(|c: char| !c.is_ascii_alphanumeric()) {
-            // rouge-score stems only words of more than three letters (`tokenize.py`).
-            if stem && word.len() > 3 {
-                tokens.text.push_str(&stemmer::stem(word));
-            } else {
-                tokens.text.push_str(word);
-            }
-            if tokens.text.len() > tokens.ends.last().copied().unwrap_or(0) {
-                tokens.ends.push(tokens.text.len());
-            }
+        let lower = if text.is_ascii() { Cow::from(text) } else { python::to_lowercase(text).into() };
+        let mut tokens = Self {
+            text: String::with_capacity(text.len()),
+            ends: Vec::with_capacity(text.len() / 4),
+            line_ends: Vec::new(),
+        };
+        for line in lower.split('\n') {
+            let words = line.split(|c: char| !c.is_ascii_alphanumeric());
+            words.filter(|word| !word.is_empty()).for_each(|word| tokens.push(word, stem));
+            tokens.line_ends.push(tokens.ends.len());
         }
         tokens
+    }
+
+    fn push(&mut self, word: &str, stem: bool) {
+        let start = self.text.len();
+        self.text.push_str(word);
+        self.text[start..].make_ascii_lowercase();
+        // rouge-score stems only words of more than three letters (`tokenize.py`).
+        if stem && word.len() > 3 {
+            let stem = stemmer::stem(&self.text[start..]);
+            self.text.replace_range(start.., &stem);
+        }
+        if self.text.len() > start {
+            self.ends.push(self.text.len());
+        }
     }
 
     fn iter(&self) -> impl Iterator<Item = &str> {
