@@ -34,11 +34,13 @@
 pub mod bleu;
 pub mod chrf;
 mod corpus;
+mod edit_distance;
 mod error;
 mod loss;
 mod metric;
 mod names;
 mod ngrams;
+mod positions;
 mod python;
 pub mod rouge;
 mod scorer;
@@ -50,8 +52,9 @@ pub mod tokenizer;
 
 pub use bleu::{Bleu, BleuOptions, Smoothing, corpus_bleu, sentence_bleu};
 pub use chrf::{ChrfOptions, corpus_chrf, sentence_chrf};
+pub use edit_distance::edit_distance;
 pub use error::Error;
-pub use loss::{Loss, LossKind, edit_distance, token_disagreement};
+pub use loss::{Loss, LossKind, token_disagreement};
 pub use metric::Metric;
 pub use rouge::{Rouge, RougeKind, RougeOptions, RougePair, rouge};
 pub use scorer::{Scorer, Statistics};

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::corpus::map_segments;
 use crate::names::named;
 use crate::{
-    BleuOptions, ChrfOptions, Error, RougeKind, RougeOptions, bleu, exact_match, python, rouge,
-    sentence_chrf, token_f1,
+    BleuOptions, ChrfOptions, Error, RougeKind, RougeOptions, bleu, edit_distance, exact_match, python,
+    rouge, sentence_chrf, token_f1,
 };
 
 /// How bad one output is beside another text, from 0 (as good as it) to 1: the distance between two systems' outputs, or
@@ -126,24 +126,4 @@ pub fn token_disagreement<T: PartialEq>(a: &[T], b: &[T]) -> f64 {
     }
     let same = a.iter().zip(b).filter(|(a, b)| a == b).count();
     (positions - same) as f64 / positions as f64
-}
-
-/// Levenshtein's distance: the least number of elements to insert, delete or substitute that turns one sequence into the
-/// other. Takes memory linear in the lengths and time proportional to their product.
-pub fn edit_distance<T: PartialEq>(a: &[T], b: &[T]) -> usize {
-    let same_start = a.iter().zip(b).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&a[same_start..], &b[same_start..]);
-    let same_end = a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count();
-    let (a, b) = (&a[..a.len() - same_end], &b[..b.len() - same_end]);
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

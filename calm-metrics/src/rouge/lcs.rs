@@ -1,5 +1,7 @@
 //! Longest common subsequences, 64 cells of the textbook's table at a time.
 
+use crate::positions::Positions;
+
 /// Length of the longest common subsequence; the numbers in `b` are below `vocabulary`. Takes memory linear in the length of
 /// the sequences.
 pub(super) fn length(a: &[u32], b: &[u32], vocabulary: usize) -> usize {
@@ -54,40 +56,20 @@ pub(super) fn mark(a: &[u32], b: &[u32], vocabulary: usize, marks: &mut [bool]) 
 struct Rows {
     /// Bit j is 0 where the length of the common subsequence with `b[..=j]` exceeds the one with `b[..j]`.
     row: Vec<u64>,
-    /// Where each number stands in `b`: those of number n are `positions[starts[n]..starts[n + 1]]`.
-    positions: Vec<u32>,
-    starts: Vec<u32>,
-    /// One mask, filled for the element at hand: a mask for each distinct element would take quadratic memory.
+    positions: Positions,
+    /// Filled for the element at hand.
     mask: Vec<u64>,
 }
 
 impl Rows {
     fn new(b: &[u32], vocabulary: usize) -> Self {
-        let mut starts = vec![0; vocabulary + 1];
-        for &element in b {
-            starts[element as usize + 1] += 1;
-        }
-        for number in 0..vocabulary {
-            starts[number + 1] += starts[number];
-        }
-        let (mut positions, mut next) = (vec![0; b.len()], starts.clone());
-        for (position, &element) in b.iter().enumerate() {
-            let next = &mut next[element as usize];
-            positions[*next as usize] = position as u32;
-            *next += 1;
-        }
         let words = b.len().div_ceil(64);
-        Self { row: vec![u64::MAX; words], positions, starts, mask: vec![0; words] }
+        let positions = Positions::new(b, vocabulary);
+        Self { row: vec![u64::MAX; words], positions, mask: vec![0; words] }
     }
 
     fn advance(&mut self, element: u32) {
-        let Some(&[start, end]) = self.starts.get(element as usize..).and_then(|starts| starts.first_chunk())
-        else {
-            return;
-        };
-        for position in &self.positions[start as usize..end as usize] {
-            self.mask[*position as usize / 64] |= 1 << (position % 64);
-        }
+        self.positions.set(element, &mut self.mask);
         let mut carry = false;
         for (word, mask) in self.row.iter_mut().zip(&mut self.mask) {
             let (sum, overflow) = word.overflowing_add(*word & *mask);
