@@ -3,6 +3,7 @@
 mod calibrate;
 mod generate;
 mod p_value;
+mod score;
 mod train;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ enum Command {
     Generate(generate::Arguments),
     /// Compute one p-value
     PValue(p_value::Arguments),
+    Score(score::Arguments),
     /// Train a multi-exit model and its exit classifier, or continue an interrupted training
     Train(train::Arguments),
     /// Build datasets
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments).map(success),
         Command::PValue(arguments) => p_value::run(&arguments).map(success),
+        Command::Score(arguments) => score::run(&arguments).map(success),
         Command::Train(arguments) => train::run(&arguments).map(success),
         Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),
     };
