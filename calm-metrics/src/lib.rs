@@ -10,8 +10,7 @@
 //! | confidence intervals, paired tests | sacreBLEU 2.6, with the same random numbers | [`significance`] |
 //!
 //! [`Metric`] scores a corpus as one number between 0 and 100, the way papers report it; [`Scorer`] is a metric with options,
-//! and prints their signature. [`Loss`] turns a pair of
-//! texts into a number between 0 and 1, the way risk control wants it.
+//! and prints their signature. [`Loss`] turns a pair of texts into a number between 0 and 1, the way risk control wants it.
 //!
 //! ```
 //! use calm_metrics::{Loss, Metric};
@@ -28,8 +27,8 @@
 //! The tools that set the standard are written in Python. Where a result hangs on what Python takes for white space,
 //! lower case, a word, punctuation or a symbol, this crate does the same as Python 3.11, by tables written from it.
 //!
-//! Corpora are scored in parallel. Counts are added as integers and means in the order of the segments, so results do
-//! not depend on the number of threads.
+//! Corpora are scored and resampled in parallel. Sums are taken in the order of the segments, so results do not depend on the
+//! number of threads.
 
 pub mod bleu;
 pub mod chrf;

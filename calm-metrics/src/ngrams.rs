@@ -57,7 +57,8 @@ impl ReferenceNgrams {
 
     /// Adds one reference.
     pub(crate) fn add(&mut self, symbols: &[u32]) {
-        self.children.reserve(symbols.len() * self.max_order);
+        // A sentence hardly repeats an n-gram. A long line does, and a table that is mostly empty is slow to walk through.
+        self.children.reserve((symbols.len() * self.max_order).min(1 << 12));
         let mut seen = vec![0u32; self.counts.len()];
         for start in 0..symbols.len() {
             let mut node = ROOT;
