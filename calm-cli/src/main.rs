@@ -4,6 +4,7 @@ mod calibrate;
 mod engine;
 mod generate;
 mod p_value;
+mod score;
 #[cfg(feature = "libtorch")]
 mod train;
 
@@ -28,6 +29,7 @@ enum Command {
     Generate(generate::Arguments),
     /// Compute one p-value
     PValue(p_value::Arguments),
+    Score(score::Arguments),
     /// Train a multi-exit model and its exit classifier, or continue an interrupted training
     #[cfg(feature = "libtorch")]
     Train(train::Arguments),
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments).map(success),
         Command::PValue(arguments) => p_value::run(&arguments).map(success),
+        Command::Score(arguments) => score::run(&arguments).map(success),
         #[cfg(feature = "libtorch")]
         Command::Train(arguments) => train::run(&arguments).map(success),
         Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),

@@ -1,15 +1,57 @@
-//! BLEU (Papineni et al. 2002) as sacreBLEU 2.6 computes it by default: 13a tokens, n-grams up to four, the reference
-//! length closest to the hypothesis, exponential smoothing.
+//! BLEU (Papineni et al. 2002) as sacreBLEU 2.6 computes it: n-grams up to four, the reference length closest to the
+//! hypothesis, any of its smoothing methods and four of its tokenizers.
 
 use serde::{Deserialize, Serialize};
 
-use crate::corpus::map_segments;
+use crate::corpus::{map_segments, sum};
 use crate::ngrams::{ReferenceNgrams, Vocabulary, ngram_total};
-use crate::tokenizer::tokenize_13a;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, python};
 
 /// Longest n-gram.
 pub const MAX_ORDER: usize = 4;
+
+/// Numbers that BLEU needs to know of a segment: two lengths, then the matches and the n-grams of each order.
+const STATISTICS: usize = 2 + 2 * MAX_ORDER;
+
+/// sacreBLEU's options of the same names, and its defaults.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BleuOptions {
+    /// What a token is.
+    pub tokenizer: Tokenizer,
+    /// What an order without matches counts.
+    pub smoothing: Smoothing,
+    /// Leave out the orders that the hypotheses are too short for, instead of scoring 0; meant for sentences.
+    pub effective_order: bool,
+    /// Ignore case.
+    pub lowercase: bool,
+}
+
+impl BleuOptions {
+    /// The defaults with effective order, as sacreBLEU scores single sentences.
+    pub const SENTENCE: Self = Self {
+        tokenizer: Tokenizer::V13a,
+        smoothing: Smoothing::Exp,
+        effective_order: true,
+        lowercase: false,
+    };
+}
+
+/// What an order without matches counts (Chen and Cherry 2014).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Smoothing {
+    /// Half a match in the first such order, a quarter in the second, and so on.
+    #[default]
+    Exp,
+    /// This many matches, 0.1 by convention.
+    Floor(f64),
+    /// This many matches and n-grams more in all orders above the first, 1 by convention.
+    AddK(f64),
+    /// Nothing: the score is 0.
+    None,
+}
 
 /// A BLEU score and what it is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,101 +76,118 @@ pub struct Bleu {
 ///
 /// # Errors
 /// When the counts differ, when there are no segments, when a segment has no reference.
-pub fn corpus_bleu<H, L, R>(hypotheses: &[H], references: &[L]) -> Result<Bleu, Error>
+pub fn corpus_bleu<H, L, R>(hypotheses: &[H], references: &[L], options: &BleuOptions) -> Result<Bleu, Error>
 where
     H: AsRef<str> + Sync,
     L: AsRef<[R]> + Sync,
     R: AsRef<str>,
 {
-    let segments = map_segments(hypotheses, references, Statistics::of)?;
-    Ok(segments.iter().fold(Statistics::default(), Statistics::plus).score(false))
+    let segments = map_segments(hypotheses, references, |h, rs: &[R]| statistics(h, rs, options))?;
+    Ok(bleu(&sum(segments.iter().map(Vec::as_slice)), options))
 }
 
-/// BLEU of one sentence, over the orders it is long enough for (sacreBLEU's effective order).
+/// BLEU of one sentence; [`BleuOptions::SENTENCE`] is meant for it.
 ///
 /// # Errors
 /// When there is no reference.
-pub fn sentence_bleu<R: AsRef<str>>(hypothesis: &str, references: &[R]) -> Result<Bleu, Error> {
+pub fn sentence_bleu<R: AsRef<str>>(
+    hypothesis: &str,
+    references: &[R],
+    options: &BleuOptions,
+) -> Result<Bleu, Error> {
     if references.is_empty() {
         return Err(Error::NoReference { segment: 0 });
     }
-    Ok(effective_order_bleu(hypothesis, references))
-}
-
-/// [`sentence_bleu`] for callers that have a reference for sure.
-pub(crate) fn effective_order_bleu<R: AsRef<str>>(hypothesis: &str, references: &[R]) -> Bleu {
-    Statistics::of(hypothesis, references).score(true)
+    Ok(bleu(&statistics(hypothesis, references, options), options))
 }
 
 /// What BLEU needs to know of a segment; a corpus is the sum of its segments.
-#[derive(Default)]
-struct Statistics {
-    sys_len: u64,
-    ref_len: u64,
-    counts: [u64; MAX_ORDER],
-    totals: [u64; MAX_ORDER],
+pub(crate) fn statistics<R: AsRef<str>>(
+    hypothesis: &str,
+    references: &[R],
+    options: &BleuOptions,
+) -> Vec<f64> {
+    let lowered = |text| python::lowered(text, options.lowercase);
+    let texts: Vec<_> = references.iter().map(|reference| lowered(reference.as_ref())).collect();
+    let tokenized: Vec<_> =
+        texts.iter().map(|text| options.tokenizer.tokenize(python::trim_end(text))).collect();
+    let mut vocabulary = Vocabulary::default();
+    let mut ngrams = ReferenceNgrams::new(MAX_ORDER);
+    let mut lengths = Vec::with_capacity(tokenized.len());
+    for reference in &tokenized {
+        let words = vocabulary.learn(Tokenizer::tokens(reference));
+        ngrams.add(&words);
+        lengths.push(words.len());
+    }
+    let hypothesis = lowered(hypothesis);
+    let words = options.tokenizer.tokenize(python::trim_end(&hypothesis));
+    let words = vocabulary.look_up(Tokenizer::tokens(&words));
+    let closest = lengths.into_iter().min_by_key(|&length| (length.abs_diff(words.len()), length));
+    let mut row = Vec::with_capacity(STATISTICS);
+    row.extend([words.len() as f64, closest.unwrap_or(0) as f64]);
+    row.extend(ngrams.matches(&words).into_iter().map(|count| count as f64));
+    row.extend((1..=MAX_ORDER).map(|order| ngram_total(words.len(), order) as f64));
+    row
 }
 
-impl Statistics {
-    fn of<R: AsRef<str>>(hypothesis: &str, references: &[R]) -> Self {
-        let tokenize = |text: &str| tokenize_13a(text.trim_end_matches(python::is_space));
-        let hypothesis = tokenize(hypothesis);
-        let references: Vec<String> = references.iter().map(|r| tokenize(r.as_ref())).collect();
-        let mut vocabulary = Vocabulary::default();
-        let mut ngrams = ReferenceNgrams::new(MAX_ORDER);
-        let mut lengths = Vec::with_capacity(references.len());
-        for reference in &references {
-            let words = vocabulary.learn(python::split(reference));
-            ngrams.add(&words);
-            lengths.push(words.len());
-        }
-        let words = vocabulary.look_up(python::split(&hypothesis));
-        let closest = lengths.into_iter().min_by_key(|&length| (length.abs_diff(words.len()), length));
-        let mut counts = [0; MAX_ORDER];
-        counts.copy_from_slice(&ngrams.matches(&words));
-        Self {
-            sys_len: words.len() as u64,
-            ref_len: closest.unwrap_or(0) as u64,
-            counts,
-            totals: std::array::from_fn(|i| ngram_total(words.len(), i + 1)),
-        }
+/// BLEU of a segment's or a corpus's statistics.
+pub(crate) fn bleu(statistics: &[f64], options: &BleuOptions) -> Bleu {
+    let &[sys_len, ref_len, ref orders @ ..] = statistics else {
+        unreachable!("statistics() makes {STATISTICS} numbers")
+    };
+    let (counts, totals) = orders.split_at(MAX_ORDER);
+    let brevity_penalty = match sys_len {
+        _ if sys_len >= ref_len => 1.0,
+        0.0 => 0.0,
+        _ => (1.0 - ref_len / sys_len).exp(),
+    };
+    let mut precisions = [0.0; MAX_ORDER];
+    let mut score = 0.0;
+    if counts.iter().any(|&count| count > 0.0) {
+        let orders = smoothed_precisions(counts, totals, options.smoothing, &mut precisions);
+        let used = if options.effective_order { orders } else { MAX_ORDER };
+        let mean_log = precisions[..used].iter().map(|p| p.ln()).sum::<f64>() / used as f64;
+        // Rounding can lift a perfect score above 100 by the last bit.
+        score = (brevity_penalty * mean_log.exp()).min(100.0);
     }
-
-    fn plus(self, other: &Self) -> Self {
-        Self {
-            sys_len: self.sys_len + other.sys_len,
-            ref_len: self.ref_len + other.ref_len,
-            counts: std::array::from_fn(|i| self.counts[i] + other.counts[i]),
-            totals: std::array::from_fn(|i| self.totals[i] + other.totals[i]),
-        }
+    Bleu {
+        score,
+        counts: std::array::from_fn(|i| counts[i] as u64),
+        totals: std::array::from_fn(|i| totals[i] as u64),
+        precisions,
+        brevity_penalty,
+        sys_len: sys_len as u64,
+        ref_len: ref_len as u64,
     }
+}
 
-    fn score(self, effective_order: bool) -> Bleu {
-        let Self { sys_len, ref_len, counts, totals } = self;
-        let brevity_penalty = match sys_len {
-            _ if sys_len >= ref_len => 1.0,
-            0 => 0.0,
-            _ => (1.0 - ref_len as f64 / sys_len as f64).exp(),
+/// Returns how many orders have n-grams; the others keep the precision 0, and with it the score unless they do not take
+/// part.
+fn smoothed_precisions(
+    counts: &[f64],
+    totals: &[f64],
+    smoothing: Smoothing,
+    precisions: &mut [f64; MAX_ORDER],
+) -> usize {
+    let mut halved = 1.0;
+    for order in 0..MAX_ORDER {
+        let added = match smoothing {
+            Smoothing::AddK(k) if order > 0 => k,
+            _ => 0.0,
         };
-        let mut precisions = [0.0; MAX_ORDER];
-        let mut score = 0.0;
-        if counts.iter().any(|&count| count > 0) {
-            // Orders without any n-gram keep the precision 0, and with it the score unless they do not take part.
-            let orders = totals.iter().take_while(|&&total| total > 0).count();
-            let mut smoothing = 1.0;
-            for i in 0..orders {
-                precisions[i] = if counts[i] > 0 {
-                    100.0 * counts[i] as f64 / totals[i] as f64
-                } else {
-                    smoothing *= 2.0;
-                    100.0 / (smoothing * totals[i] as f64)
-                };
-            }
-            let used = if effective_order { orders } else { MAX_ORDER };
-            let mean_log = precisions[..used].iter().map(|p| p.ln()).sum::<f64>() / used as f64;
-            // Rounding can lift a perfect score above 100 by the last bit.
-            score = (brevity_penalty * mean_log.exp()).min(100.0);
+        let (count, total) = (counts[order] + added, totals[order] + added);
+        if total == 0.0 {
+            return order;
         }
-        Bleu { score, counts, totals, precisions, brevity_penalty, sys_len, ref_len }
+        precisions[order] = match smoothing {
+            _ if count > 0.0 => 100.0 * count / total,
+            Smoothing::Exp => {
+                halved *= 2.0;
+                100.0 / (halved * total)
+            }
+            Smoothing::Floor(floor) => 100.0 * floor / total,
+            Smoothing::AddK(_) | Smoothing::None => 0.0,
+        };
     }
+    MAX_ORDER
 }

@@ -1,12 +1,19 @@
-//! chrF (Popović 2015) and chrF++ (Popović 2017) as sacreBLEU 2.6 computes them by default: case kept, white space
-//! removed, precision and recall averaged over the orders that both sides are long enough for.
+//! chrF (Popović 2015) and chrF++ (Popović 2017) as sacreBLEU 2.6 computes them. By default case is kept, white
+//! space is removed, and precision and recall are averaged over the orders that both sides are long enough for.
 
-use crate::corpus::map_segments;
+use serde::{Deserialize, Serialize};
+
+use crate::corpus::{map_segments, sum};
 use crate::ngrams::{ReferenceNgrams, Vocabulary, ngram_total};
 use crate::{Error, python};
 
-/// Which n-grams count, and how recall weighs against precision. The default is chrF2: characters up to six, no words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an order without n-grams counts in sacreBLEU's smoothing.
+const EPSILON: f64 = 1e-16;
+
+/// Which n-grams count, and how recall weighs against precision: sacreBLEU's options of the same names. The default is
+/// chrF2: characters up to six, no words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ChrfOptions {
     /// Longest n-gram of characters.
     pub char_order: usize,
@@ -14,16 +21,32 @@ pub struct ChrfOptions {
     pub word_order: usize,
     /// Recall weighs `beta` times as much as precision.
     pub beta: u32,
+    /// Ignore case.
+    pub lowercase: bool,
+    /// White space counts as characters.
+    pub whitespace: bool,
+    /// Average the F-scores of all orders, an order without n-grams counting almost nothing, as `chrF++.py` does, instead
+    /// of leaving such orders out.
+    pub eps_smoothing: bool,
 }
 
 impl ChrfOptions {
+    /// chrF2.
+    pub const CHRF: Self = Self {
+        char_order: 6,
+        word_order: 0,
+        beta: 2,
+        lowercase: false,
+        whitespace: false,
+        eps_smoothing: false,
+    };
     /// chrF2++: also words and pairs of words.
-    pub const PLUS_PLUS: Self = Self { char_order: 6, word_order: 2, beta: 2 };
+    pub const PLUS_PLUS: Self = Self { word_order: 2, ..Self::CHRF };
 }
 
 impl Default for ChrfOptions {
     fn default() -> Self {
-        Self { char_order: 6, word_order: 0, beta: 2 }
+        Self::CHRF
     }
 }
 
@@ -37,67 +60,58 @@ where
     L: AsRef<[R]> + Sync,
     R: AsRef<str>,
 {
-    let segments = map_segments(hypotheses, references, |hypothesis, references: &[R]| {
-        let mut best = (f64::NEG_INFINITY, Vec::new());
-        for reference in references {
-            let orders = statistics(hypothesis, reference.as_ref(), options);
-            let score = f_score(&orders, options);
-            if score > best.0 {
-                best = (score, orders);
-            }
-        }
-        best.1
-    })?;
-    let mut total = vec![OrderStatistics::default(); options.char_order + options.word_order];
-    for orders in &segments {
-        for (sum, order) in total.iter_mut().zip(orders) {
-            sum.hypothesis += order.hypothesis;
-            sum.reference += order.reference;
-            sum.matched += order.matched;
-        }
-    }
-    Ok(f_score(&total, options))
+    let segments = map_segments(hypotheses, references, |h, rs: &[R]| statistics(h, rs, options))?;
+    Ok(f_score(&sum(segments.iter().map(Vec::as_slice)), options))
 }
 
 /// chrF of one sentence, 0 to 100.
 pub fn sentence_chrf(hypothesis: &str, reference: &str, options: &ChrfOptions) -> f64 {
-    f_score(&statistics(hypothesis, reference, options), options)
+    f_score(&statistics(hypothesis, &[reference], options), options)
 }
 
-/// Numbers of n-grams of one order.
-#[derive(Clone, Default)]
-struct OrderStatistics {
-    hypothesis: u64,
-    reference: u64,
-    matched: u64,
+/// Three numbers for each order of characters, then of words: n-grams of the hypothesis, of the reference, and matches. The
+/// reference is the one with the best score.
+pub(crate) fn statistics<R: AsRef<str>>(
+    hypothesis: &str,
+    references: &[R],
+    options: &ChrfOptions,
+) -> Vec<f64> {
+    let hypothesis = python::lowered(hypothesis, options.lowercase);
+    let rows = references.iter().map(|reference| {
+        let reference = python::lowered(reference.as_ref(), options.lowercase);
+        pair_statistics(&hypothesis, &reference, options)
+    });
+    let scored = rows.map(|row| (f_score(&row, options), row));
+    let best = scored.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.map_or_else(Vec::new, |(_, row)| row)
 }
 
-/// The orders of characters, then those of words.
-fn statistics(hypothesis: &str, reference: &str, options: &ChrfOptions) -> Vec<OrderStatistics> {
-    let mut orders = match_orders(&characters(hypothesis), &characters(reference), options.char_order);
+fn pair_statistics(hypothesis: &str, reference: &str, options: &ChrfOptions) -> Vec<f64> {
+    let characters = |text| characters(text, options.whitespace);
+    let mut row = match_orders(&characters(hypothesis), &characters(reference), options.char_order);
     if options.word_order > 0 {
         let mut vocabulary = Vocabulary::default();
         let reference = vocabulary.learn(words(reference));
         let hypothesis = vocabulary.look_up(words(hypothesis));
-        orders.extend(match_orders(&hypothesis, &reference, options.word_order));
+        row.extend(match_orders(&hypothesis, &reference, options.word_order));
     }
-    orders
+    row
 }
 
-fn match_orders(hypothesis: &[u32], reference: &[u32], max_order: usize) -> Vec<OrderStatistics> {
+fn match_orders(hypothesis: &[u32], reference: &[u32], max_order: usize) -> Vec<f64> {
     let mut ngrams = ReferenceNgrams::new(max_order);
     ngrams.add(reference);
-    let order_statistics = |(i, matched)| {
+    let of_order = |(i, matched)| {
         let in_reference = ngram_total(reference.len(), i + 1);
         // sacreBLEU does not count the n-grams of a hypothesis whose reference is too short to have any.
         let in_hypothesis = if in_reference == 0 { 0 } else { ngram_total(hypothesis.len(), i + 1) };
-        OrderStatistics { hypothesis: in_hypothesis, reference: in_reference, matched }
+        [in_hypothesis as f64, in_reference as f64, matched as f64]
     };
-    ngrams.matches(hypothesis).into_iter().enumerate().map(order_statistics).collect()
+    ngrams.matches(hypothesis).into_iter().enumerate().flat_map(of_order).collect()
 }
 
-fn characters(text: &str) -> Vec<u32> {
-    text.chars().filter(|&c| !python::is_space(c)).map(u32::from).collect()
+fn characters(text: &str, whitespace: bool) -> Vec<u32> {
+    text.chars().filter(|&c| whitespace || !python::is_space(c)).map(u32::from).collect()
 }
 
 /// Words with one ASCII punctuation character split off: the last one, else the first one.
@@ -119,20 +133,30 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn f_score(orders: &[OrderStatistics], options: &ChrfOptions) -> f64 {
+/// chrF of a segment's or a corpus's statistics.
+pub(crate) fn f_score(statistics: &[f64], options: &ChrfOptions) -> f64 {
+    let factor = f64::from(options.beta) * f64::from(options.beta);
+    let f_beta = |precision: f64, recall: f64| {
+        let denominator = factor * precision + recall;
+        if denominator > 0.0 { (1.0 + factor) * precision * recall / denominator } else { 0.0 }
+    };
     let (mut precision, mut recall, mut effective_order) = (0.0, 0.0, 0u32);
+    let mut smoothed = 0.0;
+    let orders = statistics.chunks_exact(3);
+    let number = orders.len().max(1) as f64;
     for order in orders {
-        if order.hypothesis > 0 && order.reference > 0 {
-            precision += order.matched as f64 / order.hypothesis as f64;
-            recall += order.matched as f64 / order.reference as f64;
+        let [in_hypothesis, in_reference, matched] = [order[0], order[1], order[2]];
+        let share = |of: f64| if of > 0.0 { matched / of } else { EPSILON };
+        smoothed += f_beta(share(in_hypothesis), share(in_reference)).max(EPSILON);
+        if in_hypothesis > 0.0 && in_reference > 0.0 {
+            precision += share(in_hypothesis);
+            recall += share(in_reference);
             effective_order += 1;
         }
     }
-    if precision + recall == 0.0 {
-        return 0.0;
+    if options.eps_smoothing {
+        return 100.0 * smoothed / number;
     }
-    precision /= f64::from(effective_order);
-    recall /= f64::from(effective_order);
-    let factor = f64::from(options.beta) * f64::from(options.beta);
-    100.0 * (1.0 + factor) * precision * recall / (factor * precision + recall)
+    let effective_order = f64::from(effective_order.max(1));
+    100.0 * f_beta(precision / effective_order, recall / effective_order)
 }

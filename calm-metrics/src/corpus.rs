@@ -28,3 +28,15 @@ where
     let segments = hypotheses.par_iter().zip(references).with_min_len(MIN_SEGMENTS_PER_THREAD);
     Ok(segments.map(|(hypothesis, of_segment)| f(hypothesis.as_ref(), of_segment.as_ref())).collect())
 }
+
+/// The sums of the columns. Counts stay exact: a double holds integers up to 2^53.
+pub(crate) fn sum<'a>(rows: impl IntoIterator<Item = &'a [f64]>) -> Vec<f64> {
+    let mut rows = rows.into_iter();
+    let mut total = rows.next().unwrap_or_default().to_vec();
+    for row in rows {
+        for (sum, number) in total.iter_mut().zip(row) {
+            *sum += number;
+        }
+    }
+    total
+}

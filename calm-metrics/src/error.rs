@@ -19,10 +19,24 @@ pub enum Error {
         /// Index of the segment; 0 where a single sentence is scored.
         segment: usize,
     },
-    /// No metric or loss has this name.
+    /// Two systems cannot be compared segment by segment.
+    #[error("the baseline has {baseline} segments but the system {system}")]
+    SystemMismatch {
+        /// Segments of the baseline.
+        baseline: usize,
+        /// Segments of the system.
+        system: usize,
+    },
+    /// Two systems were not scored by the same metric with the same options.
+    #[error("the systems were scored by different metrics")]
+    ScorerMismatch,
+    /// Nothing is estimated from no resamples.
+    #[error("the number of resamples is 0, but must be at least 1")]
+    NoSamples,
+    /// No metric, loss or tokenizer has this name.
     #[error("unknown {what} `{name}`: expected one of {known}")]
     UnknownName {
-        /// "metric" or "loss".
+        /// "metric", "loss" or "tokenizer".
         what: &'static str,
         /// The name that was given.
         name: String,

@@ -2,13 +2,15 @@
 //!
 //! | metric | equal to | module |
 //! |---|---|---|
-//! | BLEU | sacreBLEU 2.6: 13a tokenizer, exponential smoothing, several references | [`bleu`] |
+//! | BLEU | sacreBLEU 2.6: tokenizers 13a, intl, char, none; all smoothing methods; several references | [`bleu`] |
 //! | chrF, chrF++ | sacreBLEU 2.6 | [`chrf`] |
-//! | ROUGE-L | Google's rouge-score 0.1.2, without stemming | [`rouge`] |
+//! | TER | sacreBLEU 2.6 | [`ter`] |
+//! | ROUGE-1, 2, L, Lsum | Google's rouge-score 0.1.2, with or without stemming | [`mod@rouge`] |
 //! | token-F1, exact match | the official SQuAD 1.1 evaluation | [`squad`] |
+//! | confidence intervals, paired tests | sacreBLEU 2.6, with the same random numbers | [`significance`] |
 //!
-//! [`Metric`] scores a corpus as one number between 0 and 100, the way papers report it. [`Loss`] turns a pair of
-//! texts into a number between 0 and 1, the way risk control wants it.
+//! [`Metric`] scores a corpus as one number between 0 and 100, the way papers report it; [`Scorer`] is a metric with options,
+//! and prints their signature. [`Loss`] turns a pair of texts into a number between 0 and 1, the way risk control wants it.
 //!
 //! ```
 //! use calm_metrics::{Loss, Metric};
@@ -23,28 +25,40 @@
 //! ```
 //!
 //! The tools that set the standard are written in Python. Where a result hangs on what Python takes for white space,
-//! lower case or a word, this crate does the same as Python 3.11.
+//! lower case, a word, punctuation or a symbol, this crate does the same as Python 3.11, by tables written from it.
 //!
-//! Corpora are scored in parallel. Counts are added as integers and means in the order of the segments, so results do
-//! not depend on the number of threads.
+//! Corpora are scored and resampled in parallel. Sums are taken in the order of the segments, so results do not depend on the
+//! number of threads.
 
 pub mod bleu;
 pub mod chrf;
 mod corpus;
+mod edit_distance;
 mod error;
 mod loss;
 mod metric;
 mod names;
 mod ngrams;
+mod positions;
 mod python;
 pub mod rouge;
+mod scorer;
+mod signature;
+pub mod significance;
 pub mod squad;
+pub mod ter;
 pub mod tokenizer;
 
-pub use bleu::{Bleu, corpus_bleu, sentence_bleu};
+pub use bleu::{Bleu, BleuOptions, Smoothing, corpus_bleu, sentence_bleu};
 pub use chrf::{ChrfOptions, corpus_chrf, sentence_chrf};
+pub use edit_distance::edit_distance;
 pub use error::Error;
 pub use loss::{Loss, LossKind, token_disagreement};
 pub use metric::Metric;
-pub use rouge::{Rouge, rouge_l};
+pub use rouge::{Rouge, RougeKind, RougeOptions, RougePair, rouge};
+pub use scorer::{Scorer, Statistics};
+pub use signature::Resampling;
+pub use significance::{Comparison, Interval, PairedTest};
 pub use squad::{exact_match, token_f1};
+pub use ter::{Ter, TerOptions, corpus_ter, sentence_ter};
+pub use tokenizer::Tokenizer;

@@ -1,9 +1,13 @@
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
-use crate::bleu::effective_order_bleu;
 use crate::corpus::map_segments;
 use crate::names::named;
-use crate::{ChrfOptions, Error, exact_match, python, rouge_l, sentence_chrf, token_f1};
+use crate::{
+    BleuOptions, ChrfOptions, Error, RougeKind, RougeOptions, bleu, edit_distance, exact_match, python,
+    rouge, sentence_chrf, token_f1,
+};
 
 /// How bad one output is beside another text, from 0 (as good as it) to 1: the distance between two systems' outputs, or
 /// between an output and a reference.
@@ -21,6 +25,8 @@ pub enum Loss {
     TokenF1,
     /// 1 - sentence BLEU / 100, with effective order.
     Bleu,
+    /// 1 - edit similarity: [`edit_distance`] of the characters by the length of the longer text.
+    EditSimilarity,
     /// [`token_disagreement`] of the words between white space.
     TokenDisagreement,
     /// 1 unless the texts match exactly once normalised as for SQuAD.
@@ -32,6 +38,7 @@ named!(Loss, "loss", {
     RougeL => "rouge-l",
     TokenF1 => "token-f1",
     Bleu => "bleu",
+    EditSimilarity => "edit-similarity",
     TokenDisagreement => "token-disagreement",
     Exact => "exact",
 });
@@ -51,9 +58,19 @@ impl Loss {
     pub fn kind(self) -> LossKind {
         match self {
             Self::Exact => LossKind::Binary,
-            Self::Chrf | Self::RougeL | Self::TokenF1 | Self::Bleu | Self::TokenDisagreement => {
-                LossKind::UnitInterval
-            }
+            Self::Chrf
+            | Self::RougeL
+            | Self::TokenF1
+            | Self::Bleu
+            | Self::EditSimilarity
+            | Self::TokenDisagreement => LossKind::UnitInterval,
+        }
+    }
+
+    /// The least and the greatest value this loss can take.
+    pub fn range(self) -> RangeInclusive<f64> {
+        match self.kind() {
+            LossKind::Binary | LossKind::UnitInterval => 0.0..=1.0,
         }
     }
 
@@ -64,9 +81,17 @@ impl Loss {
         }
         let loss = match self {
             Self::Chrf => 1.0 - sentence_chrf(output, reference, &ChrfOptions::default()) / 100.0,
-            Self::RougeL => 1.0 - rouge_l(output, reference).f_measure,
+            Self::RougeL => 1.0 - rouge(output, reference, &RougeOptions::new(RougeKind::L)).f_measure,
             Self::TokenF1 => 1.0 - token_f1(output, reference),
-            Self::Bleu => 1.0 - effective_order_bleu(output, &[reference]).score / 100.0,
+            Self::Bleu => {
+                let options = BleuOptions::SENTENCE;
+                1.0 - bleu::bleu(&bleu::statistics(output, &[reference], &options), &options).score / 100.0
+            }
+            Self::EditSimilarity => {
+                let characters = |text: &str| text.chars().collect::<Vec<_>>();
+                let (output, reference) = (characters(output), characters(reference));
+                edit_distance(&output, &reference) as f64 / output.len().max(reference.len()) as f64
+            }
             Self::TokenDisagreement => {
                 let words = |text| python::split(text).collect::<Vec<_>>();
                 token_disagreement(&words(output), &words(reference))

@@ -1,14 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use crate::bleu::effective_order_bleu;
-use crate::corpus::map_segments;
 use crate::names::named;
-use crate::{
-    ChrfOptions, Error, corpus_bleu, corpus_chrf, exact_match, rouge_l, sentence_bleu, sentence_chrf,
-    token_f1,
-};
+use crate::{Error, Scorer};
 
-/// A metric as papers report it: from 0 (worst) to 100 (best).
+/// A metric as papers report it, with the defaults of its tool: from 0 (worst) to 100 (best), but for
+/// [`Ter`](Self::Ter), which is 0 at best and may exceed 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -17,8 +13,18 @@ pub enum Metric {
     Bleu,
     /// chrF2, see [`crate::chrf`].
     Chrf,
-    /// ROUGE-L F-measure, see [`crate::rouge`].
+    /// chrF2++, see [`crate::chrf`].
+    ChrfPlusPlus,
+    /// Translation edit rate, see [`crate::ter`].
+    Ter,
+    /// ROUGE-1 F-measure, see [`mod@crate::rouge`].
+    Rouge1,
+    /// ROUGE-2 F-measure.
+    Rouge2,
+    /// ROUGE-L F-measure.
     RougeL,
+    /// ROUGE-Lsum F-measure.
+    RougeLsum,
     /// Token-F1, see [`crate::squad`].
     TokenF1,
     /// Exact match, see [`crate::squad`].
@@ -28,7 +34,12 @@ pub enum Metric {
 named!(Metric, "metric", {
     Bleu => "bleu",
     Chrf => "chrf",
+    ChrfPlusPlus => "chrf++",
+    Ter => "ter",
+    Rouge1 => "rouge-1",
+    Rouge2 => "rouge-2",
     RougeL => "rouge-l",
+    RougeLsum => "rouge-lsum",
     TokenF1 => "token-f1",
     Exact => "exact",
 });
@@ -39,14 +50,22 @@ impl Metric {
         match self {
             Self::Bleu => "BLEU",
             Self::Chrf => "chrF",
+            Self::ChrfPlusPlus => "chrF++",
+            Self::Ter => "TER",
+            Self::Rouge1 => "ROUGE-1",
+            Self::Rouge2 => "ROUGE-2",
             Self::RougeL => "ROUGE-L",
+            Self::RougeLsum => "ROUGE-Lsum",
             Self::TokenF1 | Self::Exact => self.name(),
         }
     }
 
-    /// The score of a corpus, 0 to 100; `references[i]` are the references of `hypotheses[i]`.
-    ///
-    /// BLEU and chrF add up the counts of all segments; the others are means over the segments.
+    /// Whether more is better; not so for the edit rate.
+    pub fn higher_is_better(self) -> bool {
+        self != Self::Ter
+    }
+
+    /// The score of a corpus, see [`Scorer::corpus_score`].
     ///
     /// # Errors
     /// When the counts differ, when there are no segments, when a segment has no reference.
@@ -56,39 +75,14 @@ impl Metric {
         L: AsRef<[R]> + Sync,
         R: AsRef<str>,
     {
-        match self {
-            Self::Bleu => Ok(corpus_bleu(hypotheses, references)?.score),
-            Self::Chrf => corpus_chrf(hypotheses, references, &ChrfOptions::default()),
-            Self::RougeL | Self::TokenF1 | Self::Exact => {
-                let scores = map_segments(hypotheses, references, |h, rs: &[R]| self.best_score(h, rs))?;
-                Ok(scores.iter().sum::<f64>() / scores.len() as f64)
-            }
-        }
+        Scorer::from(self).corpus_score(hypotheses, references)
     }
 
-    /// The score of one sentence, 0 to 100. BLEU pools the references, the others take the best one.
+    /// The score of one sentence, see [`Scorer::sentence_score`] and [`Scorer::for_sentences`].
     ///
     /// # Errors
     /// When there is no reference.
     pub fn sentence_score<R: AsRef<str>>(self, hypothesis: &str, references: &[R]) -> Result<f64, Error> {
-        match self {
-            Self::Bleu => Ok(sentence_bleu(hypothesis, references)?.score),
-            _ if references.is_empty() => Err(Error::NoReference { segment: 0 }),
-            _ => Ok(self.best_score(hypothesis, references)),
-        }
-    }
-
-    fn best_score<R: AsRef<str>>(self, hypothesis: &str, references: &[R]) -> f64 {
-        references.iter().map(|reference| self.pair_score(hypothesis, reference.as_ref())).fold(0.0, f64::max)
-    }
-
-    fn pair_score(self, hypothesis: &str, reference: &str) -> f64 {
-        match self {
-            Self::Bleu => effective_order_bleu(hypothesis, &[reference]).score,
-            Self::Chrf => sentence_chrf(hypothesis, reference, &ChrfOptions::default()),
-            Self::RougeL => 100.0 * rouge_l(hypothesis, reference).f_measure,
-            Self::TokenF1 => 100.0 * token_f1(hypothesis, reference),
-            Self::Exact => 100.0 * f64::from(exact_match(hypothesis, reference)),
-        }
+        Scorer::from(self).for_sentences().sentence_score(hypothesis, references)
     }
 }

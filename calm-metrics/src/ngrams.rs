@@ -9,10 +9,15 @@ const UNKNOWN: u32 = u32::MAX;
 /// Numbers words, so that n-grams of words are compared as n-grams of numbers.
 #[derive(Default)]
 pub(crate) struct Vocabulary<'a> {
-    ids: HashMap<&'a str, u32>,
+    ids: HashMap<&'a str, u32, BuildHasherDefault<FoldHasher>>,
 }
 
 impl<'a> Vocabulary<'a> {
+    /// With room for some words.
+    pub(crate) fn with_capacity(words: usize) -> Self {
+        Self { ids: HashMap::with_capacity_and_hasher(words, BuildHasherDefault::default()) }
+    }
+
     /// The numbers of `words`; new words get the next free number.
     pub(crate) fn learn(&mut self, words: impl Iterator<Item = &'a str>) -> Vec<u32> {
         words
@@ -38,7 +43,7 @@ impl<'a> Vocabulary<'a> {
 /// the last symbol. So every n-gram costs one look-up of a number, whatever its length.
 pub(crate) struct ReferenceNgrams {
     max_order: usize,
-    children: HashMap<u64, u32, BuildHasherDefault<EdgeHasher>>,
+    children: HashMap<u64, u32, BuildHasherDefault<FoldHasher>>,
     /// Per node, the largest number of occurrences in one reference.
     counts: Vec<u32>,
 }
@@ -52,7 +57,8 @@ impl ReferenceNgrams {
 
     /// Adds one reference.
     pub(crate) fn add(&mut self, symbols: &[u32]) {
-        self.children.reserve(symbols.len() * self.max_order);
+        // A sentence hardly repeats an n-gram. A long line does, and a table that is mostly empty is slow to walk through.
+        self.children.reserve((symbols.len() * self.max_order).min(1 << 12));
         let mut seen = vec![0u32; self.counts.len()];
         for start in 0..symbols.len() {
             let mut node = ROOT;
@@ -102,19 +108,21 @@ fn edge(parent: u32, symbol: u32) -> u64 {
 }
 
 /// Multiplies, then folds the well mixed high half into the low one that the table indexes with. The standard hasher
-/// takes most of the time of chrF.
+/// takes most of the time of chrF and ROUGE.
 #[derive(Default)]
-struct EdgeHasher(u64);
+struct FoldHasher(u64);
 
-impl Hasher for EdgeHasher {
-    fn write_u64(&mut self, edge: u64) {
-        let product = (self.0 ^ edge).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+impl Hasher for FoldHasher {
+    fn write_u64(&mut self, number: u64) {
+        let product = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = product ^ product >> 32;
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
+        for chunk in bytes.chunks(8) {
+            let mut number = [0; 8];
+            number[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(number));
         }
     }
 

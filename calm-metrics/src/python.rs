@@ -1,8 +1,16 @@
-//! What Python's `str` and `re` mean by white space and by a word.
+//! What Python's `str`, `re` and `regex` mean by white space, lower case, words, punctuation, symbols and numbers.
 
-mod word_characters;
+mod numbers;
+mod punctuation;
+mod symbols;
+mod word;
 
-use word_characters::WORD_CHARACTERS;
+use std::borrow::Cow;
+
+use numbers::NUMBERS;
+use punctuation::PUNCTUATION;
+use symbols::SYMBOLS;
+use word::WORD;
 
 /// `str.isspace`: Unicode's white space and the four ASCII separators U+001C to U+001F.
 pub(crate) fn is_space(c: char) -> bool {
@@ -14,31 +22,89 @@ pub(crate) fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_space).filter(|word| !word.is_empty())
 }
 
-/// `\w` in a `str` pattern.
+/// `str.rstrip()` without arguments.
+pub(crate) fn trim_end(text: &str) -> &str {
+    text.trim_end_matches(is_space)
+}
+
+/// `str.lower()`.
+pub(crate) fn to_lowercase(text: &str) -> String {
+    if text.contains(is_new_upper_case) {
+        // The letters stay. Python does not know them as letters, so they also end a word that a sigma is final in.
+        return text.split_inclusive(is_new_upper_case).map(lower_word_end).collect();
+    }
+    text.to_lowercase()
+}
+
+fn lower_word_end(part: &str) -> String {
+    let (head, new) = part.split_at(part.trim_end_matches(is_new_upper_case).len());
+    head.to_lowercase() + new
+}
+
+/// `text`, lower-cased as by `str.lower()` if so asked.
+pub(crate) fn lowered(text: &str, lowercase: bool) -> Cow<'_, str> {
+    if lowercase { to_lowercase(text).into() } else { text.into() }
+}
+
+/// Upper-case letters that came after Unicode 14.0, the version of Python 3.11.
+fn is_new_upper_case(c: char) -> bool {
+    matches!(c, '\u{1c89}' | '\u{a7cb}'..='\u{a7dc}' | '\u{10d50}'..='\u{10d65}' | '\u{16ea0}'..='\u{16eb8}')
+        && !matches!(c, '\u{a7d0}' | '\u{a7d6}' | '\u{a7d8}')
+}
+
+/// `\w` in a `str` pattern of `re`.
 ///
 /// [`char::is_alphanumeric`] also holds for combining marks and symbols that Unicode counts as alphabetic.
 pub(crate) fn is_word(c: char) -> bool {
-    if c.is_ascii() {
-        return c.is_ascii_alphanumeric() || c == '_';
-    }
-    let after = WORD_CHARACTERS.partition_point(|&(first, _)| first <= c);
-    after > 0 && c <= WORD_CHARACTERS[after - 1].1
+    if c.is_ascii() { c.is_ascii_alphanumeric() || c == '_' } else { is_in(&WORD, c) }
+}
+
+/// `\p{P}` of `regex`.
+pub(crate) fn is_punctuation(c: char) -> bool {
+    is_in(&PUNCTUATION, c)
+}
+
+/// `\p{S}` of `regex`.
+pub(crate) fn is_symbol(c: char) -> bool {
+    is_in(&SYMBOLS, c)
+}
+
+/// `\p{N}` of `regex`.
+pub(crate) fn is_number(c: char) -> bool {
+    if c.is_ascii() { c.is_ascii_digit() } else { is_in(&NUMBERS, c) }
+}
+
+fn is_in(ranges: &[(char, char)], c: char) -> bool {
+    let after = ranges.partition_point(|&(first, _)| first <= c);
+    after > 0 && c <= ranges[after - 1].1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn sums(characters: impl Iterator<Item = char>) -> serde_json::Value {
+        let (count, sum) = characters.fold((0, 0), |(count, sum), c| (count + 1, sum + u64::from(c)));
+        serde_json::json!({"count": count, "sum": sum})
+    }
+
     #[test]
     fn every_character_is_classified_as_in_python() {
         let golden: serde_json::Value =
             serde_json::from_str(include_str!("../tests/golden/golden.json")).unwrap();
-        let words: Vec<char> = ('\0'..=char::MAX).filter(|&c| is_word(c)).collect();
-        assert_eq!(golden["made_with"]["word_characters"], words.len());
-        assert_eq!(golden["made_with"]["word_code_points"], words.iter().map(|&c| u64::from(c)).sum::<u64>());
-        assert!(words.iter().all(|&c| c.is_alphanumeric() || c == '_'));
+        let golden = &golden["made_with"];
+        let all = || '\0'..=char::MAX;
+        assert_eq!(golden["classes"]["WORD"], sums(all().filter(|&c| is_word(c))));
+        assert_eq!(golden["classes"]["PUNCTUATION"], sums(all().filter(|&c| is_punctuation(c))));
+        assert_eq!(golden["classes"]["SYMBOLS"], sums(all().filter(|&c| is_symbol(c))));
+        assert_eq!(golden["classes"]["NUMBERS"], sums(all().filter(|&c| is_number(c))));
+        assert!(all().filter(|&c| is_word(c)).all(|c| c.is_alphanumeric() || c == '_'));
+        let lower = |c: char| to_lowercase(c.encode_utf8(&mut [0; 4]));
+        let changed = all().filter(|&c| !lower(c).chars().eq([c]));
+        assert_eq!(golden["lower"]["changed"], sums(changed));
+        assert_eq!(golden["lower"]["to"], sums(all().flat_map(|c| lower(c).chars().collect::<Vec<_>>())));
         // What str.isspace holds for in Python 3.11.
-        let spaces: Vec<u32> = ('\0'..=char::MAX).filter(|&c| is_space(c)).map(u32::from).collect();
+        let spaces: Vec<u32> = all().filter(|&c| is_space(c)).map(u32::from).collect();
         let mut expected: Vec<u32> = (0x09..=0x0d).chain(0x1c..=0x20).chain([0x85, 0xa0, 0x1680]).collect();
         expected.extend((0x2000..=0x200a).chain([0x2028, 0x2029, 0x202f, 0x205f, 0x3000]));
         assert_eq!(spaces, expected);

@@ -35,7 +35,7 @@ pub fn exact_match(hypothesis: &str, reference: &str) -> bool {
 
 /// The text's words, separated by one space.
 fn normalize(text: &str) -> String {
-    let mut plain = text.to_lowercase();
+    let mut plain = python::to_lowercase(text);
     plain.retain(|c| !c.is_ascii_punctuation());
     let mut kept = String::with_capacity(plain.len());
     let mut rest = plain.as_str();

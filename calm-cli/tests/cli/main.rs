@@ -7,4 +7,5 @@ mod command;
 mod generate;
 mod mistakes;
 mod reference;
+mod score;
 mod training;

@@ -1,18 +1,21 @@
-"""Writes golden.json, the values that the tests of calm-metrics compare with, and src/python/word_characters.rs.
+"""Writes golden.json, the values that the tests of calm-metrics compare with, and the tables in src/python/.
 
     python3.11 -m venv "$VENV"
-    "$VENV/bin/pip" install sacrebleu==2.6.0 rouge-score==0.1.2
-    "$VENV/bin/python" tests/golden/generate.py
+    "$VENV/bin/pip" install sacrebleu==2.6.0 rouge-score==0.1.2 nltk==3.10.4 regex==2026.11.19 numpy==2.4.6
+    "$VENV/bin/python" calm-metrics/tests/golden/generate.py
 
-Pinned: CPython 3.11 (Unicode 14.0), sacrebleu 2.6.0, rouge-score 0.1.2. Token-F1 and exact match follow the official
-SQuAD 1.1 evaluation (Rajpurkar et al. 2016, evaluate-v1.1.py): lower case, drop ASCII punctuation, drop the articles
-a/an/the as whole words, collapse white space, then compare bags of tokens or the strings.
+Pinned: CPython 3.11 (Unicode 14.0) and the packages above. Token-F1 and exact match follow the official SQuAD 1.1
+evaluation (Rajpurkar et al. 2016, evaluate-v1.1.py): lower case, drop ASCII punctuation, drop the articles a/an/the as
+whole words, collapse white space, then compare bags of tokens or the strings.
 
-Texts are written for this file or drawn from its word lists with a fixed seed, so a second run gives the same bytes.
+Texts are written for this file or drawn from its word lists with a fixed seed, so a second run gives the same bytes. It
+takes some minutes, most of them in TER of long texts.
 """
 
 import collections
 import json
+import logging
+import multiprocessing
 import pathlib
 import platform
 import random
@@ -21,13 +24,18 @@ import string
 import unicodedata
 from importlib.metadata import version
 
+import numpy
+import regex
+from nltk.stem.porter import PorterStemmer
 from rouge_score import rouge_scorer
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu import significance
+from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.metrics.base import Metric, Score
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-PINNED = {"sacrebleu": "2.6.0", "rouge-score": "0.1.2"}
+PINNED = {"sacrebleu": "2.6.0", "rouge-score": "0.1.2", "nltk": "3.10.4", "regex": "2026.11.19", "numpy": "2.4.6"}
 HERE = pathlib.Path(__file__).parent
-WORD_CHARACTERS = HERE.parent.parent / "src" / "python" / "word_characters.rs"
+TABLES = HERE.parent.parent / "src" / "python"
 
 ENGLISH = """the a an of to and in is was for with that it on as by at this package library which provides tools system
 files server user network graphics Python kernel version 2.0 3,000 well-known state-of-the-art don't it's U.S. e.g. i.e.
@@ -87,6 +95,18 @@ HANDWRITTEN = [
 ]
 
 
+# Roots and endings that take every rule of the stemmer, in words and in what only looks like one.
+ROOTS = """relat condit ration valenc hesit digit conform radic different vile analog vietnam predic oper feud decis hope
+call formal sensit sensibl triplic form electr good reviv allow infer airlin gyroscop adjust defens irrit replac depend
+adopt homolog commun activ angular effect bowdler prob rat ceas control roll agre plaster bled motor sing conflat troubl siz
+hopp tann fall hiss fizz fail fil happ sk enjo sp fl tr b ab yy syzyg toy tree e y geo theo archaeo x2 7""".split()
+ENDINGS = """s es ies sses ss ed ing eed ied ying y ly ational tional enci anci izer bli abli alli entli eli ousli ization ation ator
+alism iveness fulness ousness aliti iviti biliti fulli logi icate ative alize iciti ical ful ness al ance ence er ic able ible
+ant ement ment ent ion sion tion ou ism ate iti ous ive ize e ll lle""".split() + [""]
+IRREGULAR = """sky skies dying lying tying news innings inning outings outing cannings canning howe proceed exceed succeed dies
+died spied flies tries cries enjoy spy fly""".split()
+
+
 def perturb(rng, words, vocabulary):
     """A noisy copy: words dropped, replaced, doubled, swapped."""
     result = []
@@ -138,6 +158,12 @@ def build_pairs():
         "mixed": noisy_pairs(rng, ENGLISH + FRENCH + CJK + EMOJI + ODD, 60, 30, [" ", ""]),
         "long": noisy_pairs(rng, ENGLISH + FRENCH, 3, 900, [" "])
         + [("ab " * 700, ["ba " * 650]), ("x" * 2000, ["x" * 1500 + "y" * 300]), ("the cat " * 300, ["the dog " * 333])],
+        "summaries": noisy_pairs(rng, [r + e for r in ROOTS for e in ENDINGS if rng.random() < 0.1] + IRREGULAR, 60, 40,
+                                 [" ", ".\n", "\n\n"]),
+        # Few different words, so that there are many longest common subsequences to choose from, and many shifts.
+        "alphabet": [("".join(rng.choice(["a ", "b ", "c ", "dd\n"]) for _ in range(rng.randint(1, 60))),
+                      ["".join(rng.choice(["a ", "b ", "c ", "dd\n"]) for _ in range(rng.randint(1, 60)))
+                       for _ in range(rng.choice([1, 1, 2]))]) for _ in range(100)],
     }
 
 
@@ -164,77 +190,243 @@ def bleu_fields(bleu):
             "brevity_penalty": bleu.bp, "sys_len": bleu.sys_len, "ref_len": bleu.ref_len}
 
 
-ROUGE = rouge_scorer.RougeScorer(["rougeL"])
-TOKENIZER = Tokenizer13a()
+class Mean(Metric):
+    """The mean of a score of segments, for the significance tests of sacreBLEU."""
+
+    def __init__(self, segment_score):
+        super().__init__()
+        self.segment_score = segment_score
+
+    def _extract_corpus_statistics(self, hypotheses, references):
+        pairs = zip(hypotheses, zip(*references))
+        return [[self.segment_score(h, [r for r in refs if r is not None]), 1.0] for h, refs in pairs]
+
+    def _aggregate_and_compute(self, stats):
+        return self._compute_score_from_stats([sum(column) for column in zip(*stats)])
+
+    def _compute_score_from_stats(self, stats):
+        return Score("mean", stats[0] / stats[1])
+
+    def get_signature(self):
+        return None
+
+    _preprocess_segment = _extract_reference_info = _compute_segment_statistics = None
 
 
-def score_pair(group, hypothesis, references):
-    rouge = ROUGE.score_multi(references, hypothesis)["rougeL"]
-    return {
-        "group": group, "hypothesis": hypothesis, "references": references,
-        "tokens_13a": TOKENIZER(hypothesis),
-        "bleu": bleu_fields(BLEU(effective_order=True).sentence_score(hypothesis, references)),
-        "chrf": CHRF().sentence_score(hypothesis, references).score,
-        "chrf_plus_plus": CHRF(word_order=2).sentence_score(hypothesis, references).score,
-        "rouge_l": [float(rouge.precision), float(rouge.recall), float(rouge.fmeasure)],
-        "token_f1": max(token_f1(hypothesis, answer) for answer in references),
-        "exact_match": max(exact_match(hypothesis, answer) for answer in references),
-    }
+def rouge_score(options, hypothesis, references):
+    kind = options["kind"]
+    kind = f"rouge{kind['n']}" if isinstance(kind, dict) else {"l": "rougeL", "lsum": "rougeLsum"}[kind]
+    return rouge_scorer.RougeScorer([kind], use_stemmer=options["stem"]).score_multi(references, hypothesis)[kind]
 
 
-def score_corpus(name, pairs):
-    hypotheses = [pair["hypothesis"] for pair in pairs]
-    streams = max(len(pair["references"]) for pair in pairs)
-    references = [[dict(enumerate(pair["references"])).get(i) for pair in pairs] for i in range(streams)]
-    mean = lambda key: 100 * sum(key(pair) for pair in pairs) / len(pairs)
-    return {
-        "group": name,
-        "bleu": bleu_fields(BLEU(force=True).corpus_score(hypotheses, references)),
-        "chrf": CHRF().corpus_score(hypotheses, references).score,
-        "chrf_plus_plus": CHRF(word_order=2).corpus_score(hypotheses, references).score,
-        "rouge_l": mean(lambda pair: pair["rouge_l"][2]),
-        "token_f1": mean(lambda pair: pair["token_f1"]),
-        "exact_match": mean(lambda pair: pair["exact_match"]),
-    }
+def scorer(options):
+    """The Python tool for the options of a Rust scorer."""
+    options = dict(options)
+    metric = options.pop("metric")
+    if metric == "bleu":
+        smoothing = options.pop("smoothing")
+        method, value = next(iter(smoothing.items())) if isinstance(smoothing, dict) else (smoothing, None)
+        return BLEU(tokenize=options.pop("tokenizer"), smooth_method=method, smooth_value=value, force=True, **options)
+    if metric == "chrf":
+        return CHRF(**options)
+    if metric == "ter":
+        return TER(normalized=options["normalize"], no_punct=options["no_punctuation"],
+                   asian_support=options["asian_support"], case_sensitive=options["case_sensitive"])
+    if metric == "rouge":
+        return Mean(lambda h, refs: 100 * float(rouge_score(options, h, refs).fmeasure))
+    score = {"token-f1": token_f1, "exact": exact_match}[metric]
+    return Mean(lambda h, refs: 100.0 * max(score(h, answer) for answer in refs))
 
 
-def word_ranges():
-    """Inclusive ranges of the characters that \\w matches in a str pattern: str.isalnum() and the underscore."""
+def scorers():
+    bleu = {"metric": "bleu", "tokenizer": "13a", "smoothing": "exp", "effective_order": True, "lowercase": False}
+    for tokenizer in ["13a", "intl", "char", "none"]:
+        yield {**bleu, "tokenizer": tokenizer}
+    for smoothing in [{"floor": 0.1}, {"floor": 0.75}, {"add-k": 1}, {"add-k": 0.5}, "none"]:
+        yield {**bleu, "smoothing": smoothing}
+    yield {**bleu, "effective_order": False}
+    yield {**bleu, "smoothing": {"add-k": 2}, "effective_order": False, "lowercase": True}
+    yield {**bleu, "tokenizer": "intl", "lowercase": True}
+    chrf = {"metric": "chrf", "char_order": 6, "word_order": 0, "beta": 2, "lowercase": False, "whitespace": False,
+            "eps_smoothing": False}
+    for change in [{}, {"word_order": 2}, {"lowercase": True}, {"whitespace": True}, {"eps_smoothing": True},
+                   {"word_order": 2, "eps_smoothing": True, "beta": 3}, {"char_order": 4, "word_order": 1, "beta": 1}]:
+        yield {**chrf, **change}
+    ter = {"metric": "ter", "normalize": False, "no_punctuation": False, "asian_support": False, "case_sensitive": False}
+    for changed in [[], ["normalize"], ["no_punctuation"], ["case_sensitive"], ["normalize", "asian_support"],
+                    ["no_punctuation", "asian_support"], ["normalize", "no_punctuation", "asian_support"]]:
+        yield {**ter, **{name: True for name in changed}}
+    for stem in [False, True]:
+        for kind in [{"n": 1}, {"n": 2}, "l", "lsum"]:
+            yield {"metric": "rouge", "kind": kind, "stem": stem}
+    yield {"metric": "token-f1"}
+    yield {"metric": "exact"}
+
+
+SCORERS = list(scorers())
+ROUGE_PARTS = {"rouge_l": {"kind": "l", "stem": False}, "rouge_lsum": {"kind": "lsum", "stem": True}}
+
+
+def streams(references):
+    """Lists of references, with None where a segment has fewer than others."""
+    return [[dict(enumerate(refs)).get(i) for refs in references] for i in range(max(map(len, references)))]
+
+
+def rounded(value):
+    """Keeps the file small: far below the 1e-9 that is tested."""
+    return round(float(value), 11)
+
+
+def score_pair(item):
+    group, hypothesis, references = item
+    pair = {"group": group, "hypothesis": hypothesis, "references": references,
+            "tokens_13a": Tokenizer13a()(hypothesis),
+            "bleu": bleu_fields(BLEU(effective_order=True).sentence_score(hypothesis, references))}
+    for name, options in ROUGE_PARTS.items():
+        score = rouge_score(options, hypothesis, references)
+        pair[name] = [rounded(part) for part in (score.precision, score.recall, score.fmeasure)]
+    tools = map(scorer, SCORERS)
+    pair["scores"] = [rounded(tool.corpus_score([hypothesis], streams([references])).score) for tool in tools]
+    return pair
+
+
+def score_corpus(item):
+    name, pairs = item
+    hypotheses = [hypothesis for hypothesis, _ in pairs]
+    references = streams([references for _, references in pairs])
+    corpus = {"group": name, "bleu": bleu_fields(BLEU(force=True).corpus_score(hypotheses, references)),
+              "scores": [], "signatures": []}
+    for tool in map(scorer, SCORERS):
+        corpus["scores"].append(rounded(tool.corpus_score(hypotheses, references).score))
+        signature = tool.get_signature()
+        corpus["signatures"].append(signature and signature.format())
+    return corpus
+
+
+class DoubleNumpy:
+    """numpy for sacrebleu.significance, but with statistics in double precision, which sacreBLEU rounds to float32."""
+
+    def __getattr__(self, name):
+        return getattr(numpy, name)
+
+    def array(self, values, dtype=None):
+        return numpy.array(values, dtype="float64" if dtype == "float32" else dtype)
+
+
+def compare_systems(pairs):
+    """A paired test for some scorers, between the hypotheses and others that are a little worse.
+
+    Of segments with two references at most: a third of an edit is no binary fraction, and whether a trial ties with the
+    systems' own difference would hang on numpy's rounding.
+    """
+    pairs = [pair for pair in pairs if len(pair[1]) <= 2]
+    rng = random.Random(7)
+    hypotheses = [hypothesis for hypothesis, _ in pairs]
+    baseline = []
+    for hypothesis, references in pairs:
+        text = rng.choice([hypothesis, references[0]])
+        for _ in range((text == references[0]) + (rng.random() < 0.08)):
+            text = " ".join(perturb(rng, text.split(" "), ENGLISH))
+        baseline.append(text)
+    references = streams([references for _, references in pairs])
+    tests = []
+    for options in SCORERS:
+        bleu = options["metric"] == "bleu" and options["tokenizer"] == "13a" and options["smoothing"] in ("exp", {"add-k": 2})
+        if not (bleu or options["metric"] in ("chrf", "ter") or options == {"metric": "rouge", "kind": "l", "stem": False}):
+            continue
+        test = {"scorer": options}
+        for kind, samples, arithmetic in [("bs", 300, DoubleNumpy()), ("ar", 700, DoubleNumpy()), ("bs", 300, numpy)]:
+            significance.np = arithmetic
+            tool = scorer(options)
+            if isinstance(tool, Mean):
+                tool.get_signature = lambda: type("", (), {"update": lambda *_: None, "format": lambda *_: None})()
+            signatures, scores = significance.PairedTest(
+                [("baseline", baseline), ("system", hypotheses)], {"metric": tool}, references, kind, samples)()
+            (name, signature), = signatures.items()
+            of_baseline, of_system = scores[name]
+            test[kind if arithmetic is not numpy else "float32"] = {
+                "signature": signature.format(), "samples": samples, "p_value": of_system.p_value,
+                "scores": [float(of_baseline.score), float(of_system.score)],
+                "intervals": kind == "bs" and [[float(r.mean), float(r.ci)] for r in (of_baseline, of_system)] or None}
+        tests.append(test)
+    return {"baseline": baseline, "tests": tests}
+
+
+def numpy_streams():
+    """What numpy's default generator draws for resampling."""
+    cases = []
+    for seed, bound in [(0, 1), (0, 2), (1, 7), (12345, 130), (2**32 + 5, 3000), (2**64 - 1, 3 * 2**30)]:
+        rng = numpy.random.default_rng(seed)
+        cases.append({"seed": seed, "bound": bound, "indices": rng.choice(bound, size=(3, 11)).ravel().tolist(),
+                      "flags": numpy.random.default_rng(seed).integers(2, size=(3, 25), dtype=bool).astype(int).ravel().tolist()})
+    return cases
+
+
+def stems():
+    rng = random.Random(11)
+    words = {root + ending for root in ROOTS for ending in ENDINGS if rng.random() < 0.4} | set(IRREGULAR)
+    words |= {"".join(rng.choice("abeilnostyz") for _ in range(rng.randint(1, 6))) + rng.choice(ENDINGS) for _ in range(600)}
+    stemmer = PorterStemmer()
+    return {word: stemmer.stem(word) for word in sorted(words)}
+
+
+CHARACTERS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+
+
+def table_of(characters):
+    """Inclusive ranges."""
     ranges = []
-    for code in range(0x110000):
-        if chr(code).isalnum() or chr(code) == "_":
-            if ranges and ranges[-1][1] == code - 1:
-                ranges[-1][1] = code
-            else:
-                ranges.append([code, code])
+    for code in map(ord, characters):
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
     return ranges
 
 
-def write_word_characters(ranges):
-    cells = [f"('\\u{{{a:x}}}', '\\u{{{b:x}}}')" for a, b in ranges]
+def matching(pattern):
+    return [c for c in CHARACTERS if regex.match(pattern, c)]
+
+
+# Name, what it says, and the characters. `\w` of re is str.isalnum() and the underscore.
+CLASSES = [
+    ("WORD", "What `\\w` matches in Python's `re`", [c for c in CHARACTERS if c.isalnum() or c == "_"]),
+    ("PUNCTUATION", "What `\\p{P}` matches in the package `regex`", matching(r"\p{P}")),
+    ("SYMBOLS", "What `\\p{S}` matches in the package `regex`", matching(r"\p{S}")),
+    ("NUMBERS", "What `\\p{N}` matches in the package `regex`", matching(r"\p{N}")),
+]
+
+
+def write_table(name, title, characters):
+    cells = [f"('\\u{{{a:x}}}', '\\u{{{b:x}}}')" for a, b in table_of(characters)]
     lines = ["    " + " ".join(cell + "," for cell in cells[i:i + 4]) for i in range(0, len(cells), 4)]
-    WORD_CHARACTERS.write_text(
-        f"//! Written by tests/golden/generate.py from Python {platform.python_version()}, Unicode {unicodedata.unidata_version}.\n\n"
-        "/// What `\\w` matches: inclusive ranges, ascending.\n"
-        "#[rustfmt::skip]\n"
-        f"pub(super) const WORD_CHARACTERS: [(char, char); {len(cells)}] = [\n" + "\n".join(lines) + "\n];\n")
+    (TABLES / f"{name.lower()}.rs").write_text(
+        f"//! Written by tests/golden/generate.py from Python {platform.python_version()} (Unicode {unicodedata.unidata_version}) and regex "
+        f"{regex.__version__}.\n\n/// {title}: inclusive ranges, ascending.\n#[rustfmt::skip]\n"
+        f"pub(super) const {name}: [(char, char); {len(cells)}] = [\n" + "\n".join(lines) + "\n];\n")
 
 
 def main():
+    logging.getLogger("sacrebleu").setLevel(logging.ERROR)
     for package, wanted in PINNED.items():
         assert version(package) == wanted, f"{package} {version(package)} is installed, {wanted} is pinned"
-    groups = {name: [score_pair(name, h, r) for h, r in pairs] for name, pairs in build_pairs().items()}
+    groups = build_pairs()
     everything = [pair for pairs in groups.values() for pair in pairs]
-    ranges = word_ranges()
+    sums = lambda characters: {"count": len(characters), "sum": sum(map(ord, characters))}
     head = {"python": platform.python_version(), "unicode": unicodedata.unidata_version, **PINNED,
-            "word_characters": sum(b - a + 1 for a, b in ranges),
-            "word_code_points": sum(code for a, b in ranges for code in range(a, b + 1))}
-    corpora = [score_corpus(name, pairs) for name, pairs in groups.items()] + [score_corpus("all", everything)]
+            "classes": {name: sums(characters) for name, _, characters in CLASSES},
+            "lower": {"changed": sums([c for c in CHARACTERS if c.lower() != c]), "to": sums([x for c in CHARACTERS for x in c.lower()])}}
+    with multiprocessing.Pool() as pool:
+        pairs = pool.map(score_pair, [(name, h, r) for name, pairs in groups.items() for h, r in pairs], chunksize=1)
+        corpora = pool.map(score_corpus, [*groups.items(), ("all", everything)], chunksize=1)
     one_a_line = lambda items: "[\n" + ",\n".join(json.dumps(item) for item in items) + "\n]"
     (HERE / "golden.json").write_text(
-        f'{{"made_with": {json.dumps(head)},\n"corpora": {one_a_line(corpora)},\n"pairs": {one_a_line(everything)}}}\n')
-    write_word_characters(ranges)
-    print(f"{len(everything)} pairs, {len(corpora)} corpora, {len(ranges)} ranges of word characters")
+        f'{{"made_with": {json.dumps(head)},\n"scorers": {one_a_line(SCORERS)},\n"corpora": {one_a_line(corpora)},\n'
+        f'"comparison": {json.dumps(compare_systems(groups["english"]))},\n"numpy": {json.dumps(numpy_streams())},\n'
+        f'"stems": {json.dumps(stems())},\n"pairs": {one_a_line(pairs)}}}\n')
+    for table in CLASSES:
+        write_table(*table)
+    print(f"{len(pairs)} pairs, {len(corpora)} corpora, {len(SCORERS)} scorers")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,27 @@
 //! Agreement with sacreBLEU, rouge-score and the SQuAD evaluation on the texts of `tests/golden/generate.py`.
 
-use calm_metrics::tokenizer::tokenize_13a;
-use calm_metrics::{Bleu, ChrfOptions, Metric, Rouge};
-use calm_metrics::{corpus_bleu, corpus_chrf, rouge_l, sentence_bleu, sentence_chrf};
+use calm_metrics::significance::{self, SEED};
+use calm_metrics::{
+    Bleu, BleuOptions, PairedTest, Resampling, Rouge, RougeKind, RougeOptions, Scorer, Tokenizer,
+    corpus_bleu, rouge, sentence_bleu,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Golden {
+    scorers: Vec<Scorer>,
     corpora: Vec<Corpus>,
+    comparison: Comparisons,
     pairs: Vec<Pair>,
 }
 
+/// `scores` and `signatures` are those of `Golden::scorers`.
 #[derive(Deserialize)]
 struct Corpus {
     group: String,
     bleu: Bleu,
-    chrf: f64,
-    chrf_plus_plus: f64,
-    rouge_l: f64,
-    token_f1: f64,
-    exact_match: f64,
+    scores: Vec<f64>,
+    signatures: Vec<Option<String>>,
 }
 
 #[derive(Deserialize)]
@@ -29,17 +31,41 @@ struct Pair {
     references: Vec<String>,
     tokens_13a: String,
     bleu: Bleu,
-    chrf: f64,
-    chrf_plus_plus: f64,
     rouge_l: [f64; 3],
-    token_f1: f64,
-    exact_match: bool,
+    rouge_lsum: [f64; 3],
+    scores: Vec<f64>,
+}
+
+/// The hypotheses of the group "english" with at most two references, beside others.
+#[derive(Deserialize)]
+struct Comparisons {
+    baseline: Vec<String>,
+    tests: Vec<Comparison>,
+}
+
+#[derive(Deserialize)]
+struct Comparison {
+    scorer: Scorer,
+    bs: Test,
+    ar: Test,
+    /// sacreBLEU as it is; the others compute in doubles.
+    float32: Test,
+}
+
+#[derive(Deserialize)]
+struct Test {
+    signature: Option<String>,
+    samples: usize,
+    p_value: f64,
+    scores: [f64; 2],
+    intervals: Option<[[f64; 2]; 2]>,
 }
 
 fn golden() -> Golden {
     serde_json::from_str(include_str!("../golden/golden.json")).expect("what generate.py wrote")
 }
 
+#[track_caller]
 fn check(what: &str, actual: f64, expected: f64) {
     assert!((actual - expected).abs() <= 1e-9, "{what}: {actual}, expected {expected}");
 }
@@ -56,28 +82,30 @@ fn check_bleu(what: &str, actual: &Bleu, expected: &Bleu) {
 
 #[test]
 fn sentences_score_as_in_the_python_tools() {
-    let pairs = golden().pairs;
+    let Golden { scorers, pairs, .. } = golden();
     assert!(pairs.len() >= 500);
-    for Pair { hypothesis, references, .. } in &pairs {
-        assert!(!references.is_empty(), "{hypothesis:?}");
-    }
     for pair in &pairs {
         let (hypothesis, references) = (&pair.hypothesis, &pair.references);
-        let what = |metric: &str| format!("{metric} of {hypothesis:?} beside {references:?}");
-        assert_eq!(tokenize_13a(hypothesis), pair.tokens_13a, "{}", what("13a"));
-        check_bleu(&what("BLEU"), &sentence_bleu(hypothesis, references).unwrap(), &pair.bleu);
-        let score = |metric: Metric| metric.sentence_score(hypothesis, references).unwrap();
-        check(&what("BLEU"), score(Metric::Bleu), pair.bleu.score);
-        check(&what("chrF"), score(Metric::Chrf), pair.chrf);
-        check(&what("ROUGE-L"), score(Metric::RougeL), 100.0 * pair.rouge_l[2]);
-        check(&what("token-F1"), score(Metric::TokenF1), 100.0 * pair.token_f1);
-        check(&what("exact match"), score(Metric::Exact), if pair.exact_match { 100.0 } else { 0.0 });
-        let plus_plus = references.iter().map(|r| sentence_chrf(hypothesis, r, &ChrfOptions::PLUS_PLUS));
-        check(&what("chrF++"), plus_plus.fold(0.0, f64::max), pair.chrf_plus_plus);
+        let what =
+            |metric: &dyn std::fmt::Debug| format!("{metric:?} of {hypothesis:?} beside {references:?}");
+        assert_eq!(pair.scores.len(), scorers.len());
+        for (scorer, &expected) in scorers.iter().zip(&pair.scores) {
+            check(&what(scorer), scorer.sentence_score(hypothesis, references).unwrap(), expected);
+        }
+        let tokens = Tokenizer::V13a.tokenize(hypothesis);
+        let tokens: Vec<&str> = Tokenizer::tokens(&tokens).collect();
+        assert_eq!(tokens.join(" "), pair.tokens_13a, "{}", what(&"13a"));
+        let options = BleuOptions::SENTENCE;
+        check_bleu(&what(&"BLEU"), &sentence_bleu(hypothesis, references, &options).unwrap(), &pair.bleu);
         if let [reference] = references.as_slice() {
-            let Rouge { precision, recall, f_measure } = rouge_l(hypothesis, reference);
-            for (actual, expected) in [precision, recall, f_measure].iter().zip(pair.rouge_l) {
-                check(&what("ROUGE-L"), *actual, expected);
+            for (kind, stem, parts) in
+                [(RougeKind::L, false, pair.rouge_l), (RougeKind::Lsum, true, pair.rouge_lsum)]
+            {
+                let Rouge { precision, recall, f_measure } =
+                    rouge(hypothesis, reference, &RougeOptions { kind, stem });
+                for (actual, expected) in [precision, recall, f_measure].into_iter().zip(parts) {
+                    check(&what(&kind), actual, expected);
+                }
             }
         }
     }
@@ -85,21 +113,58 @@ fn sentences_score_as_in_the_python_tools() {
 
 #[test]
 fn corpora_score_as_in_the_python_tools() {
-    let Golden { corpora, pairs } = golden();
+    let Golden { scorers, corpora, pairs, .. } = golden();
     for corpus in &corpora {
         let segments: Vec<&Pair> =
             pairs.iter().filter(|pair| corpus.group == "all" || corpus.group == pair.group).collect();
         let hypotheses: Vec<&str> = segments.iter().map(|pair| pair.hypothesis.as_str()).collect();
         let references: Vec<&[String]> = segments.iter().map(|pair| pair.references.as_slice()).collect();
-        let what = |metric: &str| format!("{metric} of {}", corpus.group);
-        check_bleu(&what("BLEU"), &corpus_bleu(&hypotheses, &references).unwrap(), &corpus.bleu);
-        let score = |metric: Metric| metric.corpus_score(&hypotheses, &references).unwrap();
-        check(&what("BLEU"), score(Metric::Bleu), corpus.bleu.score);
-        check(&what("chrF"), score(Metric::Chrf), corpus.chrf);
-        check(&what("ROUGE-L"), score(Metric::RougeL), corpus.rouge_l);
-        check(&what("token-F1"), score(Metric::TokenF1), corpus.token_f1);
-        check(&what("exact match"), score(Metric::Exact), corpus.exact_match);
-        let plus_plus = corpus_chrf(&hypotheses, &references, &ChrfOptions::PLUS_PLUS).unwrap();
-        check(&what("chrF++"), plus_plus, corpus.chrf_plus_plus);
+        let what = |scorer: &dyn std::fmt::Debug| format!("{scorer:?} of {}", corpus.group);
+        let bleu = corpus_bleu(&hypotheses, &references, &BleuOptions::default()).unwrap();
+        check_bleu(&what(&"BLEU"), &bleu, &corpus.bleu);
+        for ((scorer, &expected), signature) in scorers.iter().zip(&corpus.scores).zip(&corpus.signatures) {
+            check(&what(scorer), scorer.corpus_score(&hypotheses, &references).unwrap(), expected);
+            if let Some(signature) = signature {
+                assert_eq!(scorer.signature(&references, &Resampling::default()), *signature);
+            }
+        }
+    }
+}
+
+#[test]
+fn systems_compare_as_in_sacrebleu() {
+    let Golden { comparison, pairs, .. } = golden();
+    let pairs: Vec<&Pair> =
+        pairs.iter().filter(|pair| pair.group == "english" && pair.references.len() <= 2).collect();
+    let hypotheses: Vec<&str> = pairs.iter().map(|pair| pair.hypothesis.as_str()).collect();
+    let references: Vec<&[String]> = pairs.iter().map(|pair| pair.references.as_slice()).collect();
+    for Comparison { scorer, bs, ar, float32 } in comparison.tests {
+        let baseline = scorer.statistics(&comparison.baseline, &references).unwrap();
+        let system = scorer.statistics(&hypotheses, &references).unwrap();
+        let what = |test: &str| format!("{test} of {scorer:?}");
+        for (kind, test) in [(PairedTest::Bootstrap, &bs), (PairedTest::Randomisation, &ar)] {
+            let compared = kind.compare(&baseline, &system, test.samples, SEED).unwrap();
+            let what = what(&format!("{kind:?}"));
+            check(&what, compared.baseline, test.scores[0]);
+            check(&what, compared.system, test.scores[1]);
+            check(&what, compared.p_value, test.p_value);
+            let mut resampling = Resampling { seed: Some(SEED), ..Resampling::default() };
+            match kind {
+                PairedTest::Bootstrap => resampling.bootstrap = Some(test.samples),
+                PairedTest::Randomisation => resampling.randomisation = Some(test.samples),
+            }
+            if let Some(signature) = &test.signature {
+                assert_eq!(scorer.signature(&references, &resampling), *signature);
+            }
+        }
+        for (index, statistics) in [baseline, system].iter().enumerate() {
+            let interval = significance::bootstrap(statistics, bs.samples, SEED).unwrap();
+            // sacreBLEU computes the baseline's interval elsewhere, always in single precision of statistics.
+            for (test, tolerance) in [(&bs, 1e-9), (&float32, 2e-4)] {
+                let [mean, half_width] = test.intervals.unwrap()[index];
+                assert!((interval.mean - mean).abs() <= tolerance, "{}: {interval:?}, {mean}", what("mean"));
+                assert!((interval.half_width - half_width).abs() <= tolerance, "{}", what("half width"));
+            }
+        }
     }
 }

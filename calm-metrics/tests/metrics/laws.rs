@@ -1,9 +1,13 @@
 //! Laws that hold for all texts.
 
 use calm_metrics::{
-    Bleu, ChrfOptions, Loss, LossKind, Metric, corpus_bleu, corpus_chrf, rouge_l, sentence_chrf,
+    Bleu, BleuOptions, ChrfOptions, Loss, LossKind, Metric, PairedTest, Rouge, RougeKind, RougeOptions,
+    Scorer, TerOptions,
 };
-use calm_metrics::{exact_match, sentence_bleu, token_f1};
+use calm_metrics::{
+    corpus_bleu, corpus_chrf, edit_distance, exact_match, rouge, sentence_bleu, sentence_chrf,
+};
+use calm_metrics::{sentence_ter, significance, token_f1};
 use proptest::prelude::*;
 
 /// Texts of few different words, so that pairs of them have much in common; some with odd characters.
@@ -35,6 +39,24 @@ fn common_subsequence(a: &[String], b: &[String]) -> usize {
     table[a.len()][b.len()]
 }
 
+fn rouge_l(a: &str, b: &str) -> Rouge {
+    rouge(a, b, &RougeOptions::new(RougeKind::L))
+}
+
+/// Levenshtein's distance by the textbook.
+fn levenshtein(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
 /// The bits of all scores of a corpus.
 fn all_scores(hypotheses: &[String], references: &[Vec<String>]) -> Vec<u64> {
     let metrics = Metric::ALL
@@ -50,7 +72,8 @@ proptest! {
     fn scores_and_losses_stay_in_range(a in text(), b in text()) {
         for metric in Metric::ALL {
             let score = metric.sentence_score(&a, &[&b]).unwrap();
-            prop_assert!((0.0..=100.0).contains(&score), "{metric}: {score}");
+            let most = if metric.higher_is_better() { 100.0 } else { f64::INFINITY };
+            prop_assert!((0.0..=most).contains(&score), "{metric}: {score}");
         }
         for loss in Loss::ALL {
             let value = loss.between(&a, &b);
@@ -72,7 +95,8 @@ proptest! {
         let text = words.join(" ");
         for metric in Metric::ALL {
             let score = metric.sentence_score(&text, &[&text]).unwrap();
-            prop_assert!((score - 100.0).abs() < 1e-9, "{metric}: {score}");
+            let best = if metric.higher_is_better() { 100.0 } else { 0.0 };
+            prop_assert!((score - best).abs() < 1e-9, "{metric}: {score}");
         }
     }
 
@@ -94,8 +118,29 @@ proptest! {
         b in prop::collection::vec("[a-e]", 1..200),
     ) {
         let common = common_subsequence(&a, &b) as f64;
-        let rouge = rouge_l(&a.join(" "), &b.join(" "));
-        prop_assert_eq!((rouge.precision, rouge.recall), (common / a.len() as f64, common / b.len() as f64));
+        let expected = rouge_l(&a.join(" "), &b.join(" "));
+        prop_assert_eq!((expected.precision, expected.recall), (common / a.len() as f64, common / b.len() as f64));
+        // Of single lines the union of subsequences is one; the empty line is none, but has the union computed.
+        let union = rouge(&(a.join(" ") + "\n"), &b.join(" "), &RougeOptions::new(RougeKind::Lsum));
+        prop_assert_eq!(union, expected);
+    }
+
+    #[test]
+    fn edit_distance_is_levenshteins(
+        a in prop::collection::vec(0u8..4, 0..200),
+        b in prop::collection::vec(0u8..4, 0..200),
+    ) {
+        prop_assert_eq!(edit_distance(&a, &b), levenshtein(&a, &b));
+    }
+
+    #[test]
+    fn shifts_never_cost_more_than_edits(
+        a in prop::collection::vec("[a-d]", 0..40),
+        b in prop::collection::vec("[a-d]", 1..40),
+    ) {
+        let ter = sentence_ter(&a.join(" "), &[b.join(" ")], &TerOptions::default()).unwrap();
+        prop_assert!(ter.edits <= edit_distance(&a, &b) as u64);
+        prop_assert_eq!(ter.ref_length, b.len() as f64);
     }
 
     #[test]
@@ -118,7 +163,7 @@ proptest! {
             let repeated = std::iter::repeat_n(outputs.iter().zip(&references), times).flatten();
             let (outputs, references): (Vec<&String>, Vec<&Vec<String>>) = repeated.unzip();
             // The smoothing of an order without matches depends on how many n-grams there are.
-            let smoothed = corpus_bleu(&outputs, &references).unwrap().counts.contains(&0);
+            let smoothed = corpus_bleu(&outputs, &references, &BleuOptions::default()).unwrap().counts.contains(&0);
             let metrics = Metric::ALL.iter().filter(|metric| !smoothed || **metric != Metric::Bleu);
             metrics.map(|metric| metric.corpus_score(&outputs, &references).unwrap()).collect::<Vec<_>>()
         };
@@ -129,9 +174,10 @@ proptest! {
 
     #[test]
     fn counts_add_up_over_segments((outputs, references) in corpus(1..6)) {
-        let whole = corpus_bleu(&outputs, &references).unwrap();
+        let whole = corpus_bleu(&outputs, &references, &BleuOptions::default()).unwrap();
+        let sentence = |(o, r): (&String, &Vec<String>)| sentence_bleu(o, r, &BleuOptions::SENTENCE);
         let parts: Vec<Bleu> =
-            outputs.iter().zip(&references).map(|(o, r)| sentence_bleu(o, r).unwrap()).collect();
+            outputs.iter().zip(&references).map(|pair| sentence(pair).unwrap()).collect();
         for order in 0..whole.counts.len() {
             prop_assert_eq!(whole.counts[order], parts.iter().map(|part| part.counts[order]).sum::<u64>());
             prop_assert_eq!(whole.totals[order], parts.iter().map(|part| part.totals[order]).sum::<u64>());
@@ -143,6 +189,29 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4))]
+
+    #[test]
+    fn resamples_do_not_depend_on_the_number_of_threads((outputs, references) in corpus(2..40)) {
+        let baseline: Vec<&str> = references.iter().map(|of_segment| of_segment[0].as_str()).collect();
+        let with_threads = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let of = |metric: Metric| {
+                    let scorer = Scorer::from(metric);
+                    let system = scorer.statistics(&outputs, &references).unwrap();
+                    let baseline = scorer.statistics(&baseline, &references).unwrap();
+                    let tests = [PairedTest::Bootstrap, PairedTest::Randomisation];
+                    let compared = tests.map(|test| test.compare(&baseline, &system, 300, 1).unwrap());
+                    let interval = significance::bootstrap(&system, 300, 1).unwrap();
+                    assert!(interval.low <= interval.mean + 1e-9 && interval.mean <= interval.high + 1e-9);
+                    assert!(compared.iter().all(|c| c.p_value > 0.0 && c.p_value <= 1.0));
+                    (compared, interval)
+                };
+                Metric::ALL.iter().copied().map(of).collect::<Vec<_>>()
+            })
+        };
+        prop_assert_eq!(with_threads(1), with_threads(3));
+    }
 
     #[test]
     fn scores_do_not_depend_on_the_number_of_threads((outputs, references) in corpus(600..700)) {

@@ -1,8 +1,8 @@
-//! Written by tests/golden/generate.py from Python 3.11.7, Unicode 14.0.0.
+//! Written by tests/golden/generate.py from Python 3.11.7 (Unicode 14.0.0) and regex 2026.11.19.
 
-/// What `\w` matches: inclusive ranges, ascending.
+/// What `\w` matches in Python's `re`: inclusive ranges, ascending.
 #[rustfmt::skip]
-pub(super) const WORD_CHARACTERS: [(char, char); 734] = [
+pub(super) const WORD: [(char, char); 734] = [
     ('\u{30}', '\u{39}'), ('\u{41}', '\u{5a}'), ('\u{5f}', '\u{5f}'), ('\u{61}', '\u{7a}'),
     ('\u{aa}', '\u{aa}'), ('\u{b2}', '\u{b3}'), ('\u{b5}', '\u{b5}'), ('\u{b9}', '\u{ba}'),
     ('\u{bc}', '\u{be}'), ('\u{c0}', '\u{d6}'), ('\u{d8}', '\u{f6}'), ('\u{f8}', '\u{2c1}'),

@@ -1,0 +1,296 @@
+//! `calm score`: metrics of a system's outputs, as JSON.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use calm_data::JsonLines;
+use calm_metrics::significance::{self, BOOTSTRAP_SAMPLES, RANDOMISATION_TRIALS, SEED};
+use calm_metrics::{Comparison, Interval, Metric, PairedTest, Resampling, Scorer, Smoothing, Tokenizer};
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Score outputs against references, and compare them with those of another system.
+///
+/// Files are text with a segment a line or, if their names end in .jsonl, JSON Lines. Scores, intervals, p-values and signatures
+/// are those of sacreBLEU 2.6, rouge-score 0.1.2 and the SQuAD 1.1 evaluation.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// bleu, chrf, chrf++, ter, rouge-1, rouge-2, rouge-l, rouge-lsum, token-f1 or exact
+    #[arg(long, value_name = "M,M", value_delimiter = ',', required = true)]
+    metric: Vec<Metric>,
+    /// The system's outputs
+    #[arg(long, value_name = "FILE")]
+    hypotheses: PathBuf,
+    /// References; several files are several references for each segment
+    #[arg(long, value_name = "FILE,FILE", value_delimiter = ',', required = true)]
+    references: Vec<PathBuf>,
+    /// Field of the outputs in JSON Lines
+    #[arg(long, value_name = "FIELD", default_value = "text")]
+    hypothesis_column: String,
+    /// Field of the reference, or of a list of them, in JSON Lines
+    #[arg(long, value_name = "FIELD", default_value = "target")]
+    reference_column: String,
+    /// Also the score of each segment
+    #[arg(long)]
+    sentence: bool,
+
+    /// 13a, intl, char or none (bleu) [default: 13a]
+    #[arg(long, value_name = "TOKENIZER", help_heading = "Options of metrics")]
+    tokenize: Option<Tokenizer>,
+    /// What an order of n-grams without matches counts (bleu) [default: exp]
+    #[arg(long, value_enum, help_heading = "Options of metrics")]
+    smooth: Option<SmoothingMethod>,
+    /// How much that is [default: 0.1 for floor, 1 for add-k]
+    #[arg(
+        long,
+        value_name = "V",
+        requires = "smooth",
+        allow_negative_numbers = true,
+        help_heading = "Options of metrics"
+    )]
+    smooth_value: Option<f64>,
+    /// Ignore case (bleu, chrf and chrf++; the others do anyway)
+    #[arg(long, help_heading = "Options of metrics")]
+    lowercase: bool,
+    /// Compare the stems of words (rouge)
+    #[arg(long, help_heading = "Options of metrics")]
+    stem: bool,
+
+    /// Resamples for the confidence interval and the paired bootstrap; 0 leaves the interval out
+    #[arg(long, value_name = "N", default_value_t = BOOTSTRAP_SAMPLES, help_heading = "Significance")]
+    bootstrap: usize,
+    /// Of the resamples
+    #[arg(long, value_name = "S", default_value_t = SEED, help_heading = "Significance")]
+    seed: u64,
+    /// Outputs of a system to compare with, such as the full model
+    #[arg(long, value_name = "FILE", help_heading = "Significance")]
+    baseline: Option<PathBuf>,
+    /// The test that tells whether the two differ by more than chance
+    #[arg(
+        long,
+        value_enum,
+        requires = "baseline",
+        default_value = "bootstrap",
+        help_heading = "Significance"
+    )]
+    paired: Test,
+    /// Trials of randomisation
+    #[arg(long, value_name = "N", requires = "baseline", default_value_t = RANDOMISATION_TRIALS, help_heading = "Significance")]
+    trials: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SmoothingMethod {
+    Exp,
+    Floor,
+    AddK,
+    None,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Test {
+    Bootstrap,
+    Randomisation,
+}
+
+/// What is printed of a metric.
+#[derive(Serialize)]
+struct Report {
+    metric: Metric,
+    score: f64,
+    higher_is_better: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<Interval>,
+    signature: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comparison: Option<ComparisonReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sentences: Option<Sentences>,
+}
+
+#[derive(Serialize)]
+struct ComparisonReport {
+    test: PairedTest,
+    baseline: f64,
+    /// Of the system from the baseline.
+    difference: f64,
+    p_value: f64,
+}
+
+#[derive(Serialize)]
+struct Sentences {
+    signature: String,
+    scores: Vec<f64>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let scorers: Vec<Scorer> = arguments.scorers()?;
+    let (hypotheses, references) = arguments.read_segments()?;
+    let baseline = arguments.baseline.as_deref().map(|path| arguments.read_outputs(path)).transpose()?;
+    if let (Some(baseline), Some(path)) = (&baseline, &arguments.baseline) {
+        check_counts(&arguments.hypotheses, hypotheses.len(), path, baseline.len())?;
+    }
+    let report = |(&metric, scorer): (&Metric, &Scorer)| {
+        arguments.report(metric, scorer, &hypotheses, &references, baseline.as_deref())
+    };
+    let reports = arguments.metric.iter().zip(&scorers).map(report).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut output = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut output, &reports).map_err(std::io::Error::from)?;
+    std::io::Write::write_all(&mut output, b"\n").context("cannot write standard output")
+}
+
+impl Arguments {
+    fn report(
+        &self,
+        metric: Metric,
+        scorer: &Scorer,
+        hypotheses: &[String],
+        references: &[Vec<String>],
+        baseline: Option<&[String]>,
+    ) -> anyhow::Result<Report> {
+        let system = scorer.statistics(hypotheses, references)?;
+        let confidence = match self.bootstrap {
+            0 => None,
+            samples => Some(significance::bootstrap(&system, samples, self.seed)?),
+        };
+        let (test, samples) = match self.paired {
+            Test::Bootstrap => (PairedTest::Bootstrap, self.bootstrap),
+            Test::Randomisation => (PairedTest::Randomisation, self.trials),
+        };
+        let compare = |baseline: &[String]| {
+            let baseline = scorer.statistics(baseline, references)?;
+            let Comparison { baseline, system, p_value } =
+                test.compare(&baseline, &system, samples, self.seed)?;
+            anyhow::Ok(ComparisonReport { test, baseline, difference: system - baseline, p_value })
+        };
+        let comparison = baseline.map(compare).transpose()?;
+        let randomised = comparison.is_some() && test == PairedTest::Randomisation;
+        let resampling = Resampling {
+            bootstrap: confidence.map(|_| self.bootstrap),
+            randomisation: randomised.then_some(self.trials),
+            seed: (confidence.is_some() || comparison.is_some()).then_some(self.seed),
+        };
+        let sentences = self.sentence.then(|| Sentences {
+            signature: scorer.for_sentences().signature(references, &Resampling::default()),
+            scores: system.segment_scores(),
+        });
+        Ok(Report {
+            metric,
+            score: system.score(),
+            higher_is_better: metric.higher_is_better(),
+            confidence,
+            signature: scorer.signature(references, &resampling),
+            comparison,
+            sentences,
+        })
+    }
+
+    /// The metrics with their options, of which none may be without effect.
+    fn scorers(&self) -> anyhow::Result<Vec<Scorer>> {
+        let smoothing = self.smoothing()?;
+        let mut scorers: Vec<Scorer> = self.metric.iter().map(|&metric| metric.into()).collect();
+        let (mut has_bleu, mut has_case, mut has_rouge) = (false, false, false);
+        for scorer in &mut scorers {
+            match scorer {
+                Scorer::Bleu(options) => {
+                    (has_bleu, has_case) = (true, true);
+                    options.tokenizer = self.tokenize.unwrap_or_default();
+                    options.smoothing = smoothing;
+                    options.lowercase = self.lowercase;
+                }
+                Scorer::Chrf(options) => {
+                    has_case = true;
+                    options.lowercase = self.lowercase;
+                }
+                Scorer::Rouge(options) => {
+                    has_rouge = true;
+                    options.stem = self.stem;
+                }
+                _ => {}
+            }
+        }
+        let unused = [
+            ("--tokenize", self.tokenize.is_some() && !has_bleu),
+            ("--smooth", self.smooth.is_some() && !has_bleu),
+            ("--lowercase", self.lowercase && !has_case),
+            ("--stem", self.stem && !has_rouge),
+        ];
+        if let Some((flag, _)) = unused.iter().find(|(_, unused)| *unused) {
+            bail!("{flag} has no meaning for these metrics");
+        }
+        Ok(scorers)
+    }
+
+    fn smoothing(&self) -> anyhow::Result<Smoothing> {
+        let value = self.smooth_value;
+        if let Some(value) = value {
+            ensure!(value.is_finite() && value >= 0.0, "--smooth-value is {value}, but must be at least 0");
+        }
+        // The values that Chen and Cherry (2014) propose, as in sacreBLEU.
+        let smoothing = match self.smooth {
+            None | Some(SmoothingMethod::Exp) => Smoothing::Exp,
+            Some(SmoothingMethod::Floor) => Smoothing::Floor(value.unwrap_or(0.1)),
+            Some(SmoothingMethod::AddK) => Smoothing::AddK(value.unwrap_or(1.0)),
+            Some(SmoothingMethod::None) => Smoothing::None,
+        };
+        let takes_value = matches!(smoothing, Smoothing::Floor(_) | Smoothing::AddK(_));
+        ensure!(value.is_none() || takes_value, "--smooth-value has meaning for floor and add-k only");
+        Ok(smoothing)
+    }
+
+    /// The outputs, and the references of each.
+    fn read_segments(&self) -> anyhow::Result<(Vec<String>, Vec<Vec<String>>)> {
+        let hypotheses = self.read_outputs(&self.hypotheses)?;
+        let mut references = vec![Vec::new(); hypotheses.len()];
+        for path in &self.references {
+            let of_file = read_texts(path, &self.reference_column)?;
+            check_counts(&self.hypotheses, hypotheses.len(), path, of_file.len())?;
+            references.iter_mut().zip(of_file).for_each(|(all, texts)| all.extend(texts));
+        }
+        ensure!(!hypotheses.is_empty(), "{} holds no segments", self.hypotheses.display());
+        Ok((hypotheses, references))
+    }
+
+    fn read_outputs(&self, path: &Path) -> anyhow::Result<Vec<String>> {
+        let one = |(index, texts): (usize, Vec<String>)| {
+            let text = <[String; 1]>::try_from(texts).map(|[text]| text).ok();
+            text.with_context(|| format!("{}: segment {} has no single output", path.display(), index + 1))
+        };
+        read_texts(path, &self.hypothesis_column)?.into_iter().enumerate().map(one).collect()
+    }
+}
+
+fn check_counts(path: &Path, count: usize, other_path: &Path, other_count: usize) -> anyhow::Result<()> {
+    ensure!(
+        count == other_count,
+        "{} has {count} segments but {} has {other_count}",
+        path.display(),
+        other_path.display()
+    );
+    Ok(())
+}
+
+/// The texts of each segment: one for a line of text; for JSON Lines the string of the column, or the strings in its list.
+fn read_texts(path: &Path, column: &str) -> anyhow::Result<Vec<Vec<String>>> {
+    let name = path.display();
+    if path.extension().is_none_or(|ending| ending != "jsonl") {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+        return Ok(text.lines().map(|line| vec![line.to_owned()]).collect());
+    }
+    let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+    let records = JsonLines::<_, Map<String, Value>>::new(BufReader::new(file), path);
+    let texts = records.map(|record| {
+        let (line, mut record) = record?;
+        let value = record.remove(column).with_context(|| format!("{name}:{line}: no field `{column}`"))?;
+        let texts = match value {
+            Value::String(text) => Some(vec![text]),
+            Value::Array(_) => serde_json::from_value(value).ok(),
+            _ => None,
+        };
+        texts.with_context(|| format!("{name}:{line}: `{column}` is neither a string nor a list of strings"))
+    });
+    texts.collect()
+}
