@@ -72,6 +72,39 @@ impl FeedForward {
 }
 
 impl T5Config {
+    /// A published shape by its name: `t5-small`, `t5-base` and `t5-large` (v1.0), `t5-v1_1-small`, `t5-v1_1-base` and `t5-v1_1-large`
+    /// (also those of FLAN).
+    pub fn published(name: &str) -> Option<Self> {
+        let [d_model, d_ff, layers, num_heads] = match name {
+            "t5-small" => [512, 2048, 6, 8],
+            "t5-base" => [768, 3072, 12, 12],
+            "t5-large" => [1024, 4096, 24, 16],
+            "t5-v1_1-small" => [512, 1024, 8, 6],
+            "t5-v1_1-base" => [768, 2048, 12, 12],
+            "t5-v1_1-large" => [1024, 2816, 24, 16],
+            _ => return None,
+        };
+        let is_first_version = !name.contains("v1_1");
+        Some(T5Config {
+            d_model,
+            d_kv: 64,
+            d_ff,
+            num_layers: layers,
+            num_decoder_layers: None,
+            num_heads,
+            vocab_size: 32_128,
+            relative_attention_num_buckets: default_buckets(),
+            relative_attention_max_distance: default_max_distance(),
+            layer_norm_epsilon: default_epsilon(),
+            feed_forward_proj: if is_first_version { FeedForward::Relu } else { FeedForward::GatedGelu },
+            tie_word_embeddings: is_first_version,
+            scale_decoder_outputs: None,
+            pad_token_id: 0,
+            eos_token_id: default_eos(),
+            decoder_start_token_id: Some(0),
+        })
+    }
+
     /// Reads and checks `config.json`.
     ///
     /// # Errors

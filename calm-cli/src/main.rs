@@ -1,5 +1,6 @@
 //! The `calm` command.
 
+mod bench;
 mod calibrate;
 mod engine;
 mod generate;
@@ -24,6 +25,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     Calibrate(Box<calibrate::Arguments>),
     /// Generate text for each line of a JSON Lines file
     Generate(generate::Arguments),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     report_libtorch_failures();
     let success = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments).map(success),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments).map(success),
         Command::PValue(arguments) => p_value::run(&arguments).map(success),

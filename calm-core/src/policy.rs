@@ -1,6 +1,7 @@
 //! Policies: where each token leaves the decoder.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -143,6 +144,38 @@ impl fmt::Display for PolicySpec {
                 threshold.decay().map_or(Ok(()), |tau| write!(formatter, "-tau{tau}"))
             }
         }
+    }
+}
+
+impl FromStr for PolicySpec {
+    type Err = PolicyError;
+
+    /// From its [`PolicySpec::id`].
+    fn from_str(id: &str) -> Result<Self, PolicyError> {
+        let unknown = || {
+            PolicyError::Field(format!(
+                "unknown policy '{id}' (expected full, static-LAYERS, oracle, calm-MEASURE-THRESHOLD or calm-MEASURE-THRESHOLD-tauDECAY)"
+            ))
+        };
+        let number = |text: &str| text.parse::<f64>().map_err(|_| unknown());
+        let parts: Vec<&str> = id.splitn(4, '-').collect();
+        Ok(match parts[..] {
+            ["full"] => PolicySpec::Full,
+            ["oracle"] => PolicySpec::Oracle,
+            ["static", layers] => PolicySpec::Static { layers: layers.parse().map_err(|_| unknown())? },
+            ["calm", measure, threshold] => PolicySpec::Calm {
+                measure: measure.parse()?,
+                threshold: Threshold::new(number(threshold)?, None)?,
+            },
+            ["calm", measure, threshold, decay] => {
+                let decay = number(decay.strip_prefix("tau").ok_or_else(unknown)?)?;
+                PolicySpec::Calm {
+                    measure: measure.parse()?,
+                    threshold: Threshold::new(number(threshold)?, Some(decay))?,
+                }
+            }
+            _ => return Err(unknown()),
+        })
     }
 }
 

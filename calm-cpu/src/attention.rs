@@ -5,6 +5,9 @@ use crate::linear::Processor;
 use crate::simd::{Simd, with_simd};
 use crate::team::{Scratch, bounds};
 
+/// Positions that a cache has room for when it gets its first entry.
+const SMALLEST_CAPACITY: usize = 32;
+
 /// Keys and values of one row in one layer: each [heads, capacity, d_kv].
 #[derive(Clone, Default)]
 pub(crate) struct KeysValues {
@@ -49,13 +52,30 @@ impl KeysValues {
         self.capacity == 0
     }
 
-    /// Keys and values of one position, one after the other: `kv` [2 * heads * d_kv].
+    /// Keys and values of one position, one after the other: `kv` [2 * heads * d_kv]. Makes room where there is none.
     pub(crate) fn write(&mut self, heads: Heads, position: usize, kv: &[f32]) {
-        assert!(position < self.capacity, "the cache ends before this position");
+        if position >= self.capacity {
+            self.grow(heads, position + 1);
+        }
         let (keys, values) = kv.split_at(heads.count * heads.d_kv);
         for (from, to) in [(keys, &mut self.keys), (values, &mut self.values)] {
             for (head, from) in from.chunks_exact(heads.d_kv).enumerate() {
                 to[(head * self.capacity + position) * heads.d_kv..][..heads.d_kv].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// Twice the room, so that each entry is moved once on average.
+    fn grow(&mut self, heads: Heads, least: usize) {
+        let larger = KeysValues::new(heads, least.max(2 * self.capacity).max(SMALLEST_CAPACITY));
+        let smaller = std::mem::replace(self, larger);
+        if smaller.is_empty() {
+            return;
+        }
+        let (from_width, to_width) = (smaller.capacity * heads.d_kv, self.capacity * heads.d_kv);
+        for (from, to) in [(&smaller.keys, &mut self.keys), (&smaller.values, &mut self.values)] {
+            for (from, to) in from.chunks_exact(from_width).zip(to.chunks_exact_mut(to_width)) {
+                to[..from_width].copy_from_slice(from);
             }
         }
     }

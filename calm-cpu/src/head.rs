@@ -23,7 +23,7 @@ use crate::team::{Columns, Scratch, bounds};
 use crate::weights::Stored;
 
 /// The softmax response differs from that of the exact head by no more than this.
-const MARGIN_ERROR: f32 = 1e-4;
+pub(crate) const MARGIN_ERROR: f32 = 1e-4;
 
 /// Distances from the best logit within which tokens are computed exactly, tried one after the other.
 const NEAR: [f32; 4] = [4.0, 8.0, 16.0, f32::INFINITY];

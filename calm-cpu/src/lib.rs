@@ -16,6 +16,8 @@ mod session;
 mod simd;
 mod t5;
 mod team;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 pub use crate::error::Error;

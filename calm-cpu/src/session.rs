@@ -11,15 +11,15 @@ use crate::t5::{Encoded, T5};
 pub struct Session<'a> {
     model: &'a T5,
     encoded: Encoded,
-    max_tokens: usize,
-    /// By layer and row.
+    /// By layer and row, empty until a token reaches the layer or stands in for one that does.
     self_kv: Vec<Vec<KeysValues>>,
     /// By layer and row, empty until the row's first token reaches the layer.
     cross_kv: Vec<Vec<KeysValues>>,
-    /// By row and position, the states that stand for the missing ones above an early exit: [rows, max_tokens, d_model]
-    kept_states: Vec<f32>,
-    /// [heads, max_tokens], farthest distance first
+    /// By row, the states that stand for the missing ones above an early exit: [positions, d_model]
+    kept_states: Vec<Vec<f32>>,
+    /// [heads, bias_width], farthest distance first
     bias: Vec<f32>,
+    bias_width: usize,
     position: usize,
     /// States after each layer run in this step, from the embedding on.
     step: Vec<LayerState>,
@@ -45,16 +45,16 @@ struct Room {
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(model: &'a T5, encoded: &Encoded, max_tokens: usize) -> Self {
+    pub(crate) fn new(model: &'a T5, encoded: &Encoded) -> Self {
         let (network, rows) = (&model.network, encoded.states.len());
         let layers = network.decoder.blocks.len();
         Session {
             encoded: encoded.clone(),
-            max_tokens,
             self_kv: vec![vec![KeysValues::default(); rows]; layers],
             cross_kv: vec![vec![KeysValues::default(); rows]; layers],
-            kept_states: vec![0.0; rows * max_tokens * network.shape.d_model],
-            bias: network.causal_bias(max_tokens),
+            kept_states: vec![Vec::new(); rows],
+            bias: Vec::new(),
+            bias_width: 0,
             position: 0,
             step: (0..=layers).map(|_| LayerState::default()).collect(),
             room: Room::default(),
@@ -82,14 +82,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Writes one entry of the self-attention cache, whose room is made when the row first reaches the layer.
-    fn write_self(&mut self, layer: usize, index: usize, entry: CacheEntry) {
-        let (network, inner) = (&self.model.network, self.model.network.shape.inner);
-        let cache = &mut self.self_kv[layer - 1][entry.row];
-        if cache.is_empty() {
-            *cache = KeysValues::new(network.heads, self.max_tokens);
+    /// Writes the projections in `room.kv` to the self-attention cache of `layer`, one for each entry.
+    fn write_self(&mut self, layer: usize, entries: impl Iterator<Item = CacheEntry>) {
+        let (heads, inner) = (self.model.network.heads, self.model.network.shape.inner);
+        for (entry, kv) in entries.zip(self.room.kv.chunks_exact(2 * inner)) {
+            self.self_kv[layer - 1][entry.row].write(heads, entry.position, kv);
         }
-        cache.write(network.heads, entry.position, &self.room.kv[index * 2 * inner..][..2 * inner]);
     }
 
     /// Copies the states after `layer` of rows that ran it: [rows.len(), d_model]
@@ -109,7 +107,12 @@ impl<'a> Session<'a> {
 
     fn kept_state(&mut self, entry: CacheEntry) -> &mut [f32] {
         let width = self.model.network.shape.d_model;
-        &mut self.kept_states[(entry.row * self.max_tokens + entry.position) * width..][..width]
+        let states = &mut self.kept_states[entry.row];
+        let end = (entry.position + 1) * width;
+        if states.len() < end {
+            states.resize(end, 0.0);
+        }
+        &mut states[end - width..end]
     }
 
     /// Calls `f` with the states after `layer` of some rows and room for logits.
@@ -132,6 +135,10 @@ impl DecoderSession for Session<'_> {
 
     fn begin_step(&mut self, position: usize, rows: &[usize], tokens: &[Token]) -> Result<(), Error> {
         self.position = position;
+        if position >= self.bias_width {
+            self.bias_width = (2 * self.bias_width).max(position + 1).max(32);
+            self.bias = self.model.network.causal_bias(self.bias_width);
+        }
         let embedded = &mut self.step[0];
         embedded.rows.clear();
         embedded.rows.extend_from_slice(rows);
@@ -156,10 +163,8 @@ impl DecoderSession for Session<'_> {
         attention.q.run(processor, Some(&attention.norm), x, Output::Store(&mut self.room.q));
         self.room.kv.resize(rows.len() * 2 * inner, 0.0);
         attention.kv.run(processor, Some(&attention.norm), x, Output::Store(&mut self.room.kv));
-        for (index, &row) in rows.iter().enumerate() {
-            self.write_self(layer, index, CacheEntry { row, position });
-        }
-        let bias = Bias { table: &self.bias, width: self.max_tokens, start: self.max_tokens - position - 1 };
+        self.write_self(layer, rows.iter().map(|&row| CacheEntry { row, position }));
+        let bias = Bias { table: &self.bias, width: self.bias_width, start: self.bias_width - position - 1 };
         let self_queries: Vec<Query<'_>> = rows
             .iter()
             .zip(self.room.q.chunks_exact(inner))
@@ -250,9 +255,7 @@ impl DecoderSession for Session<'_> {
             Output::Store(&mut room.kv),
         );
         self.room = room;
-        for (index, &entry) in entries.iter().enumerate() {
-            self.write_self(layer, index, entry);
-        }
+        self.write_self(layer, entries.iter().copied());
         Ok(())
     }
 }

@@ -167,17 +167,22 @@ impl T5 {
         &self.network.unexpected
     }
 
-    /// Bytes of weights that one token reads when it runs all layers: the decoder without the projections of the encoder's output, and
-    /// the head.
-    pub fn bytes_per_token(&self) -> usize {
-        let decoder = &self.network.decoder;
-        let of_block = |block: &DecoderBlock| {
-            let DecoderBlock { self_attention, cross_attention, feed_forward } = block;
-            let linears = [&self_attention.q, &self_attention.kv, &self_attention.o, &cross_attention.q];
-            let more = [&cross_attention.o, &feed_forward.wi, &feed_forward.wo];
-            linears.into_iter().chain(more).map(Linear::bytes).sum::<usize>()
-        };
-        decoder.blocks.iter().map(of_block).sum::<usize>() + decoder.head.bytes()
+    /// Bytes of weights that a token reads in one decoder layer: all but the projections of the encoder's output.
+    pub fn layer_bytes(&self) -> usize {
+        let DecoderBlock { self_attention, cross_attention, feed_forward } = &self.network.decoder.blocks[0];
+        let attention = [
+            &self_attention.q,
+            &self_attention.kv,
+            &self_attention.o,
+            &cross_attention.q,
+            &cross_attention.o,
+        ];
+        attention.into_iter().chain([&feed_forward.wi, &feed_forward.wo]).map(Linear::bytes).sum()
+    }
+
+    /// Bytes of weights that a prediction reads.
+    pub fn head_bytes(&self) -> usize {
+        self.network.decoder.head.bytes()
     }
 }
 
@@ -201,8 +206,8 @@ impl Backbone for T5 {
         Ok(Encoded { states: states.collect() })
     }
 
-    fn start<'a>(&'a self, encoded: &Encoded, max_tokens: usize) -> Result<Session<'a>, Error> {
-        Ok(Session::new(self, encoded, max_tokens))
+    fn start<'a>(&'a self, encoded: &Encoded, _max_tokens: usize) -> Result<Session<'a>, Error> {
+        Ok(Session::new(self, encoded))
     }
 }
 
@@ -267,10 +272,10 @@ impl Network {
         }
     }
 
-    /// Bias of the decoder's keys by distance, farthest first: [heads, max_tokens]. The keys of a query at position t (positions 0..=t)
+    /// Bias of the decoder's keys by distance, farthest first: [heads, width]. The keys of a query at position t (positions 0..=t)
     /// are its last t + 1 columns.
-    pub(crate) fn causal_bias(&self, max_tokens: usize) -> Vec<f32> {
-        let distances = (0..max_tokens as i64).rev().map(|distance| -distance);
+    pub(crate) fn causal_bias(&self, width: usize) -> Vec<f32> {
+        let distances = (0..width as i64).rev().map(|distance| -distance);
         self.bias(&self.decoder.relative_attention_bias, Direction::Causal, distances)
     }
 

@@ -142,6 +142,12 @@ impl Stored {
         Stored { numbers, rows: shape.iter().product::<usize>() / columns.max(1), columns }
     }
 
+    #[cfg(test)]
+    pub(crate) fn from_rows(numbers: Vec<f32>, columns: usize) -> Self {
+        let shape = [numbers.len() / columns, columns];
+        Stored::new(Numbers::Owned(numbers.into()), &shape)
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }

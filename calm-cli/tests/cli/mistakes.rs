@@ -80,7 +80,10 @@ fn flags() {
     check("--batch-size 0", "--batch-size is 0, but must be at least 1");
     check("--threads 0", "--threads is 0, but must be at least 1");
     // libtorch throws before it asks for as much memory.
-    check("--max-tokens 1152921504606846976", "libtorch: Storage size calculation overflowed");
+    check(
+        "--engine libtorch --max-tokens 1152921504606846976",
+        "libtorch: Storage size calculation overflowed",
+    );
 }
 
 #[test]

@@ -63,6 +63,20 @@ impl T5 {
         each_engine!(T5, self, model => model.config())
     }
 
+    /// Bytes of weights that a token reads in one decoder layer, without the projections of the encoder's output, and those that a
+    /// prediction reads.
+    pub fn layer_and_head_bytes(&self) -> (usize, usize) {
+        match self {
+            T5::Cpu(model) => (model.layer_bytes(), model.head_bytes()),
+            #[cfg(feature = "libtorch")]
+            T5::Libtorch(model) => {
+                let BackboneShape { d_model, inner, d_ff, gated, vocab_size, .. } = *model.shape();
+                let feed_forward = if gated { 3 } else { 2 } * d_model * d_ff;
+                (4 * (6 * d_model * inner + feed_forward), 4 * vocab_size * d_model)
+            }
+        }
+    }
+
     /// Tensors of the checkpoint that the model has no use for.
     pub fn unexpected(&self) -> &[String] {
         each_engine!(T5, self, model => model.unexpected())

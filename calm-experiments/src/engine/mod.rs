@@ -9,7 +9,7 @@ use std::str::FromStr;
 use anyhow::{bail, ensure};
 use calm_checkpoint::Tokenizer;
 use calm_core::Token;
-pub use calm_cpu::WeightType;
+pub use calm_cpu::{WeightType, Weights};
 
 pub use self::backbone::{Encoded, EngineError, Session, T5};
 use crate::runner::{Engine, TextCodec};

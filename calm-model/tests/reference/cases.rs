@@ -11,28 +11,28 @@ struct Cases {
 }
 
 #[derive(Clone, serde::Deserialize)]
-pub struct Case {
-    pub input_ids: Vec<Token>,
-    pub max_tokens: usize,
-    pub policy: PolicySpec,
-    pub tokens: Vec<Token>,
-    pub exit_layers: Vec<usize>,
-    pub confidence: Vec<Option<f32>>,
+pub(crate) struct Case {
+    pub(crate) input_ids: Vec<Token>,
+    pub(crate) max_tokens: usize,
+    pub(crate) policy: PolicySpec,
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) exit_layers: Vec<usize>,
+    pub(crate) confidence: Vec<Option<f32>>,
 }
 
-pub fn checkpoint(name: &str) -> PathBuf {
+pub(crate) fn checkpoint(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference").join(name)
 }
 
 /// Confidences of an f32 network against f64; decisions are 1e-3 away from a tie.
-pub const F32_TOLERANCE: f32 = 5e-4;
+pub(crate) const F32_TOLERANCE: f32 = 5e-4;
 
-pub fn cases(name: &str) -> Vec<Case> {
+pub(crate) fn cases(name: &str) -> Vec<Case> {
     let text = std::fs::read_to_string(checkpoint(name).join("cases.json")).unwrap();
     serde_json::from_str::<Cases>(&text).unwrap().cases
 }
 
-pub fn check(case: &Case, generation: &Generation, tolerance: f32) {
+pub(crate) fn check(case: &Case, generation: &Generation, tolerance: f32) {
     let context = format!("{} on {} tokens", case.policy, case.input_ids.len());
     assert_eq!(generation.tokens, case.tokens, "{context}");
     assert_eq!(generation.exit_layers, case.exit_layers, "{context}");
@@ -47,7 +47,11 @@ pub fn check(case: &Case, generation: &Generation, tolerance: f32) {
     }
 }
 
-pub fn decode_cases<B: Backbone>(model: &B, cases: &[&Case], propagation: Propagation) -> Vec<Generation> {
+pub(crate) fn decode_cases<B: Backbone>(
+    model: &B,
+    cases: &[&Case],
+    propagation: Propagation,
+) -> Vec<Generation> {
     let sources: Vec<&[Token]> = cases.iter().map(|case| case.input_ids.as_slice()).collect();
     let encoded = model.encode(&sources).unwrap();
     let policy = cases[0].policy.resolve(model).unwrap();
@@ -56,14 +60,14 @@ pub fn decode_cases<B: Backbone>(model: &B, cases: &[&Case], propagation: Propag
 }
 
 /// Every case by itself.
-pub fn check_alone(model: &impl Backbone, name: &str, tolerance: f32) {
+pub(crate) fn check_alone(model: &impl Backbone, name: &str, tolerance: f32) {
     for case in cases(name) {
         check(&case, &decode_cases(model, &[&case], Propagation::Lazy)[0], tolerance);
     }
 }
 
 /// All cases in batches of mixed lengths.
-pub fn check_in_batches(model: &impl Backbone, name: &str, tolerance: f32) {
+pub(crate) fn check_in_batches(model: &impl Backbone, name: &str, tolerance: f32) {
     let mut by_policy: BTreeMap<String, Vec<Case>> = BTreeMap::new();
     for case in cases(name) {
         by_policy.entry(case.policy.id()).or_default().push(case);

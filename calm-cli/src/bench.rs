@@ -1,0 +1,365 @@
+//! `calm bench`: how fast a checkpoint decodes, and how near that is to what the machine's memory allows.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail, ensure};
+use calm_checkpoint::T5Config;
+use calm_core::{
+    Backbone, BackboneShape, DecodeOptions, ExitClassifier, PolicySpec, Propagation, Token, decode,
+};
+use calm_experiments::engine::{EngineKind, EngineOptions, T5, WeightType, Weights, load_backbones};
+use calm_experiments::summary::write_json;
+use serde::Serialize;
+
+/// Measure the speed of decoding: engines, weight types, policies and batch sizes by turns, whole calls with the encoder.
+///
+/// Every output has --new-tokens tokens: the end of a sequence does not end it. The fraction of the memory rate is that of reading the
+/// weights of the layers that ran and of the head once a step, beside what the machine's threads read at best; with weights that fit
+/// into a cache it can exceed 100 %.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Checkpoint directory, or random:SHAPE for random weights of t5-small, t5-base, t5-large, t5-v1_1-small, -base or -large
+    #[arg(long, value_name = "DIR")]
+    model: String,
+    /// cpu or libtorch; may be repeated [default: cpu]
+    #[arg(long = "engine", value_name = "E")]
+    engines: Vec<EngineKind>,
+    /// full, static-LAYERS, oracle or calm-MEASURE-THRESHOLD; may be repeated [default: full]
+    #[arg(long = "policy", value_name = "P")]
+    policies: Vec<PolicySpec>,
+    /// Tokens of each source
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    source_tokens: usize,
+    /// Tokens of each output
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    new_tokens: usize,
+    /// Rows decoded together
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1")]
+    batch_size: Vec<usize>,
+    /// Threads; all cores if not given
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// f32, bf16 or int8 on the cpu engine; libtorch has f32
+    #[arg(long, value_name = "TYPE,TYPE", value_delimiter = ',', default_value = "f32,bf16,int8")]
+    dtype: Vec<WeightType>,
+    /// Times that each case is measured, after one call that is not
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    repetitions: usize,
+    /// Receives the results as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Keeps the random checkpoint here, in f32 and the Hugging Face layout
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+}
+
+/// What a model of random weights is made from.
+const SEED: u64 = 1;
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    threads: usize,
+    /// Best of the reads between the repetitions, in bytes a second.
+    memory_rate: f64,
+    source_tokens: usize,
+    new_tokens: usize,
+    repetitions: usize,
+    cases: Vec<Measured>,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    engine: &'static str,
+    dtype: &'static str,
+    policy: String,
+    batch_size: usize,
+    /// Of whole calls, all rows together: median, least and most.
+    tokens_per_second: [f64; 3],
+    /// Encoder and first step, in milliseconds: median.
+    time_to_first_token_ms: f64,
+    /// A step of all rows after the first one, in milliseconds: median.
+    ms_per_token: f64,
+    memory_fraction: f64,
+    /// Layers run for a token.
+    executed_layers: f64,
+}
+
+struct Case<'a> {
+    name: (&'static str, &'static str),
+    model: &'a Endless,
+    policy: PolicySpec,
+    batch_size: usize,
+    /// Seconds of whole calls and of calls that end after the first token.
+    calls: Vec<f64>,
+    first: Vec<f64>,
+    executed_layers: f64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let threads =
+        arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    for (flag, value) in [
+        ("--source-tokens", arguments.source_tokens),
+        ("--new-tokens", arguments.new_tokens.saturating_sub(1)),
+        ("--threads", threads),
+        ("--repetitions", arguments.repetitions),
+        ("--batch-size", arguments.batch_size.iter().copied().min().unwrap_or(0)),
+    ] {
+        ensure!(value >= 1, "{flag} is too small");
+    }
+    let folder = Folder::of(arguments)?;
+    let models = load_models(arguments, folder.path(), threads)?;
+    let policies = if arguments.policies.is_empty() { &[PolicySpec::Full][..] } else { &arguments.policies };
+    let mut cases = Vec::new();
+    for (name, model) in &models {
+        for &policy in policies {
+            for &batch_size in &arguments.batch_size {
+                let (calls, first) = (Vec::new(), Vec::new());
+                cases.push(Case {
+                    name: *name,
+                    model,
+                    policy,
+                    batch_size,
+                    calls,
+                    first,
+                    executed_layers: 0.0,
+                });
+            }
+        }
+    }
+    let mut memory_rate = 0.0_f64;
+    for repetition in 0..=arguments.repetitions {
+        memory_rate = memory_rate.max(read_rate(threads));
+        for case in &mut cases {
+            case.measure(arguments, repetition > 0, threads)?;
+        }
+    }
+    let cases = cases.iter_mut().map(|case| case.summarise(arguments, memory_rate)).collect();
+    let report = Report {
+        model: arguments.model.clone(),
+        threads,
+        memory_rate,
+        source_tokens: arguments.source_tokens,
+        new_tokens: arguments.new_tokens,
+        repetitions: arguments.repetitions,
+        cases,
+    };
+    print(&report);
+    arguments.json.as_ref().map_or(Ok(()), |path| Ok(write_json(path, &report)?))
+}
+
+/// Where the checkpoint is; one of random weights that nobody asked to keep goes with this.
+enum Folder {
+    Given(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Folder {
+    fn of(arguments: &Arguments) -> anyhow::Result<Self> {
+        let Some(name) = arguments.model.strip_prefix("random:") else {
+            ensure!(arguments.save.is_none(), "--save is for random weights");
+            return Ok(Folder::Given(PathBuf::from(&arguments.model)));
+        };
+        let config =
+            T5Config::published(name).with_context(|| format!("no published shape is called {name}"))?;
+        let folder = match &arguments.save {
+            Some(folder) => {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("cannot make {}", folder.display()))?;
+                Folder::Given(folder.clone())
+            }
+            None => Folder::Temporary(tempfile::tempdir().context("cannot make a temporary folder")?),
+        };
+        Weights::random(&config, SEED).save(folder.path(), &config)?;
+        Ok(folder)
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Folder::Given(path) => path,
+            Folder::Temporary(folder) => folder.path(),
+        }
+    }
+}
+
+type Named = ((&'static str, &'static str), Endless);
+
+fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::Result<Vec<Named>> {
+    let engines = if arguments.engines.is_empty() { &[EngineKind::Cpu][..] } else { &arguments.engines };
+    let mut models = Vec::new();
+    for &kind in engines {
+        let types: Vec<Option<WeightType>> = match kind {
+            EngineKind::Cpu => arguments.dtype.iter().copied().map(Some).collect(),
+            EngineKind::Libtorch => vec![None],
+        };
+        for weight_type in types {
+            let options = EngineOptions {
+                kind: Some(kind),
+                device: Some("cpu".to_owned()),
+                weight_type,
+                workers: 1,
+                threads_per_worker: threads,
+            };
+            let Some(model) = load_backbones(folder, &options)?.backbones.pop() else { bail!("no worker") };
+            let shape = BackboneShape { eos_token: Token::MAX, ..model.shape().clone() };
+            models
+                .push(((kind.name(), weight_type.map_or("f32", WeightType::name)), Endless { model, shape }));
+        }
+    }
+    Ok(models)
+}
+
+impl Case<'_> {
+    fn measure(&mut self, arguments: &Arguments, counts: bool, threads: usize) -> anyhow::Result<()> {
+        #[cfg(feature = "libtorch")]
+        tch::set_num_threads(i32::try_from(threads)?);
+        let _ = threads;
+        let vocab_size = self.model.shape.vocab_size;
+        // The tokens that benches/compare gives to the other runtimes.
+        let source: Vec<Token> = (0..arguments.source_tokens)
+            .map(|i| (3 + i * 7919 % (vocab_size - 200).max(1)) as Token)
+            .collect();
+        let sources = vec![source.as_slice(); self.batch_size];
+        let policy = self.policy.resolve(self.model)?;
+        for (max_tokens, times) in [(1, &mut self.first), (arguments.new_tokens, &mut self.calls)] {
+            let options = DecodeOptions { max_tokens, propagation: Propagation::Lazy };
+            let start = Instant::now();
+            let encoded = self.model.encode(&sources)?;
+            let generations = decode(self.model, &encoded, sources.len(), &policy, &options)?;
+            if counts {
+                times.push(start.elapsed().as_secs_f64());
+            }
+            let tokens: usize = generations.iter().map(|generation| generation.tokens.len()).sum();
+            ensure!(tokens == max_tokens * self.batch_size, "{tokens} tokens instead of {max_tokens} a row");
+            let layers: usize = generations.iter().map(|generation| generation.executed_layers).sum();
+            self.executed_layers = layers as f64 / tokens as f64;
+        }
+        Ok(())
+    }
+
+    fn summarise(&mut self, arguments: &Arguments, memory_rate: f64) -> Measured {
+        self.calls.sort_by(f64::total_cmp);
+        self.first.sort_by(f64::total_cmp);
+        let (call, first) = (median(&self.calls), median(&self.first));
+        let tokens = (arguments.new_tokens * self.batch_size) as f64;
+        let step = (call - first) / (arguments.new_tokens - 1) as f64;
+        let (layer_bytes, head_bytes) = self.model.model.layer_and_head_bytes();
+        let bytes = self.executed_layers * layer_bytes as f64 + head_bytes as f64;
+        Measured {
+            engine: self.name.0,
+            dtype: self.name.1,
+            policy: self.policy.id(),
+            batch_size: self.batch_size,
+            tokens_per_second: [call, self.calls[self.calls.len() - 1], self.calls[0]]
+                .map(|seconds| tokens / seconds),
+            time_to_first_token_ms: 1e3 * first,
+            ms_per_token: 1e3 * step,
+            memory_fraction: bytes / step / memory_rate,
+            executed_layers: self.executed_layers,
+        }
+    }
+}
+
+fn print(report: &Report) {
+    println!(
+        "{}: {} source tokens, {} new tokens, {} threads, memory read at {:.1} GB/s",
+        report.model,
+        report.source_tokens,
+        report.new_tokens,
+        report.threads,
+        report.memory_rate / 1e9
+    );
+    println!(
+        "{:<9} {:<5} {:<22} {:>5} {:>9} {:>17} {:>9} {:>9} {:>7} {:>7}",
+        "engine",
+        "dtype",
+        "policy",
+        "batch",
+        "tokens/s",
+        "least - most",
+        "first ms",
+        "ms/token",
+        "memory",
+        "layers"
+    );
+    for case in &report.cases {
+        let [rate, least, most] = case.tokens_per_second;
+        println!(
+            "{:<9} {:<5} {:<22} {:>5} {:>9.1} {:>17} {:>9.2} {:>9.3} {:>6.0}% {:>7.2}",
+            case.engine,
+            case.dtype,
+            case.policy,
+            case.batch_size,
+            rate,
+            format!("{least:.1} - {most:.1}"),
+            case.time_to_first_token_ms,
+            case.ms_per_token,
+            100.0 * case.memory_fraction,
+            case.executed_layers
+        );
+    }
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
+}
+
+/// Bytes a second of threads that add up a block larger than any cache.
+fn read_rate(threads: usize) -> f64 {
+    const NUMBERS: usize = 32 << 20;
+    const LANES: usize = 32;
+    let block: Vec<u64> = vec![1; NUMBERS];
+    let mut best = 0.0_f64;
+    for _ in 0..3 {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for part in block.chunks(NUMBERS.div_ceil(threads)) {
+                scope.spawn(|| {
+                    let mut sums = [0_u64; LANES];
+                    for numbers in part.chunks_exact(LANES) {
+                        for (sum, number) in sums.iter_mut().zip(numbers) {
+                            *sum = sum.wrapping_add(*number);
+                        }
+                    }
+                    std::hint::black_box(sums)
+                });
+            }
+        });
+        best = best.max((size_of::<u64>() * NUMBERS) as f64 / start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// A model whose outputs only end with the number of tokens that was asked for.
+struct Endless {
+    model: T5,
+    shape: BackboneShape,
+}
+
+impl Backbone for Endless {
+    type Error = <T5 as Backbone>::Error;
+    type Encoded = <T5 as Backbone>::Encoded;
+    type Session<'a> = <T5 as Backbone>::Session<'a>;
+
+    fn shape(&self) -> &BackboneShape {
+        &self.shape
+    }
+
+    fn exit_classifier(&self) -> Option<&ExitClassifier> {
+        self.model.exit_classifier()
+    }
+
+    fn encode(&self, sources: &[&[Token]]) -> Result<Self::Encoded, Self::Error> {
+        self.model.encode(sources)
+    }
+
+    fn start<'a>(
+        &'a self,
+        encoded: &Self::Encoded,
+        max_tokens: usize,
+    ) -> Result<Self::Session<'a>, Self::Error> {
+        self.model.start(encoded, max_tokens)
+    }
+}

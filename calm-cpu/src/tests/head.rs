@@ -1,0 +1,73 @@
+use calm_core::Top2;
+use proptest::prelude::*;
+
+use super::{matrix, name, numbers, processors};
+use crate::elementwise::RmsNorm;
+use crate::head::{Head, MARGIN_ERROR};
+use crate::linear::WeightType;
+use crate::weights::Stored;
+
+/// A head whose logits are `sharpness` large, and states for it.
+fn head(
+    vocab_size: usize,
+    width: usize,
+    sharpness: f32,
+    weight_type: WeightType,
+    seed: u64,
+) -> (Head, Vec<f32>) {
+    let norm = RmsNorm { weight: vec![sharpness; width], epsilon: 1e-6, scale: 1.0 };
+    (Head::new(norm, matrix(vocab_size, width, seed), weight_type), numbers(3 * width, !seed))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Screening changes neither the best token, nor the margin by more than is promised, be the softmax flat or sharp.
+    #[test]
+    fn screening_finds_what_all_logits_say(
+        vocab_size in 2_usize..3000,
+        width in 1_usize..80,
+        sharpness in 0.01_f32..8.0,
+        seed: u64,
+    ) {
+        let (head, states) = head(vocab_size, width, sharpness, WeightType::F32, seed);
+        for processor in processors() {
+            let logits = head.logits(&processor, &states);
+            let expected: Vec<Top2> = logits.chunks_exact(vocab_size).map(Top2::from_logits).collect();
+            let found = head.top2(&processor, &states, &mut Vec::new());
+            let best = head.best(&processor, &states, &mut Vec::new());
+            for ((found, expected), best) in found.iter().zip(&expected).zip(best) {
+                prop_assert_eq!(found.token, expected.token, "{}", name(&processor));
+                prop_assert_eq!(best, expected.token);
+                let difference = (found.margin - expected.margin).abs();
+                prop_assert!(difference <= MARGIN_ERROR, "{} instead of {}", found.margin, expected.margin);
+            }
+        }
+    }
+
+    /// Without exact rows the 8-bit logits are the head.
+    #[test]
+    fn eight_bits_are_a_head_of_their_own(vocab_size in 2_usize..500, width in 1_usize..80, seed: u64) {
+        let (head, states) = head(vocab_size, width, 2.0, WeightType::Int8, seed);
+        let processor = &processors()[0];
+        let logits = head.logits(processor, &states);
+        let expected: Vec<Top2> = logits.chunks_exact(vocab_size).map(Top2::from_logits).collect();
+        for (found, expected) in head.top2(processor, &states, &mut Vec::new()).iter().zip(&expected) {
+            prop_assert_eq!(found.token, expected.token);
+            prop_assert!((found.margin - expected.margin).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn the_lower_of_two_equal_tokens_wins() {
+    let row = numbers(16, 1);
+    let rows = [vec![0.0; 16], row.clone(), row.clone(), vec![0.0; 16]].concat();
+    let norm = RmsNorm { weight: vec![1.0; 16], epsilon: 1e-6, scale: 1.0 };
+    for weight_type in WeightType::ALL {
+        let norm = RmsNorm { weight: norm.weight.clone(), ..norm };
+        let head = Head::new(norm, Stored::from_rows(rows.clone(), 16), weight_type);
+        let found = head.top2(&processors()[0], &row, &mut Vec::new())[0];
+        assert_eq!((found.token, found.margin), (1, 0.0), "{}", weight_type.name());
+    }
+}

@@ -1,0 +1,34 @@
+//! The kernels against plain sums in f64, on every instruction set that this machine has.
+
+mod head;
+mod products;
+mod team;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::linear::Processor;
+use crate::simd::InstructionSet;
+use crate::team::Team;
+use crate::weights::Stored;
+
+/// Numbers from -1 to 1.
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| random.random::<f32>() * 2.0 - 1.0).collect()
+}
+
+fn matrix(rows: usize, columns: usize, seed: u64) -> Stored {
+    Stored::from_rows(numbers(rows * columns, seed), columns)
+}
+
+/// One for each instruction set and some numbers of threads.
+fn processors() -> Vec<Processor> {
+    let sets = InstructionSet::available();
+    let pairs = sets.into_iter().flat_map(|set| [1, 2, 3].map(|threads| (set, threads)));
+    pairs.map(|(set, threads)| Processor { team: Team::new(threads), set }).collect()
+}
+
+fn name(processor: &Processor) -> String {
+    format!("{:?} with {} threads", processor.set, processor.team.threads())
+}
