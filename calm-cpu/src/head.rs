@@ -10,8 +10,8 @@
 //!
 //! (Cauchy and Schwarz; Hoelder), to which a little is added for the rounding of f32. So the token and its logit are those of the exact
 //! head, always. The margin divides by the sum over all tokens, in which a token that was not computed exactly is off by a factor
-//! e^bound at most: tokens are computed exactly, from the best one down, until what the others can be off by is less than
-//! [`MARGIN_ERROR`] of the sum, and the margin less than that.
+//! e^bound at most: panels of tokens whose part of the sum can be off by too much are computed exactly, so that all of the sum, and
+//! the margin with it, is off by less than [`MARGIN_ERROR`]. The flatter the softmax, the more of them.
 
 use calm_core::{Token, Top2};
 
@@ -25,14 +25,8 @@ use crate::weights::Stored;
 /// The softmax response differs from that of the exact head by no more than this.
 pub(crate) const MARGIN_ERROR: f32 = 1e-4;
 
-/// Distances from the best logit within which tokens are computed exactly, tried one after the other.
-const NEAR: [f32; 4] = [4.0, 8.0, 16.0, f32::INFINITY];
-
 /// Part of a logit's size that f32 sums in another order may differ by, generously.
 const ROUNDING: f32 = 1e-5;
-
-/// Tokens whose exponentials are added up before all of these sums are: the same for any number of threads.
-const BLOCK: usize = 1024;
 
 /// The head [vocab_size, d_model] with the norm before it.
 pub(crate) struct Head {
@@ -55,7 +49,7 @@ struct Screened<'a> {
     /// [d_model]
     x: Vec<f32>,
     /// 8-bit logits, filled up to whole panels with minus infinity.
-    logits: &'a mut [f32],
+    logits: &'a [f32],
     /// For each panel its largest logit.
     largest: Vec<f32>,
     /// For each panel how far its logits may be off.
@@ -81,15 +75,15 @@ impl Head {
     /// Best tokens of some states [rows, d_model]. `room` is for the logits; a caller that keeps it saves its allocation.
     pub(crate) fn best(&self, processor: &Processor, states: &[f32], room: &mut Vec<f32>) -> Vec<Token> {
         let screened = self.screen(processor, states, room);
-        screened.iter().map(|row| self.leaders(row)[0].0 as Token).collect()
+        screened.iter().map(|row| self.leaders(processor, row)[0].0 as Token).collect()
     }
 
     /// Best tokens of some states and their margins.
     pub(crate) fn top2(&self, processor: &Processor, states: &[f32], room: &mut Vec<f32>) -> Vec<Top2> {
-        let mut screened = self.screen(processor, states, room);
+        let screened = self.screen(processor, states, room);
         let mut all = Vec::with_capacity(screened.len());
-        for row in &mut screened {
-            let [(token, best), (_, second)] = self.leaders(row);
+        for row in &screened {
+            let [(token, best), (_, second)] = self.leaders(processor, row);
             let total = self.total(processor, row, best);
             let margin = (1.0 - f64::from(second - best).exp()) / f64::from(total);
             all.push(Top2 { token: token as Token, margin: margin as f32 });
@@ -152,7 +146,7 @@ impl Head {
     }
 
     /// The best and the second best token with their logits, exact. The lower token wins a tie.
-    fn leaders(&self, row: &Screened<'_>) -> [(usize, f32); 2] {
+    fn leaders(&self, processor: &Processor, row: &Screened<'_>) -> [(usize, f32); 2] {
         // What the second best has at least: of the panels' best tokens all but one are as good as it or worse, and so is the second
         // best token of the panel where the best one is.
         let mut lower = [f32::NEG_INFINITY; 2];
@@ -164,8 +158,12 @@ impl Head {
             }
         }
         let mut best = [(0, f32::NEG_INFINITY); 2];
-        for token in self.tokens_above(row, lower[1]) {
-            let logit = self.exact_logit(row, token);
+        let tokens = self.tokens_above(row, lower[1]);
+        let logits = match &self.exact {
+            Some(exact) => exact.logits(processor, &row.x, &tokens),
+            None => tokens.iter().map(|&token| row.logits[token]).collect(),
+        };
+        for (token, logit) in tokens.into_iter().zip(logits) {
             if logit > best[0].1 {
                 best = [(token, logit), best[0]];
             } else if logit > best[1].1 {
@@ -176,24 +174,18 @@ impl Head {
     }
 
     /// Sum over the vocabulary of e^(logit - best).
-    fn total(&self, processor: &Processor, row: &mut Screened<'_>, best: f32) -> f32 {
-        if self.exact.is_none() {
-            return sum_of_exponentials(processor, row.logits, best);
+    fn total(&self, processor: &Processor, row: &Screened<'_>, best: f32) -> f32 {
+        let mut sums = panel_sums(processor, row.logits, best);
+        if let Some(exact) = &self.exact {
+            // If each panel is off by no more than its share, all are by no more than the whole.
+            let share = MARGIN_ERROR * sums.iter().sum::<f32>() / sums.len() as f32;
+            let panels = sums.iter().zip(&row.bounds).enumerate();
+            let panels = panels.filter(|(_, (sum, bound))| **sum * (exp(**bound) - 1.0) > share);
+            let panels: Vec<usize> = panels.map(|(panel, _)| panel).collect();
+            let corrected = exact.panel_sums(processor, &row.x, &panels, best);
+            panels.iter().zip(corrected).for_each(|(&panel, sum)| sums[panel] = sum);
         }
-        let factor = exp(maximum(&row.bounds)) - 1.0;
-        let mut total = 0.0;
-        for distance in NEAR {
-            let mut near = 0.0;
-            for token in self.tokens_above(row, best - distance) {
-                row.logits[token] = self.exact_logit(row, token);
-                near += exp(row.logits[token] - best);
-            }
-            total = sum_of_exponentials(processor, row.logits, best);
-            if (total - near) * factor <= MARGIN_ERROR * total {
-                break;
-            }
-        }
-        total
+        sums.iter().sum()
     }
 
     /// Tokens whose exact logit may be `least` or more, in ascending order.
@@ -205,13 +197,6 @@ impl Head {
             logits.filter(move |(_, logit)| *logit + bound >= least).map(move |(i, _)| panel * PANEL + i)
         });
         tokens.filter(|&token| token < self.vocab_size()).collect()
-    }
-
-    fn exact_logit(&self, row: &Screened<'_>, token: usize) -> f32 {
-        let Some(exact) = &self.exact else { return row.logits[token] };
-        let mut weights = vec![0.0; row.x.len()];
-        exact.rows.read_row(token, &mut weights);
-        dot(&row.x, &weights)
     }
 }
 
@@ -235,6 +220,34 @@ impl Exact {
             size[panel] = size[panel].max(sizes as f32);
         }
         Exact { rows, residual, size }
+    }
+
+    /// Logits of some tokens.
+    fn logits(&self, processor: &Processor, x: &[f32], tokens: &[usize]) -> Vec<f32> {
+        let mut logits = vec![0.0; tokens.len()];
+        let exact = self;
+        let (out, room) = (&mut logits, &mut Vec::new());
+        with_simd!(processor.set, exact_logits(
+            exact: &Exact, x: &[f32], tokens: &[usize], out: &mut [f32], room: &mut Vec<f32>
+        ));
+        logits
+    }
+
+    /// Of some panels the sums of e^(logit - best).
+    fn panel_sums(&self, processor: &Processor, x: &[f32], panels: &[usize], best: f32) -> Vec<f32> {
+        let mut sums = vec![0.0; panels.len()];
+        if panels.is_empty() {
+            return sums;
+        }
+        let bounds = bounds(panels.len(), 1, processor.team.threads());
+        let mut parts = Columns::split(&mut sums, panels.len(), &bounds);
+        processor.team.each(&mut parts, |part, scratch| {
+            let exact = self;
+            with_simd!(processor.set, exact_sums_part(
+                exact: &Exact, x: &[f32], panels: &[usize], best: f32, part: &mut Columns<'_>, scratch: &mut Scratch
+            ));
+        });
+        sums
     }
 
     /// How far the 8-bit logits of `x` may be off, for each panel.
@@ -266,37 +279,67 @@ fn screen_part<S: Simd>(head: &Head, states: &[f32], part: &mut Columns<'_>, scr
 
 #[inline(always)]
 fn exact_part<S: Simd>(exact: &Exact, x: &[f32], part: &mut Columns<'_>, scratch: &mut Scratch) {
-    let weights = &mut scratch.normed;
-    weights.resize(x.len(), 0.0);
-    for (token, logit) in part.range.clone().zip(part.row(0)) {
-        exact.rows.read_row(token, weights);
-        *logit = dot(x, weights);
-    }
-}
-
-/// Sum over the vocabulary of e^(logit - best).
-fn sum_of_exponentials(processor: &Processor, logits: &[f32], best: f32) -> f32 {
-    let mut blocks = vec![0.0; logits.len().div_ceil(BLOCK)];
-    let count = blocks.len();
-    let bounds = bounds(count, 1, processor.team.threads());
-    let mut parts = Columns::split(&mut blocks, count, &bounds);
-    processor.team.each(&mut parts, |part, scratch| {
-        with_simd!(processor.set, exponentials_part(
-            logits: &[f32], best: f32, part: &mut Columns<'_>, scratch: &mut Scratch
-        ));
-    });
-    blocks.iter().sum()
+    let tokens: Vec<usize> = part.range.clone().collect();
+    exact_logits::<S>(exact, x, &tokens, part.row(0), &mut scratch.normed);
 }
 
 #[inline(always)]
-fn exponentials_part<S: Simd>(logits: &[f32], best: f32, part: &mut Columns<'_>, scratch: &mut Scratch) {
-    let room = &mut scratch.normed;
-    for (block, total) in part.range.clone().zip(part.row(0)) {
-        let block = &logits[block * BLOCK..logits.len().min((block + 1) * BLOCK)];
-        room.clear();
-        room.extend(block.iter().map(|logit| exp(logit - best)));
-        *total = sum(room);
+fn exact_logits<S: Simd>(exact: &Exact, x: &[f32], tokens: &[usize], out: &mut [f32], room: &mut Vec<f32>) {
+    room.resize(x.len(), 0.0);
+    for (&token, logit) in tokens.iter().zip(out) {
+        exact.rows.read_row(token, room);
+        *logit = dot(x, room);
     }
+}
+
+#[inline(always)]
+fn exact_sums_part<S: Simd>(
+    exact: &Exact,
+    x: &[f32],
+    panels: &[usize],
+    best: f32,
+    part: &mut Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    scratch.normed.resize(x.len(), 0.0);
+    for (&panel, total) in panels[part.range.clone()].iter().zip(part.row(0)) {
+        let mut logits = [f32::NEG_INFINITY; PANEL];
+        for (token, logit) in (panel * PANEL..exact.rows.rows()).zip(&mut logits) {
+            exact.rows.read_row(token, &mut scratch.normed);
+            *logit = dot(x, &scratch.normed);
+        }
+        *total = sum_of_exponentials(&logits, best);
+    }
+}
+
+/// For each panel the sum of e^(logit - best).
+fn panel_sums(processor: &Processor, logits: &[f32], best: f32) -> Vec<f32> {
+    let mut sums = vec![0.0; logits.len() / PANEL];
+    let count = sums.len();
+    let bounds = bounds(count, 1, processor.team.threads());
+    let mut parts = Columns::split(&mut sums, count, &bounds);
+    processor.team.each(&mut parts, |part, _| {
+        with_simd!(processor.set, sums_part(logits: &[f32], best: f32, part: &mut Columns<'_>));
+    });
+    sums
+}
+
+#[inline(always)]
+fn sums_part<S: Simd>(logits: &[f32], best: f32, part: &mut Columns<'_>) {
+    let panels = logits.chunks_exact(PANEL).skip(part.range.start);
+    for (logits, total) in panels.zip(part.row(0)) {
+        *total = sum_of_exponentials(logits, best);
+    }
+}
+
+/// Of one panel.
+#[inline(always)]
+fn sum_of_exponentials(logits: &[f32], best: f32) -> f32 {
+    let mut exponentials = [0.0; PANEL];
+    for (exponential, logit) in exponentials.iter_mut().zip(logits) {
+        *exponential = exp(logit - best);
+    }
+    sum(&exponentials)
 }
 
 /// Keeps the two largest, in descending order.
