@@ -1,0 +1,211 @@
+//! The exact head, what is between it and the 8-bit one, and how far apart they can be.
+
+use super::sums::sum_of_exponentials;
+use crate::elementwise::dot;
+use crate::linear::{Int8Panels, Processor, inverse, quantise};
+use crate::panels::PANEL;
+use crate::simd::{Simd, with_simd};
+use crate::team::{Columns, Scratch, bounds};
+use crate::weights::Stored;
+
+/// Part of a logit's size that f32 sums in another order may differ by, generously.
+const ROUNDING: f32 = 1e-5;
+
+/// The head in the checkpoint's type.
+pub(super) struct Exact {
+    rows: Stored,
+    /// What the 8-bit head leaves of each weight, in 8 bits of its own.
+    fine: Int8Panels,
+    /// How far the 8-bit logits may be off.
+    pub(super) bounds: Bounds,
+    /// How far their sum with what `fine` gives may be off.
+    pub(super) fine_bounds: Bounds,
+}
+
+/// What bounds the errors of all logits of a panel.
+pub(super) struct Bounds {
+    /// For each panel the largest distance of a row from what stands for it.
+    residual: Vec<f32>,
+    /// For each panel the largest sum of sizes of what stands for a row.
+    size: Vec<f32>,
+}
+
+/// A normed state and its integers.
+pub(super) struct Quantised {
+    /// [d_model]
+    pub(super) x: Vec<f32>,
+    /// Filled up to whole pairs.
+    integers: Vec<i16>,
+    scale: f32,
+}
+
+impl Quantised {
+    pub(super) fn new(x: &[f32], padded: usize) -> Self {
+        let (mut integers, mut scales) = (Vec::new(), Vec::new());
+        quantise(x, x.len(), padded, &mut integers, &mut scales);
+        Quantised { x: x.to_vec(), integers, scale: scales[0] }
+    }
+}
+
+impl Bounds {
+    fn new(panels: usize) -> Self {
+        Bounds { residual: vec![0.0; panels], size: vec![0.0; panels] }
+    }
+
+    /// `approximation` stands for `row`.
+    fn add(&mut self, token: usize, row: &[f32], approximation: &[f64]) {
+        let pairs = || row.iter().zip(approximation);
+        let residual = pairs().map(|(&w, a)| (f64::from(w) - a).powi(2)).sum::<f64>().sqrt() as f32;
+        let size = approximation.iter().map(|a| a.abs()).sum::<f64>() as f32;
+        let panel = token / PANEL;
+        self.residual[panel] = self.residual[panel].max(residual);
+        self.size[panel] = self.size[panel].max(size);
+    }
+
+    /// For each panel.
+    pub(super) fn of(&self, x: &Quantised) -> Vec<f32> {
+        let length = dot(&x.x, &x.x).sqrt();
+        let largest = x.x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let bound = |(&residual, &size): (&f32, &f32)| {
+            residual * length * (1.0 + ROUNDING) + x.scale / 2.0 * size * 1.01 + ROUNDING * size * largest
+        };
+        self.residual.iter().zip(&self.size).map(bound).collect()
+    }
+}
+
+impl Exact {
+    pub(super) fn new(rows: Stored, coarse: &Int8Panels) -> Self {
+        let step = |weight: f32, scale: f32| (weight * inverse(scale)).round() * scale;
+        let fine = Int8Panels::pack(rows.rows(), rows.columns(), |token, to| {
+            rows.read_row(token, to);
+            to.iter_mut().for_each(|weight| *weight -= step(*weight, coarse.scales[token]));
+        });
+        let panels = coarse.panels.len();
+        let (mut bounds, mut fine_bounds) = (Bounds::new(panels), Bounds::new(panels));
+        let mut row = vec![0.0; rows.columns()];
+        let mut approximation = vec![0.0; rows.columns()];
+        for token in 0..rows.rows() {
+            rows.read_row(token, &mut row);
+            for (approximation, &weight) in approximation.iter_mut().zip(&row) {
+                *approximation = f64::from(step(weight, coarse.scales[token]));
+            }
+            bounds.add(token, &row, &approximation);
+            for (approximation, &weight) in approximation.iter_mut().zip(&row) {
+                let rest = weight - step(weight, coarse.scales[token]);
+                *approximation += f64::from(step(rest, fine.scales[token]));
+            }
+            fine_bounds.add(token, &row, &approximation);
+        }
+        Exact { rows, fine, bounds, fine_bounds }
+    }
+
+    /// Logits of some tokens.
+    pub(super) fn logits(&self, processor: &Processor, x: &[f32], tokens: &[usize]) -> Vec<f32> {
+        let mut logits = vec![0.0; tokens.len()];
+        let (exact, out, room) = (self, &mut logits, &mut Vec::new());
+        with_simd!(processor.set, token_logits(
+            exact: &Exact, x: &[f32], tokens: &[usize], out: &mut [f32], room: &mut Vec<f32>
+        ));
+        logits
+    }
+
+    /// Logits of all tokens.
+    pub(super) fn all_logits(&self, processor: &Processor, x: &[f32]) -> Vec<f32> {
+        let exact = self;
+        spread(processor, self.rows.rows(), |part, scratch| {
+            with_simd!(processor.set, logits_part(
+                exact: &Exact, x: &[f32], part: &mut Columns<'_>, scratch: &mut Scratch
+            ));
+        })
+    }
+
+    /// Of some panels the sums of e^(logit - best).
+    pub(super) fn sums(&self, processor: &Processor, x: &[f32], panels: &[usize], best: f32) -> Vec<f32> {
+        let exact = self;
+        spread(processor, panels.len(), |part, scratch| {
+            with_simd!(processor.set, sums_part(
+                exact: &Exact, x: &[f32], panels: &[usize], best: f32, part: &mut Columns<'_>, scratch: &mut Scratch
+            ));
+        })
+    }
+
+    /// The same of the logits of 8 bits and 8 more.
+    pub(super) fn refined_sums(
+        &self,
+        processor: &Processor,
+        x: &Quantised,
+        coarse: &[f32],
+        panels: &[usize],
+        best: f32,
+    ) -> Vec<f32> {
+        let exact = self;
+        spread(processor, panels.len(), |part, _| {
+            with_simd!(processor.set, refined_part(
+                exact: &Exact, x: &Quantised, coarse: &[f32], panels: &[usize], best: f32, part: &mut Columns<'_>
+            ));
+        })
+    }
+}
+
+/// `count` numbers, divided among the threads.
+fn spread(
+    processor: &Processor,
+    count: usize,
+    f: impl Fn(&mut Columns<'_>, &mut Scratch) + Sync,
+) -> Vec<f32> {
+    let mut numbers = vec![0.0; count];
+    let bounds = bounds(count, 1, processor.team.threads());
+    processor.team.each(&mut Columns::split(&mut numbers, count, &bounds), f);
+    numbers
+}
+
+#[inline(always)]
+fn token_logits<S: Simd>(exact: &Exact, x: &[f32], tokens: &[usize], out: &mut [f32], room: &mut Vec<f32>) {
+    room.resize(x.len(), 0.0);
+    for (&token, logit) in tokens.iter().zip(out) {
+        exact.rows.read_row(token, room);
+        *logit = dot(x, room);
+    }
+}
+
+#[inline(always)]
+fn logits_part<S: Simd>(exact: &Exact, x: &[f32], part: &mut Columns<'_>, scratch: &mut Scratch) {
+    let tokens: Vec<usize> = part.range.clone().collect();
+    token_logits::<S>(exact, x, &tokens, part.row(0), &mut scratch.normed);
+}
+
+#[inline(always)]
+fn sums_part<S: Simd>(
+    exact: &Exact,
+    x: &[f32],
+    panels: &[usize],
+    best: f32,
+    part: &mut Columns<'_>,
+    scratch: &mut Scratch,
+) {
+    for (&panel, total) in panels[part.range.clone()].iter().zip(part.row(0)) {
+        let tokens: Vec<usize> = (panel * PANEL..exact.rows.rows()).take(PANEL).collect();
+        let mut logits = [f32::NEG_INFINITY; PANEL];
+        token_logits::<S>(exact, x, &tokens, &mut logits, &mut scratch.normed);
+        *total = sum_of_exponentials(&logits, best);
+    }
+}
+
+#[inline(always)]
+fn refined_part<S: Simd>(
+    exact: &Exact,
+    x: &Quantised,
+    coarse: &[f32],
+    panels: &[usize],
+    best: f32,
+    part: &mut Columns<'_>,
+) {
+    let fine = &exact.fine;
+    for (&panel, total) in panels[part.range.clone()].iter().zip(part.row(0)) {
+        fine.panels.product::<S>(panel..panel + 1, &x.integers, |panel, _, sums| {
+            let mut logits = fine.scaled(panel, sums, x.scale);
+            logits.iter_mut().zip(&coarse[panel * PANEL..]).for_each(|(logit, coarse)| *logit += coarse);
+            *total = sum_of_exponentials(&logits, best);
+        });
+    }
+}
