@@ -85,7 +85,7 @@ struct ModelArguments {
     /// hf://datasets/OWNER/NAME/FILE; none of them may have been used for training
     #[arg(long, value_name = "FILE", requires = "model")]
     data: Option<PathBuf>,
-    /// softmax, state or classifier
+    /// softmax, pruned, state or classifier
     #[arg(long, value_name = "M", requires = "model")]
     measure: Option<Measure>,
     /// Decay tau of the threshold along the output; constant if not given
@@ -105,7 +105,7 @@ struct ModelArguments {
     /// signed-risk: the same, gains counted
     #[arg(long, value_name = "O", requires = "model", default_value = "textual")]
     objective: ObjectiveKind,
-    /// chrf, rouge-l, token-f1, bleu, token-disagreement or exact: the loss is 1 minus the score
+    /// chrf, rouge-l, token-f1, bleu, edit-similarity, token-disagreement or exact: the loss is 1 minus the score
     #[arg(long, value_name = "METRIC", requires = "model", default_value = "rouge-l")]
     metric: Loss,
     /// Column of the source; a field of a struct is STRUCT.FIELD

@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// Layers that every token takes (static)
     #[arg(long)]
     static_layers: Option<usize>,
-    /// softmax, state or classifier (calm)
+    /// softmax, pruned, state or classifier (calm)
     #[arg(long)]
     measure: Option<Measure>,
     /// Confidence from which on a token exits, in [0,1]; 1 never exits (calm)

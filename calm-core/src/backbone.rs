@@ -96,6 +96,37 @@ impl Top2 {
         let margin = (1.0 - f64::from(second - best).exp()) / sum;
         Self { token: token as Token, margin: margin as f32 }
     }
+
+    /// From the logits of some tokens alone, in ascending order, at least one.
+    pub fn among(candidates: &[Token], logit: impl FnMut(Token) -> f32) -> Self {
+        let logits: Vec<f32> = candidates.iter().copied().map(logit).collect();
+        let Self { token, margin } = Self::from_logits(&logits);
+        Self { token: candidates[token as usize], margin }
+    }
+}
+
+/// The best tokens of a row of logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leaders {
+    /// The best one and its margin over the whole vocabulary.
+    pub top2: Top2,
+    /// As many of the best as were asked for, or all there are, in ascending order. Of equals the lower ones.
+    pub tokens: Vec<Token>,
+}
+
+impl Leaders {
+    /// The `count` best tokens of one row of logits, at least one.
+    pub fn from_logits(logits: &[f32], count: usize) -> Self {
+        let mut tokens: Vec<Token> = (0..logits.len() as Token).collect();
+        let descending =
+            |a: &Token, b: &Token| logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b));
+        if count < tokens.len() {
+            tokens.select_nth_unstable_by(count, descending);
+            tokens.truncate(count);
+        }
+        tokens.sort_unstable();
+        Self { top2: Top2::from_logits(logits), tokens }
+    }
 }
 
 /// An encoder-decoder network whose decoder may stop after any layer.
@@ -155,6 +186,25 @@ pub trait DecoderSession {
     /// Best token and probability margin of each row after `layer`. An engine may fuse this with the head.
     fn top2(&mut self, layer: usize, rows: &[usize]) -> Result<Vec<Top2>, Self::Error> {
         Ok(self.logits(layer, rows)?.rows().map(Top2::from_logits).collect())
+    }
+
+    /// As [`top2`](Self::top2), and the `count` best tokens of each row.
+    fn leaders(&mut self, layer: usize, rows: &[usize], count: usize) -> Result<Vec<Leaders>, Self::Error> {
+        Ok(self.logits(layer, rows)?.rows().map(|logits| Leaders::from_logits(logits, count)).collect())
+    }
+
+    /// As [`top2`](Self::top2) if the vocabulary of `rows[i]` were `candidates[i]` alone: ascending, at least one each.
+    fn top2_among(
+        &mut self,
+        layer: usize,
+        rows: &[usize],
+        candidates: &[&[Token]],
+    ) -> Result<Vec<Top2>, Self::Error> {
+        let logits = self.logits(layer, rows)?;
+        let pairs = logits.rows().zip(candidates);
+        Ok(pairs
+            .map(|(logits, candidates)| Top2::among(candidates, |token| logits[token as usize]))
+            .collect())
     }
 
     /// The state after `layer` becomes the one that stands for (row, this position) in all layers above.

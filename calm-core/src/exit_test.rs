@@ -1,8 +1,10 @@
 //! The test whether rows may leave after a layer (paper Eq. 4).
 
+use std::collections::BTreeMap;
+
 use crate::backbone::{DecoderSession, Matrix, Token, Top2};
 use crate::decode::{DecodeError, expect_rows};
-use crate::measure::{ConfidenceMeasure, LayerView};
+use crate::measure::{ConfidenceMeasure, LayerView, PRUNED_TOKENS};
 
 /// The exit test of one step: a measure and the step's threshold.
 pub(crate) struct ExitTest<'a> {
@@ -10,6 +12,8 @@ pub(crate) struct ExitTest<'a> {
     threshold: f64,
     /// States after the layer tested last, where the measure compares layers.
     previous: States,
+    /// By row, the tokens that compete after the first test, where the vocabulary is pruned.
+    candidates: BTreeMap<usize, Vec<Token>>,
 }
 
 /// What the test found for a row.
@@ -22,7 +26,7 @@ pub(crate) struct Verdict {
 
 impl<'a> ExitTest<'a> {
     pub(crate) fn new(measure: &'a dyn ConfidenceMeasure, threshold: f64) -> Self {
-        Self { measure, threshold, previous: States::default() }
+        Self { measure, threshold, previous: States::default(), candidates: BTreeMap::new() }
     }
 
     /// Tests `rows` after `layer`; they all were among the rows tested after the layer before.
@@ -51,6 +55,9 @@ impl<'a> ExitTest<'a> {
             top2 = session.top2(layer, rows)?;
             expect_rows("top2", top2.len(), rows)?;
         }
+        if inputs.pruned_top2 {
+            top2 = self.pruned_top2(session, layer, rows)?;
+        }
 
         let mut verdicts = Vec::with_capacity(rows.len());
         for (index, &row) in rows.iter().enumerate() {
@@ -74,6 +81,26 @@ impl<'a> ExitTest<'a> {
             self.previous = states;
         }
         Ok(verdicts)
+    }
+
+    fn pruned_top2<S: DecoderSession>(
+        &mut self,
+        session: &mut S,
+        layer: usize,
+        rows: &[usize],
+    ) -> Result<Vec<Top2>, DecodeError<S::Error>> {
+        if layer > 1 {
+            let candidates: Vec<&[Token]> = rows.iter().map(|row| self.candidates[row].as_slice()).collect();
+            let top2 = session.top2_among(layer, rows, &candidates)?;
+            expect_rows("top2_among", top2.len(), rows)?;
+            return Ok(top2);
+        }
+        let leaders = session.leaders(layer, rows, PRUNED_TOKENS)?;
+        expect_rows("leaders", leaders.len(), rows)?;
+        let top2 = leaders.iter().map(|leaders| leaders.top2).collect();
+        self.candidates =
+            rows.iter().copied().zip(leaders.into_iter().map(|leaders| leaders.tokens)).collect();
+        Ok(top2)
     }
 }
 

@@ -5,7 +5,7 @@
 //! non-linearities are left out, and so is the encoder, which always runs.
 
 use crate::backbone::BackboneShape;
-use crate::measure::MeasureInputs;
+use crate::measure::{MeasureInputs, PRUNED_TOKENS};
 
 /// Decoder FLOPs of a backbone.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +85,7 @@ impl CostModel {
     /// decoder. What the oracle computes only to know its exits is not counted: it is a bound, not a method.
     pub fn sequence(&self, exit_layers: &[usize], source_length: usize, test: Option<MeasureInputs>) -> f64 {
         let tests_head = test.is_some_and(|inputs| inputs.logits || inputs.top2);
+        let is_pruned = test.is_some_and(|inputs| inputs.pruned_top2);
         let state_test = test.map_or(0.0, |inputs| self.state_test(inputs));
         let mut flops = 0.0;
         for (position, &layers) in exit_layers.iter().enumerate() {
@@ -92,7 +93,18 @@ impl CostModel {
             flops += layers as f64 * self.block(position + 1, source_length);
             flops += self.num_layers.saturating_sub(layers) as f64 * self.skipped_block();
             flops += tests as f64 * state_test;
-            flops += if tests_head { layers as f64 } else { 1.0 } * self.head();
+            // A test with the head gives the token too.
+            let heads = if tests_head {
+                layers
+            } else if is_pruned && tests > 0 {
+                1 + usize::from(layers == self.num_layers)
+            } else {
+                1
+            };
+            flops += heads as f64 * self.head();
+            if is_pruned {
+                flops += tests.saturating_sub(1) as f64 * 2.0 * PRUNED_TOKENS as f64 * self.d_model;
+            }
         }
         let deepest = exit_layers.iter().copied().max().unwrap_or(0);
         flops + deepest as f64 * self.cross_attention_keys(source_length)

@@ -68,12 +68,12 @@ mod propagation;
 mod threshold;
 
 pub use backbone::{
-    Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token, Top2,
+    Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Leaders, Matrix, Token, Top2,
 };
 pub use batch::{batch_by_length, cut_source, in_input_order};
 pub use decode::{DecodeError, DecodeOptions, Propagation, decode};
 pub use flops::CostModel;
 pub use generation::{Generation, average_layers};
-pub use measure::{ConfidenceMeasure, LayerView, Measure, MeasureInputs, SharedMeasure};
+pub use measure::{ConfidenceMeasure, LayerView, Measure, MeasureInputs, PRUNED_TOKENS, SharedMeasure};
 pub use policy::{Policy, PolicyError, PolicySpec};
 pub use threshold::{StepThreshold, Threshold};

@@ -22,7 +22,8 @@ pub struct LayerView<'a> {
     pub previous_hidden: &'a [f32],
     /// Logits of the shared head on this layer's state.
     pub logits: &'a [f32],
-    /// Best token and its probability margin over the second best, which engines compute faster than logits.
+    /// Best token and its probability margin over the second best, which engines compute faster than logits. Among all tokens, or
+    /// among those that [`MeasureInputs::pruned_top2`] leaves.
     pub top2: Option<Top2>,
 }
 
@@ -37,7 +38,12 @@ pub struct MeasureInputs {
     pub logits: bool,
     /// [`LayerView::top2`], a product with the whole vocabulary
     pub top2: bool,
+    /// [`LayerView::top2`] after the first layer; after the others that of the [`PRUNED_TOKENS`] tokens that were best there
+    pub pruned_top2: bool,
 }
+
+/// Tokens that compete after a token's first test, where the vocabulary is pruned.
+pub const PRUNED_TOKENS: usize = 64;
 
 /// A confidence measure.
 pub trait ConfidenceMeasure {
@@ -54,13 +60,17 @@ pub trait ConfidenceMeasure {
 /// A confidence measure that policies can share between threads.
 pub type SharedMeasure = Arc<dyn ConfidenceMeasure + Send + Sync>;
 
-/// The measures of the paper, section 3.5.
+/// The measures of the paper, section 3.5, and a cheaper relative of the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Measure {
     /// Softmax response: probability of the best token minus that of the second best. (The paper's released
     /// code has the largest probability as default; its text has the difference.)
     Softmax,
+    /// Softmax response over a vocabulary that is pruned at the first layer: only the [`PRUNED_TOKENS`] best tokens there compete
+    /// after the others, in the softmax and for the output of a token that leaves early (dynamic vocabulary pruning, Vincenti et al.
+    /// 2024). One product with the whole vocabulary a token instead of one a layer.
+    Pruned,
     /// Hidden-state saturation: the cosine between the states after this layer and the one before. Layer 1
     /// has none before it and a confidence of 0. No threshold tells a cosine below 0 from 0, so it may stay.
     State,
@@ -70,12 +80,13 @@ pub enum Measure {
 
 impl Measure {
     /// All built-in measures.
-    pub const ALL: [Measure; 3] = [Measure::Softmax, Measure::State, Measure::Classifier];
+    pub const ALL: [Measure; 4] = [Measure::Softmax, Measure::Pruned, Measure::State, Measure::Classifier];
 
     /// The name in configurations, flags and tables.
     pub fn name(self) -> &'static str {
         match self {
             Measure::Softmax => "softmax",
+            Measure::Pruned => "pruned",
             Measure::State => "state",
             Measure::Classifier => "classifier",
         }
@@ -86,6 +97,7 @@ impl Measure {
         let nothing = MeasureInputs::default();
         match self {
             Measure::Softmax => MeasureInputs { top2: true, ..nothing },
+            Measure::Pruned => MeasureInputs { pruned_top2: true, ..nothing },
             Measure::State => MeasureInputs { hidden: true, previous_hidden: true, ..nothing },
             Measure::Classifier => MeasureInputs { hidden: true, ..nothing },
         }
@@ -97,7 +109,7 @@ impl Measure {
     /// [`PolicyError::NoClassifier`] for the classifier measure without one.
     pub fn resolve(self, classifier: Option<&ExitClassifier>) -> Result<SharedMeasure, PolicyError> {
         Ok(match self {
-            Measure::Softmax => Arc::new(SoftmaxResponse),
+            Measure::Softmax | Measure::Pruned => Arc::new(SoftmaxResponse(self)),
             Measure::State => Arc::new(StateSaturation),
             Measure::Classifier => Arc::new(classifier.ok_or(PolicyError::NoClassifier)?.clone()),
         })
@@ -121,15 +133,16 @@ impl FromStr for Measure {
     }
 }
 
-struct SoftmaxResponse;
+/// Over whichever vocabulary the measure asks for.
+struct SoftmaxResponse(Measure);
 
 impl ConfidenceMeasure for SoftmaxResponse {
     fn name(&self) -> &str {
-        Measure::Softmax.name()
+        self.0.name()
     }
 
     fn inputs(&self) -> MeasureInputs {
-        Measure::Softmax.inputs()
+        self.0.inputs()
     }
 
     fn confidence(&self, view: &LayerView<'_>) -> f32 {

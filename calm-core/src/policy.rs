@@ -189,7 +189,7 @@ pub enum PolicyError {
     #[error("decay must be a finite number not below 0, not {0}")]
     Decay(f64),
     /// There is no such measure.
-    #[error("unknown confidence measure '{0}' (there are softmax, state and classifier)")]
+    #[error("unknown confidence measure '{0}' (there are softmax, pruned, state and classifier)")]
     UnknownMeasure(String),
     /// The backbone came without a trained exit classifier.
     #[error("the classifier measure needs an exit classifier, and the model has none")]

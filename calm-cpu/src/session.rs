@@ -1,6 +1,6 @@
 //! One decoding in progress: the K/V caches and the states of the current step.
 
-use calm_core::{CacheEntry, DecoderSession, Matrix, Token, Top2};
+use calm_core::{CacheEntry, DecoderSession, Leaders, Matrix, Token, Top2};
 
 use crate::Error;
 use crate::attention::{Bias, KeysValues, Query, attend};
@@ -212,6 +212,23 @@ impl DecoderSession for Session<'_> {
     fn top2(&mut self, layer: usize, rows: &[usize]) -> Result<Vec<Top2>, Error> {
         Ok(self.with_states(layer, rows, |model, states, room| {
             model.network.decoder.head.top2(&model.processor, states, room)
+        }))
+    }
+
+    fn leaders(&mut self, layer: usize, rows: &[usize], count: usize) -> Result<Vec<Leaders>, Error> {
+        Ok(self.with_states(layer, rows, |model, states, room| {
+            model.network.decoder.head.leaders(&model.processor, states, count, room)
+        }))
+    }
+
+    fn top2_among(
+        &mut self,
+        layer: usize,
+        rows: &[usize],
+        candidates: &[&[Token]],
+    ) -> Result<Vec<Top2>, Error> {
+        Ok(self.with_states(layer, rows, |model, states, _| {
+            model.network.decoder.head.top2_among(&model.processor, states, candidates)
         }))
     }
 

@@ -47,7 +47,7 @@ impl ConfidenceMeasure for Everything {
     }
 
     fn inputs(&self) -> MeasureInputs {
-        MeasureInputs { hidden: true, previous_hidden: true, logits: true, top2: true }
+        MeasureInputs { hidden: true, previous_hidden: true, logits: true, top2: true, pruned_top2: false }
     }
 
     fn confidence(&self, view: &LayerView<'_>) -> f32 {
@@ -75,7 +75,8 @@ impl Chosen {
         let dot =
             |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         match self {
-            Chosen::BuiltIn(Measure::Softmax) => {
+            // The toy has fewer tokens than the pruned vocabulary.
+            Chosen::BuiltIn(Measure::Softmax | Measure::Pruned) => {
                 let sum: f64 = view.logits.iter().map(|&logit| f64::from(logit).exp()).sum();
                 let mut probabilities: Vec<f64> =
                     view.logits.iter().map(|&logit| f64::from(logit).exp() / sum).collect();
@@ -155,6 +156,7 @@ struct Case {
 fn settings(num_layers: usize) -> impl Strategy<Value = Setting> {
     let measure = prop_oneof![
         Just(Chosen::BuiltIn(Measure::Softmax)),
+        Just(Chosen::BuiltIn(Measure::Pruned)),
         Just(Chosen::BuiltIn(Measure::State)),
         Just(Chosen::BuiltIn(Measure::Classifier)),
         Just(Chosen::Everything),

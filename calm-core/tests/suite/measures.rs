@@ -1,6 +1,8 @@
 //! The built-in measures and what they are made of.
 
-use calm_core::{ConfidenceMeasure, ExitClassifier, LayerView, Matrix, Measure, PolicyError, Top2};
+use calm_core::{
+    ConfidenceMeasure, ExitClassifier, LayerView, Leaders, Matrix, Measure, PolicyError, Token, Top2,
+};
 use proptest::prelude::*;
 
 fn view<'a>(layer: usize, hidden: &'a [f32], previous_hidden: &'a [f32]) -> LayerView<'a> {
@@ -72,10 +74,28 @@ fn classifier_is_a_logistic_regression() {
 }
 
 #[test]
+fn the_best_tokens_of_logits() {
+    let logits = [0.5, 3.0, -1.0, 3.0, 2.0];
+    let check = |count, tokens: &[Token]| assert_eq!(Leaders::from_logits(&logits, count).tokens, tokens);
+    check(1, &[1]);
+    check(2, &[1, 3]);
+    check(3, &[1, 3, 4]);
+    check(9, &[0, 1, 2, 3, 4]);
+    assert_eq!(Leaders::from_logits(&logits, 2).top2, Top2::from_logits(&logits));
+    let among = Top2::among(&[2, 4], |token| logits[token as usize]);
+    assert_eq!(among.token, 4);
+    let odds = 3.0_f32.exp();
+    assert!((among.margin - (odds - 1.0) / (odds + 1.0)).abs() < 1e-6);
+}
+
+#[test]
 fn measures_have_their_names() {
-    for (measure, name) in
-        [(Measure::Softmax, "softmax"), (Measure::State, "state"), (Measure::Classifier, "classifier")]
-    {
+    for (measure, name) in [
+        (Measure::Softmax, "softmax"),
+        (Measure::Pruned, "pruned"),
+        (Measure::State, "state"),
+        (Measure::Classifier, "classifier"),
+    ] {
         assert_eq!(measure.to_string(), name);
         assert_eq!(name.parse(), Ok(measure));
         assert_eq!(serde_json::to_string(&measure).unwrap(), format!("\"{name}\""));

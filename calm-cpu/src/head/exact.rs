@@ -35,8 +35,8 @@ pub(super) struct Quantised {
     /// [d_model]
     pub(super) x: Vec<f32>,
     /// Filled up to whole pairs.
-    integers: Vec<i16>,
-    scale: f32,
+    pub(super) integers: Vec<i16>,
+    pub(super) scale: f32,
 }
 
 impl Quantised {

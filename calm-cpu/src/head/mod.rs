@@ -17,7 +17,7 @@
 mod exact;
 mod sums;
 
-use calm_core::{Token, Top2};
+use calm_core::{Leaders, Token, Top2};
 
 use self::exact::{Exact, Quantised};
 use self::sums::panel_sums;
@@ -69,20 +69,76 @@ impl Head {
     /// Best tokens of some states [rows, d_model]. `room` is for the logits; a caller that keeps it saves its allocation.
     pub(crate) fn best(&self, processor: &Processor, states: &[f32], room: &mut Vec<f32>) -> Vec<Token> {
         let screened = self.screen(processor, states, room);
-        screened.iter().map(|row| self.leaders(processor, row)[0].0 as Token).collect()
+        screened.iter().map(|row| self.best_two(processor, row)[0].0 as Token).collect()
     }
 
     /// Best tokens of some states and their margins.
     pub(crate) fn top2(&self, processor: &Processor, states: &[f32], room: &mut Vec<f32>) -> Vec<Top2> {
         let screened = self.screen(processor, states, room);
-        let mut all = Vec::with_capacity(screened.len());
-        for row in &screened {
-            let [(token, best), (_, second)] = self.leaders(processor, row);
-            let total = self.total(processor, row, best);
-            let margin = (1.0 - f64::from(second - best).exp()) / f64::from(total);
-            all.push(Top2 { token: token as Token, margin: margin as f32 });
-        }
-        all
+        screened.iter().map(|row| self.top2_of(processor, row)).collect()
+    }
+
+    /// The same with the `count` best tokens.
+    pub(crate) fn leaders(
+        &self,
+        processor: &Processor,
+        states: &[f32],
+        count: usize,
+        room: &mut Vec<f32>,
+    ) -> Vec<Leaders> {
+        let leaders = |row: &Screened<'_>| {
+            // So many panels have a token that is as good as this.
+            let mut lower: Vec<f32> = row.largest.iter().zip(&row.bounds).map(|(a, b)| a - b).collect();
+            let least = match count <= lower.len() {
+                true => *lower.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a)).1,
+                false => f32::NEG_INFINITY,
+            };
+            let tokens = self.tokens_above(row, least);
+            let logits = self.token_logits(processor, row, &tokens);
+            let best = Leaders::from_logits(&logits, count).tokens;
+            let tokens = best.into_iter().map(|index| tokens[index as usize] as Token).collect();
+            Leaders { top2: self.top2_of(processor, row), tokens }
+        };
+        self.screen(processor, states, room).iter().map(leaders).collect()
+    }
+
+    /// Best tokens and margins in a vocabulary of some tokens, for each state others.
+    pub(crate) fn top2_among(
+        &self,
+        processor: &Processor,
+        states: &[f32],
+        candidates: &[&[Token]],
+    ) -> Vec<Top2> {
+        let mut normed = Vec::new();
+        let normed = normalise(Some(&self.norm), states, &mut normed).chunks_exact(self.norm.weight.len());
+        let top2 = |(x, candidates): (&[f32], &&[Token])| {
+            let tokens: Vec<usize> = candidates.iter().map(|&token| token as usize).collect();
+            let logits = match &self.exact {
+                Some(exact) => exact.logits(processor, x, &tokens),
+                None => self.some_coarse_logits(processor, x, &tokens),
+            };
+            let mut logits = logits.into_iter();
+            Top2::among(candidates, |_| logits.next().unwrap_or(f32::NEG_INFINITY))
+        };
+        normed.zip(candidates).map(top2).collect()
+    }
+
+    fn top2_of(&self, processor: &Processor, row: &Screened<'_>) -> Top2 {
+        let [(token, best), (_, second)] = self.best_two(processor, row);
+        let total = self.total(processor, row, best);
+        let margin = (1.0 - f64::from(second - best).exp()) / f64::from(total);
+        Top2 { token: token as Token, margin: margin as f32 }
+    }
+
+    /// 8-bit logits of some tokens in ascending order.
+    fn some_coarse_logits(&self, processor: &Processor, x: &[f32], tokens: &[usize]) -> Vec<f32> {
+        let x = Quantised::new(x, self.screen.panels.padded_inputs());
+        let mut logits = Vec::with_capacity(tokens.len());
+        let (head, x, out) = (self, &x, &mut logits);
+        with_simd!(processor.set, coarse_logits(
+            head: &Head, x: &Quantised, tokens: &[usize], out: &mut Vec<f32>
+        ));
+        logits
     }
 
     /// All logits of some states: [rows, vocab_size].
@@ -132,7 +188,7 @@ impl Head {
     }
 
     /// The best and the second best token with their logits, exact. The lower token wins a tie.
-    fn leaders(&self, processor: &Processor, row: &Screened<'_>) -> [(usize, f32); 2] {
+    fn best_two(&self, processor: &Processor, row: &Screened<'_>) -> [(usize, f32); 2] {
         // What the second best has at least: of the panels' best tokens all but one are as good as it or worse, and so is the second
         // best token of the panel where the best one is.
         let mut lower = [f32::NEG_INFINITY; 2];
@@ -201,6 +257,17 @@ fn screen_part<S: Simd>(head: &Head, states: &[f32], part: &mut Columns<'_>, scr
         let first = panel * PANEL - part.range.start;
         part.row(row)[first..][..PANEL].copy_from_slice(&head.screen.scaled(panel, sums, scales[row]));
     });
+}
+
+#[inline(always)]
+fn coarse_logits<S: Simd>(head: &Head, x: &Quantised, tokens: &[usize], out: &mut Vec<f32>) {
+    for of_panel in tokens.chunk_by(|a, b| a / PANEL == b / PANEL) {
+        let panel = of_panel[0] / PANEL;
+        head.screen.panels.product::<S>(panel..panel + 1, &x.integers, |_, _, sums| {
+            let logits = head.screen.scaled(panel, sums, x.scale);
+            out.extend(of_panel.iter().map(|token| logits[token % PANEL]));
+        });
+    }
 }
 
 /// The lower token wins a tie, where tokens ascend.

@@ -1,4 +1,4 @@
-use calm_core::Top2;
+use calm_core::{Leaders, Token, Top2};
 use proptest::prelude::*;
 
 use super::{matrix, name, numbers, processors};
@@ -41,6 +41,35 @@ proptest! {
                 prop_assert_eq!(best, expected.token);
                 let difference = (found.margin - expected.margin).abs();
                 prop_assert!(difference <= MARGIN_ERROR, "{} instead of {}", found.margin, expected.margin);
+            }
+        }
+    }
+
+    /// The best tokens and what is said of some tokens alone are those of all logits.
+    #[test]
+    fn some_tokens_are_judged_by_their_logits(
+        vocab_size in 2_usize..3000,
+        width in 1_usize..60,
+        count in 1_usize..80,
+        sharpness in 0.01_f32..8.0,
+        seed: u64,
+    ) {
+        for weight_type in [WeightType::F32, WeightType::Int8] {
+            let (head, states) = head(vocab_size, width, sharpness, weight_type, seed);
+            for processor in processors() {
+                let logits = head.logits(&processor, &states);
+                let rows = || logits.chunks_exact(vocab_size);
+                let expected: Vec<Leaders> = rows().map(|logits| Leaders::from_logits(logits, count)).collect();
+                let found = head.leaders(&processor, &states, count, &mut Vec::new());
+                for (found, expected) in found.iter().zip(&expected) {
+                    prop_assert_eq!(&found.tokens, &expected.tokens, "{}", name(&processor));
+                    prop_assert_eq!(found.top2.token, expected.top2.token);
+                }
+                let candidates: Vec<&[Token]> = expected.iter().map(|leaders| leaders.tokens.as_slice()).collect();
+                let expected = rows().zip(&candidates);
+                let expected: Vec<Top2> =
+                    expected.map(|(logits, some)| Top2::among(some, |token| logits[token as usize])).collect();
+                prop_assert_eq!(head.top2_among(&processor, &states, &candidates), expected);
             }
         }
     }

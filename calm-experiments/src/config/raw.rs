@@ -87,6 +87,9 @@ pub struct RawSweep {
     /// What is particular to the softmax measure.
     #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
     pub softmax: RawMeasure,
+    /// What is particular to the pruned measure.
+    #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
+    pub pruned: RawMeasure,
     /// What is particular to the state measure.
     #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
     pub state: RawMeasure,
@@ -234,6 +237,7 @@ impl RawSweep {
     pub fn of(&self, measure: Measure) -> &RawMeasure {
         match measure {
             Measure::Softmax => &self.softmax,
+            Measure::Pruned => &self.pruned,
             Measure::State => &self.state,
             Measure::Classifier => &self.classifier,
         }

@@ -1,7 +1,9 @@
 //! One backbone type over all engines, so that a program chooses between them when it runs.
 
 use calm_checkpoint::T5Config;
-use calm_core::{Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token, Top2};
+use calm_core::{
+    Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Leaders, Matrix, Token, Top2,
+};
 
 /// A T5 on one of the engines.
 pub enum T5 {
@@ -138,6 +140,19 @@ impl DecoderSession for Session<'_> {
 
     fn top2(&mut self, layer: usize, rows: &[usize]) -> Result<Vec<Top2>, EngineError> {
         each_engine!(Session, self, session => Ok(session.top2(layer, rows)?))
+    }
+
+    fn leaders(&mut self, layer: usize, rows: &[usize], count: usize) -> Result<Vec<Leaders>, EngineError> {
+        each_engine!(Session, self, session => Ok(session.leaders(layer, rows, count)?))
+    }
+
+    fn top2_among(
+        &mut self,
+        layer: usize,
+        rows: &[usize],
+        candidates: &[&[Token]],
+    ) -> Result<Vec<Top2>, EngineError> {
+        each_engine!(Session, self, session => Ok(session.top2_among(layer, rows, candidates)?))
     }
 
     fn keep(&mut self, layer: usize, rows: &[usize]) -> Result<(), EngineError> {

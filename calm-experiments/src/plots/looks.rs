@@ -12,6 +12,7 @@ pub(super) const ORACLE: Look = Look { colour: palette::PURPLE, marker: Marker::
 pub(super) fn look_of(measure: &str) -> Look {
     let (colour, marker) = match measure.parse() {
         Ok(Measure::Softmax) => (palette::BLUE, Marker::Circle),
+        Ok(Measure::Pruned) => (palette::SKY_BLUE, Marker::Diamond),
         Ok(Measure::State) => (palette::VERMILLION, Marker::Square),
         Ok(Measure::Classifier) => (palette::GREEN, Marker::Triangle),
         Err(_) => (palette::BLACK, Marker::Diamond),

@@ -147,6 +147,30 @@ impl DecoderSession for Session<'_> {
         Ok(pairs.map(|(token, margin)| Top2 { token: token as Token, margin }).collect())
     }
 
+    fn top2_among(
+        &mut self,
+        layer: usize,
+        rows: &[usize],
+        candidates: &[&[Token]],
+    ) -> Result<Vec<Top2>, Error> {
+        let _no_grad = tch::no_grad_guard();
+        let inputs = self.model.head_input(&self.state(layer, rows));
+        let all = self.index(candidates.concat().into_iter().map(i64::from));
+        let weights = self.model.head.index_select(0, &all);
+        let mut start = 0;
+        let mut top2 = Vec::with_capacity(rows.len());
+        for (row, candidates) in (0..).zip(candidates) {
+            let count = candidates.len() as i64;
+            // [1, d_model] x [candidates, d_model] -> [candidates]
+            let logits = inputs.narrow(0, row, 1).linear(&weights.narrow(0, start, count), None::<&Tensor>);
+            let logits = Vec::<f32>::try_from(logits.to_kind(Kind::Float).view(-1))?;
+            let mut logits = logits.into_iter();
+            top2.push(Top2::among(candidates, |_| logits.next().unwrap_or(f32::NEG_INFINITY)));
+            start += count;
+        }
+        Ok(top2)
+    }
+
     fn keep(&mut self, layer: usize, rows: &[usize]) -> Result<(), Error> {
         let _no_grad = tch::no_grad_guard();
         for &row in rows {
