@@ -105,28 +105,17 @@ impl Top2 {
     }
 }
 
-/// The best tokens of a row of logits.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Leaders {
-    /// The best one and its margin over the whole vocabulary.
-    pub top2: Top2,
-    /// As many of the best as were asked for, or all there are, in ascending order. Of equals the lower ones.
-    pub tokens: Vec<Token>,
-}
-
-impl Leaders {
-    /// The `count` best tokens of one row of logits, at least one.
-    pub fn from_logits(logits: &[f32], count: usize) -> Self {
-        let mut tokens: Vec<Token> = (0..logits.len() as Token).collect();
-        let descending =
-            |a: &Token, b: &Token| logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b));
-        if count < tokens.len() {
-            tokens.select_nth_unstable_by(count, descending);
-            tokens.truncate(count);
-        }
+/// The `count` best tokens of a row of logits, or all there are, in ascending order; of equals the lower ones. `count` is at least one.
+pub fn best_tokens(logits: &[f32], count: usize) -> Vec<Token> {
+    let mut tokens: Vec<Token> = (0..logits.len() as Token).collect();
+    if count < tokens.len() {
+        tokens.select_nth_unstable_by(count, |a, b| {
+            logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b))
+        });
+        tokens.truncate(count);
         tokens.sort_unstable();
-        Self { top2: Top2::from_logits(logits), tokens }
     }
+    tokens
 }
 
 /// An encoder-decoder network whose decoder may stop after any layer.
@@ -188,9 +177,14 @@ pub trait DecoderSession {
         Ok(self.logits(layer, rows)?.rows().map(Top2::from_logits).collect())
     }
 
-    /// As [`top2`](Self::top2), and the `count` best tokens of each row.
-    fn leaders(&mut self, layer: usize, rows: &[usize], count: usize) -> Result<Vec<Leaders>, Self::Error> {
-        Ok(self.logits(layer, rows)?.rows().map(|logits| Leaders::from_logits(logits, count)).collect())
+    /// The `count` best tokens of each row after `layer`, as [`best_tokens`] has them.
+    fn best_tokens(
+        &mut self,
+        layer: usize,
+        rows: &[usize],
+        count: usize,
+    ) -> Result<Vec<Vec<Token>>, Self::Error> {
+        Ok(self.logits(layer, rows)?.rows().map(|logits| best_tokens(logits, count)).collect())
     }
 
     /// As [`top2`](Self::top2) if the vocabulary of `rows[i]` were `candidates[i]` alone: ascending, at least one each.

@@ -12,7 +12,7 @@ pub(crate) struct ExitTest<'a> {
     threshold: f64,
     /// States after the layer tested last, where the measure compares layers.
     previous: States,
-    /// By row, the tokens that compete after the first test, where the vocabulary is pruned.
+    /// By row, the tokens that compete where the vocabulary is pruned.
     candidates: BTreeMap<usize, Vec<Token>>,
 }
 
@@ -89,17 +89,14 @@ impl<'a> ExitTest<'a> {
         layer: usize,
         rows: &[usize],
     ) -> Result<Vec<Top2>, DecodeError<S::Error>> {
-        if layer > 1 {
-            let candidates: Vec<&[Token]> = rows.iter().map(|row| self.candidates[row].as_slice()).collect();
-            let top2 = session.top2_among(layer, rows, &candidates)?;
-            expect_rows("top2_among", top2.len(), rows)?;
-            return Ok(top2);
+        if layer == 1 {
+            let best = session.best_tokens(layer, rows, PRUNED_TOKENS)?;
+            expect_rows("best_tokens", best.len(), rows)?;
+            self.candidates = rows.iter().copied().zip(best).collect();
         }
-        let leaders = session.leaders(layer, rows, PRUNED_TOKENS)?;
-        expect_rows("leaders", leaders.len(), rows)?;
-        let top2 = leaders.iter().map(|leaders| leaders.top2).collect();
-        self.candidates =
-            rows.iter().copied().zip(leaders.into_iter().map(|leaders| leaders.tokens)).collect();
+        let candidates: Vec<&[Token]> = rows.iter().map(|row| self.candidates[row].as_slice()).collect();
+        let top2 = session.top2_among(layer, rows, &candidates)?;
+        expect_rows("top2_among", top2.len(), rows)?;
         Ok(top2)
     }
 }

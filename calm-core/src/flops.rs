@@ -103,7 +103,7 @@ impl CostModel {
             };
             flops += heads as f64 * self.head();
             if is_pruned {
-                flops += tests.saturating_sub(1) as f64 * 2.0 * PRUNED_TOKENS as f64 * self.d_model;
+                flops += tests as f64 * 2.0 * PRUNED_TOKENS as f64 * self.d_model;
             }
         }
         let deepest = exit_layers.iter().copied().max().unwrap_or(0);

@@ -68,7 +68,7 @@ mod propagation;
 mod threshold;
 
 pub use backbone::{
-    Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Leaders, Matrix, Token, Top2,
+    Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token, Top2, best_tokens,
 };
 pub use batch::{batch_by_length, cut_source, in_input_order};
 pub use decode::{DecodeError, DecodeOptions, Propagation, decode};

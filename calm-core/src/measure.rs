@@ -38,11 +38,11 @@ pub struct MeasureInputs {
     pub logits: bool,
     /// [`LayerView::top2`], a product with the whole vocabulary
     pub top2: bool,
-    /// [`LayerView::top2`] after the first layer; after the others that of the [`PRUNED_TOKENS`] tokens that were best there
+    /// [`LayerView::top2`] of the [`PRUNED_TOKENS`] tokens that were best after the first layer
     pub pruned_top2: bool,
 }
 
-/// Tokens that compete after a token's first test, where the vocabulary is pruned.
+/// Tokens that compete where the vocabulary is pruned.
 pub const PRUNED_TOKENS: usize = 64;
 
 /// A confidence measure.
@@ -67,9 +67,9 @@ pub enum Measure {
     /// Softmax response: probability of the best token minus that of the second best. (The paper's released
     /// code has the largest probability as default; its text has the difference.)
     Softmax,
-    /// Softmax response over a vocabulary that is pruned at the first layer: only the [`PRUNED_TOKENS`] best tokens there compete
-    /// after the others, in the softmax and for the output of a token that leaves early (dynamic vocabulary pruning, Vincenti et al.
-    /// 2024). One product with the whole vocabulary a token instead of one a layer.
+    /// Softmax response over a pruned vocabulary: only the [`PRUNED_TOKENS`] tokens that are best after the first layer compete in the
+    /// softmax of all layers, and for the output of a token that leaves early (dynamic vocabulary pruning, Vincenti et al. 2024). One
+    /// product with the whole vocabulary a token instead of one a layer.
     Pruned,
     /// Hidden-state saturation: the cosine between the states after this layer and the one before. Layer 1
     /// has none before it and a confidence of 0. No threshold tells a cosine below 0 from 0, so it may stay.

@@ -1,17 +1,20 @@
-//! Attention of single queries over keys and values that lie head by head, position after position.
+//! Attention of single queries. The keys of a head lie with one element of all positions after the other, so that a vector holds the
+//! scores of sixteen positions and nothing has to be added up across it; values lie position after position for the same reason.
 
-use crate::elementwise::{dot, softmax};
+use crate::elementwise::softmax;
 use crate::linear::Processor;
-use crate::simd::{Simd, with_simd};
+use crate::simd::{LANES, Simd, with_simd};
 use crate::team::{Scratch, bounds};
 
 /// Positions that a cache has room for when it gets its first entry.
 const SMALLEST_CAPACITY: usize = 32;
 
-/// Keys and values of one row in one layer: each [heads, capacity, d_kv].
+/// Keys and values of one row in one layer.
 #[derive(Clone, Default)]
 pub(crate) struct KeysValues {
+    /// [heads, d_kv, capacity]
     keys: Vec<f32>,
+    /// [heads, capacity, d_kv]
     values: Vec<f32>,
     capacity: usize,
 }
@@ -42,8 +45,9 @@ pub(crate) struct Bias<'a> {
 }
 
 impl KeysValues {
-    /// Room for `capacity` positions.
+    /// Room for `capacity` positions, in whole vectors.
     pub(crate) fn new(heads: Heads, capacity: usize) -> Self {
+        let capacity = capacity.next_multiple_of(LANES);
         let size = heads.count * capacity * heads.d_kv;
         KeysValues { keys: vec![0.0; size], values: vec![0.0; size], capacity }
     }
@@ -58,10 +62,14 @@ impl KeysValues {
             self.grow(heads, position + 1);
         }
         let (keys, values) = kv.split_at(heads.count * heads.d_kv);
-        for (from, to) in [(keys, &mut self.keys), (values, &mut self.values)] {
-            for (head, from) in from.chunks_exact(heads.d_kv).enumerate() {
-                to[(head * self.capacity + position) * heads.d_kv..][..heads.d_kv].copy_from_slice(from);
-            }
+        for (key, of_positions) in keys.iter().zip(self.keys.chunks_exact_mut(self.capacity)) {
+            of_positions[position] = *key;
+        }
+        let width = heads.d_kv;
+        for (value, of_head) in
+            values.chunks_exact(width).zip(self.values.chunks_exact_mut(self.capacity * width))
+        {
+            of_head[position * width..][..width].copy_from_slice(value);
         }
     }
 
@@ -72,10 +80,12 @@ impl KeysValues {
         if smaller.is_empty() {
             return;
         }
-        let (from_width, to_width) = (smaller.capacity * heads.d_kv, self.capacity * heads.d_kv);
-        for (from, to) in [(&smaller.keys, &mut self.keys), (&smaller.values, &mut self.values)] {
-            for (from, to) in from.chunks_exact(from_width).zip(to.chunks_exact_mut(to_width)) {
-                to[..from_width].copy_from_slice(from);
+        // Whatever there is of one head, or of one element of it, moves to the front of its new room.
+        let widths = [(&smaller.keys, &mut self.keys, 1), (&smaller.values, &mut self.values, heads.d_kv)];
+        for (from, to, width) in widths {
+            let from_rows = from.chunks_exact(smaller.capacity * width);
+            for (from, to) in from_rows.zip(to.chunks_exact_mut(self.capacity * width)) {
+                to[..from.len()].copy_from_slice(from);
             }
         }
     }
@@ -115,20 +125,55 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Part<'_>, scratch: &mut Scratch) 
     let d_kv = job.heads.d_kv;
     for (unit, context) in (part.first_unit..).zip(part.contexts.chunks_exact_mut(d_kv)) {
         let (query, head) = (&job.queries[unit / job.heads.count], unit % job.heads.count);
-        let cache = query.cache;
-        let of_head = head * cache.capacity * d_kv..(head * cache.capacity + query.length) * d_kv;
+        let KeysValues { keys, values, capacity } = query.cache;
         let q = &query.q[head * d_kv..][..d_kv];
         let scores = &mut scratch.scores;
-        scores.clear();
-        scores.extend(cache.keys[of_head.clone()].chunks_exact(d_kv).map(|key| dot(q, key)));
+        scores.resize(query.length.next_multiple_of(LANES), 0.0);
+        weighted_sum(q, &keys[head * d_kv * capacity..], *capacity, scores);
+        scores.truncate(query.length);
         if let Some(Bias { table, width, start }) = query.bias {
             let bias = &table[head * width + start..][..query.length];
-            scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+            for (score, bias) in scores.iter_mut().zip(bias) {
+                *score += bias;
+            }
         }
         softmax(scores);
-        context.fill(0.0);
-        for (&weight, value) in scores.iter().zip(cache.values[of_head].chunks_exact(d_kv)) {
-            context.iter_mut().zip(value).for_each(|(context, value)| *context += weight * value);
+        weighted_sum(scores, &values[head * capacity * d_kv..], d_kv, context);
+    }
+}
+
+/// The first rows of a matrix whose rows are `stride` apart, each times its weight, added up.
+#[inline(always)]
+fn weighted_sum(weights: &[f32], matrix: &[f32], stride: usize, sums: &mut [f32]) {
+    let mut start = 0;
+    while start < sums.len() {
+        let (sums, matrix) = (&mut sums[start..], &matrix[start..]);
+        start += match sums.len() {
+            64.. => weighted_sum_block::<64>(weights, matrix, stride, sums),
+            48.. => weighted_sum_block::<48>(weights, matrix, stride, sums),
+            32.. => weighted_sum_block::<32>(weights, matrix, stride, sums),
+            16.. => weighted_sum_block::<16>(weights, matrix, stride, sums),
+            _ => weighted_sum_block::<1>(weights, matrix, stride, sums),
+        };
+    }
+}
+
+/// `N` columns, whose sums stay in registers: a sum in memory would wait for its own last value in every row, and a single one in a
+/// register for the addition before.
+#[inline(always)]
+fn weighted_sum_block<const N: usize>(
+    weights: &[f32],
+    matrix: &[f32],
+    stride: usize,
+    out: &mut [f32],
+) -> usize {
+    let mut sums = [0.0; N];
+    for (weight, row) in weights.iter().zip(matrix.chunks(stride)) {
+        let row = &row[..N];
+        for i in 0..N {
+            sums[i] += weight * row[i];
         }
     }
+    out[..N].copy_from_slice(&sums);
+    N
 }

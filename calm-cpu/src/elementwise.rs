@@ -1,5 +1,5 @@
-//! What happens to single vectors between the products. Plain loops, written so that the compiler turns them into vector code
-//! where they are inlined into a kernel.
+//! What happens to single vectors between the products. Plain `for` loops, which the compiler turns into vector code where they are
+//! inlined into a kernel; what is inside an iterator's closure may stay outside of it, without the kernel's instructions.
 
 use calm_checkpoint::FeedForward;
 
@@ -97,9 +97,15 @@ pub(crate) fn sum(x: &[f32]) -> f32 {
 pub(crate) fn gate(activation: FeedForward, gate: &mut [f32], linear: &[f32]) {
     match activation {
         FeedForward::GatedSilu => {
-            gate.iter_mut().zip(linear).for_each(|(gate, linear)| *gate = silu(*gate) * linear)
+            for (gate, linear) in gate.iter_mut().zip(linear) {
+                *gate = silu(*gate) * linear;
+            }
         }
-        _ => gate.iter_mut().zip(linear).for_each(|(gate, linear)| *gate = gelu(*gate) * linear),
+        _ => {
+            for (gate, linear) in gate.iter_mut().zip(linear) {
+                *gate = gelu(*gate) * linear;
+            }
+        }
     }
 }
 

@@ -179,16 +179,31 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratc
     let mut writer = Writer { part, mode: job.mode, gate };
     match &job.linear.weights {
         Weights::F32(panels) => {
-            panels.product::<S>(writer.panels(), input, |panel, row, sums| writer.write(panel, row, sums));
+            panels.product::<S>(
+                writer.panels(),
+                input,
+                #[inline(always)]
+                |panel, row, sums| writer.write(panel, row, sums),
+            );
         }
         Weights::Bf16(panels) => {
-            panels.product::<S>(writer.panels(), input, |panel, row, sums| writer.write(panel, row, sums));
+            panels.product::<S>(
+                writer.panels(),
+                input,
+                #[inline(always)]
+                |panel, row, sums| writer.write(panel, row, sums),
+            );
         }
         Weights::Int8(weights) => {
             quantise(input, width, weights.panels.padded_inputs(), quantised, scales);
-            weights.panels.product::<S>(writer.panels(), quantised, |panel, row, sums| {
-                writer.write(panel, row, &weights.scaled(panel, sums, scales[row]));
-            });
+            weights.panels.product::<S>(
+                writer.panels(),
+                quantised,
+                #[inline(always)]
+                |panel, row, sums| {
+                    writer.write(panel, row, &weights.scaled(panel, sums, scales[row]));
+                },
+            );
         }
     }
 }
@@ -276,8 +291,16 @@ impl Writer<'_, '_> {
         let out = &mut out[..width];
         match self.mode {
             Mode::Store => out.copy_from_slice(&sums[..width]),
-            Mode::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
-            Mode::Relu => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum.max(0.0)),
+            Mode::Add => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out += sum;
+                }
+            }
+            Mode::Relu => {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = sum.max(0.0);
+                }
+            }
             Mode::Gate(activation) => {
                 if self.gate.len() < (row + 1) * PANEL {
                     self.gate.resize((row + 1) * PANEL, 0.0);

@@ -1,6 +1,6 @@
 //! One decoding in progress: the K/V caches and the states of the current step.
 
-use calm_core::{CacheEntry, DecoderSession, Leaders, Matrix, Token, Top2};
+use calm_core::{CacheEntry, DecoderSession, Matrix, Token, Top2};
 
 use crate::Error;
 use crate::attention::{Bias, KeysValues, Query, attend};
@@ -215,9 +215,9 @@ impl DecoderSession for Session<'_> {
         }))
     }
 
-    fn leaders(&mut self, layer: usize, rows: &[usize], count: usize) -> Result<Vec<Leaders>, Error> {
+    fn best_tokens(&mut self, layer: usize, rows: &[usize], count: usize) -> Result<Vec<Vec<Token>>, Error> {
         Ok(self.with_states(layer, rows, |model, states, room| {
-            model.network.decoder.head.leaders(&model.processor, states, count, room)
+            model.network.decoder.head.best_tokens(&model.processor, states, count, room)
         }))
     }
 

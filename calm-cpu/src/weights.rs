@@ -16,6 +16,8 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Error;
+use crate::elementwise::{dot, pairwise_sum};
+use crate::simd::LANES;
 
 /// All tensors of a checkpoint.
 pub struct Weights {
@@ -184,6 +186,23 @@ impl Stored {
         }
     }
 
+    /// Product of one row with x [columns], added up as [`dot`] does.
+    #[inline(always)]
+    pub(crate) fn dot_row(&self, row: usize, x: &[f32]) -> f32 {
+        let width = self.columns;
+        match &self.numbers {
+            Numbers::Owned(numbers) => dot(x, &numbers[row * width..][..width]),
+            Numbers::Mapped { file, start, dtype } => {
+                let bytes = |size: usize| &file[start + row * width * size..][..width * size];
+                match dtype {
+                    Dtype::F32 => dot_stored(x, bytes(4), f32::from_le_bytes),
+                    Dtype::BF16 => dot_stored(x, bytes(2), |bits| bf16::from_le_bytes(bits).to_f32()),
+                    _ => dot_stored(x, bytes(2), |bits| f16::from_le_bytes(bits).to_f32()),
+                }
+            }
+        }
+    }
+
     /// All numbers as f32.
     pub(crate) fn to_vec(&self) -> Vec<f32> {
         let mut numbers = vec![0.0; self.rows * self.columns];
@@ -200,6 +219,20 @@ fn read<const SIZE: usize>(to: &mut [f32], bytes: &[u8], number: impl Fn([u8; SI
     for (to, &bytes) in to.iter_mut().zip(numbers) {
         *to = number(bytes);
     }
+}
+
+#[inline(always)]
+fn dot_stored<const SIZE: usize>(x: &[f32], bytes: &[u8], number: impl Fn([u8; SIZE]) -> f32) -> f32 {
+    let (numbers, _) = bytes.as_chunks::<SIZE>();
+    let (x_chunks, chunks) = (x.chunks_exact(LANES), numbers.chunks_exact(LANES));
+    let rest: f32 = x_chunks.remainder().iter().zip(chunks.remainder()).map(|(x, &w)| x * number(w)).sum();
+    let mut sums = [0.0; LANES];
+    for (x, numbers) in x_chunks.zip(chunks) {
+        for i in 0..LANES {
+            sums[i] += x[i] * number(numbers[i]);
+        }
+    }
+    pairwise_sum(sums) + rest
 }
 
 /// A standard normal number (Box and Muller).

@@ -1,7 +1,7 @@
 //! The built-in measures and what they are made of.
 
 use calm_core::{
-    ConfidenceMeasure, ExitClassifier, LayerView, Leaders, Matrix, Measure, PolicyError, Token, Top2,
+    ConfidenceMeasure, ExitClassifier, LayerView, Matrix, Measure, PolicyError, Token, Top2, best_tokens,
 };
 use proptest::prelude::*;
 
@@ -76,12 +76,11 @@ fn classifier_is_a_logistic_regression() {
 #[test]
 fn the_best_tokens_of_logits() {
     let logits = [0.5, 3.0, -1.0, 3.0, 2.0];
-    let check = |count, tokens: &[Token]| assert_eq!(Leaders::from_logits(&logits, count).tokens, tokens);
+    let check = |count, tokens: &[Token]| assert_eq!(best_tokens(&logits, count), tokens);
     check(1, &[1]);
     check(2, &[1, 3]);
     check(3, &[1, 3, 4]);
     check(9, &[0, 1, 2, 3, 4]);
-    assert_eq!(Leaders::from_logits(&logits, 2).top2, Top2::from_logits(&logits));
     let among = Top2::among(&[2, 4], |token| logits[token as usize]);
     assert_eq!(among.token, 4);
     let odds = 3.0_f32.exp();

@@ -5,7 +5,7 @@ use crate::elementwise::dot;
 use crate::linear::{Int8Panels, Processor, inverse, quantise};
 use crate::panels::PANEL;
 use crate::simd::{Simd, with_simd};
-use crate::team::{Columns, Scratch, bounds};
+use crate::team::{Columns, bounds};
 use crate::weights::Stored;
 
 /// Part of a logit's size that f32 sums in another order may differ by, generously.
@@ -102,9 +102,9 @@ impl Exact {
     /// Logits of some tokens.
     pub(super) fn logits(&self, processor: &Processor, x: &[f32], tokens: &[usize]) -> Vec<f32> {
         let mut logits = vec![0.0; tokens.len()];
-        let (exact, out, room) = (self, &mut logits, &mut Vec::new());
+        let (exact, out) = (self, &mut logits);
         with_simd!(processor.set, token_logits(
-            exact: &Exact, x: &[f32], tokens: &[usize], out: &mut [f32], room: &mut Vec<f32>
+            exact: &Exact, x: &[f32], tokens: &[usize], out: &mut [f32]
         ));
         logits
     }
@@ -112,19 +112,17 @@ impl Exact {
     /// Logits of all tokens.
     pub(super) fn all_logits(&self, processor: &Processor, x: &[f32]) -> Vec<f32> {
         let exact = self;
-        spread(processor, self.rows.rows(), |part, scratch| {
-            with_simd!(processor.set, logits_part(
-                exact: &Exact, x: &[f32], part: &mut Columns<'_>, scratch: &mut Scratch
-            ));
+        spread(processor, self.rows.rows(), |part| {
+            with_simd!(processor.set, logits_part(exact: &Exact, x: &[f32], part: &mut Columns<'_>));
         })
     }
 
     /// Of some panels the sums of e^(logit - best).
     pub(super) fn sums(&self, processor: &Processor, x: &[f32], panels: &[usize], best: f32) -> Vec<f32> {
         let exact = self;
-        spread(processor, panels.len(), |part, scratch| {
+        spread(processor, panels.len(), |part| {
             with_simd!(processor.set, sums_part(
-                exact: &Exact, x: &[f32], panels: &[usize], best: f32, part: &mut Columns<'_>, scratch: &mut Scratch
+                exact: &Exact, x: &[f32], panels: &[usize], best: f32, part: &mut Columns<'_>
             ));
         })
     }
@@ -139,7 +137,7 @@ impl Exact {
         best: f32,
     ) -> Vec<f32> {
         let exact = self;
-        spread(processor, panels.len(), |part, _| {
+        spread(processor, panels.len(), |part| {
             with_simd!(processor.set, refined_part(
                 exact: &Exact, x: &Quantised, coarse: &[f32], panels: &[usize], best: f32, part: &mut Columns<'_>
             ));
@@ -148,45 +146,32 @@ impl Exact {
 }
 
 /// `count` numbers, divided among the threads.
-fn spread(
-    processor: &Processor,
-    count: usize,
-    f: impl Fn(&mut Columns<'_>, &mut Scratch) + Sync,
-) -> Vec<f32> {
+fn spread(processor: &Processor, count: usize, f: impl Fn(&mut Columns<'_>) + Sync) -> Vec<f32> {
     let mut numbers = vec![0.0; count];
     let bounds = bounds(count, 1, processor.team.threads());
-    processor.team.each(&mut Columns::split(&mut numbers, count, &bounds), f);
+    processor.team.each(&mut Columns::split(&mut numbers, count, &bounds), |part, _| f(part));
     numbers
 }
 
 #[inline(always)]
-fn token_logits<S: Simd>(exact: &Exact, x: &[f32], tokens: &[usize], out: &mut [f32], room: &mut Vec<f32>) {
-    room.resize(x.len(), 0.0);
+fn token_logits<S: Simd>(exact: &Exact, x: &[f32], tokens: &[usize], out: &mut [f32]) {
     for (&token, logit) in tokens.iter().zip(out) {
-        exact.rows.read_row(token, room);
-        *logit = dot(x, room);
+        *logit = exact.rows.dot_row(token, x);
     }
 }
 
 #[inline(always)]
-fn logits_part<S: Simd>(exact: &Exact, x: &[f32], part: &mut Columns<'_>, scratch: &mut Scratch) {
+fn logits_part<S: Simd>(exact: &Exact, x: &[f32], part: &mut Columns<'_>) {
     let tokens: Vec<usize> = part.range.clone().collect();
-    token_logits::<S>(exact, x, &tokens, part.row(0), &mut scratch.normed);
+    token_logits::<S>(exact, x, &tokens, part.row(0));
 }
 
 #[inline(always)]
-fn sums_part<S: Simd>(
-    exact: &Exact,
-    x: &[f32],
-    panels: &[usize],
-    best: f32,
-    part: &mut Columns<'_>,
-    scratch: &mut Scratch,
-) {
+fn sums_part<S: Simd>(exact: &Exact, x: &[f32], panels: &[usize], best: f32, part: &mut Columns<'_>) {
     for (&panel, total) in panels[part.range.clone()].iter().zip(part.row(0)) {
         let tokens: Vec<usize> = (panel * PANEL..exact.rows.rows()).take(PANEL).collect();
         let mut logits = [f32::NEG_INFINITY; PANEL];
-        token_logits::<S>(exact, x, &tokens, &mut logits, &mut scratch.normed);
+        token_logits::<S>(exact, x, &tokens, &mut logits);
         *total = sum_of_exponentials(&logits, best);
     }
 }
@@ -202,10 +187,17 @@ fn refined_part<S: Simd>(
 ) {
     let fine = &exact.fine;
     for (&panel, total) in panels[part.range.clone()].iter().zip(part.row(0)) {
-        fine.panels.product::<S>(panel..panel + 1, &x.integers, |panel, _, sums| {
-            let mut logits = fine.scaled(panel, sums, x.scale);
-            logits.iter_mut().zip(&coarse[panel * PANEL..]).for_each(|(logit, coarse)| *logit += coarse);
-            *total = sum_of_exponentials(&logits, best);
-        });
+        fine.panels.product::<S>(
+            panel..panel + 1,
+            &x.integers,
+            #[inline(always)]
+            |panel, _, sums| {
+                let mut logits = fine.scaled(panel, sums, x.scale);
+                for (logit, coarse) in logits.iter_mut().zip(&coarse[panel * PANEL..]) {
+                    *logit += coarse;
+                }
+                *total = sum_of_exponentials(&logits, best);
+            },
+        );
     }
 }

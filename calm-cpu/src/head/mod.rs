@@ -17,7 +17,7 @@
 mod exact;
 mod sums;
 
-use calm_core::{Leaders, Token, Top2};
+use calm_core::{Token, Top2, best_tokens};
 
 use self::exact::{Exact, Quantised};
 use self::sums::panel_sums;
@@ -78,15 +78,15 @@ impl Head {
         screened.iter().map(|row| self.top2_of(processor, row)).collect()
     }
 
-    /// The same with the `count` best tokens.
-    pub(crate) fn leaders(
+    /// The `count` best tokens of some states, exact.
+    pub(crate) fn best_tokens(
         &self,
         processor: &Processor,
         states: &[f32],
         count: usize,
         room: &mut Vec<f32>,
-    ) -> Vec<Leaders> {
-        let leaders = |row: &Screened<'_>| {
+    ) -> Vec<Vec<Token>> {
+        let best = |row: &Screened<'_>| {
             // So many panels have a token that is as good as this.
             let mut lower: Vec<f32> = row.largest.iter().zip(&row.bounds).map(|(a, b)| a - b).collect();
             let least = match count <= lower.len() {
@@ -94,12 +94,10 @@ impl Head {
                 false => f32::NEG_INFINITY,
             };
             let tokens = self.tokens_above(row, least);
-            let logits = self.token_logits(processor, row, &tokens);
-            let best = Leaders::from_logits(&logits, count).tokens;
-            let tokens = best.into_iter().map(|index| tokens[index as usize] as Token).collect();
-            Leaders { top2: self.top2_of(processor, row), tokens }
+            let best = best_tokens(&self.token_logits(processor, row, &tokens), count);
+            best.into_iter().map(|index| tokens[index as usize] as Token).collect()
         };
-        self.screen(processor, states, room).iter().map(leaders).collect()
+        self.screen(processor, states, room).iter().map(best).collect()
     }
 
     /// Best tokens and margins in a vocabulary of some tokens, for each state others.
@@ -182,7 +180,10 @@ impl Head {
                 Some(exact) => exact.bounds.of(&x),
                 None => vec![0.0; panels],
             };
-            Screened { x, largest: logits.chunks_exact(PANEL).map(maximum).collect(), bounds, logits }
+            let mut largest = vec![0.0; panels];
+            let (from, to) = (&*logits, &mut largest);
+            with_simd!(processor.set, panel_maxima(from: &[f32], to: &mut [f32]));
+            Screened { x, largest, bounds, logits }
         })
         .collect()
     }
@@ -253,20 +254,37 @@ fn screen_part<S: Simd>(head: &Head, states: &[f32], part: &mut Columns<'_>, scr
     let panels = &head.screen.panels;
     quantise(input, head.norm.weight.len(), panels.padded_inputs(), quantised, scales);
     let range = part.range.start / PANEL..part.range.end / PANEL;
-    panels.product::<S>(range, quantised, |panel, row, sums| {
-        let first = panel * PANEL - part.range.start;
-        part.row(row)[first..][..PANEL].copy_from_slice(&head.screen.scaled(panel, sums, scales[row]));
-    });
+    panels.product::<S>(
+        range,
+        quantised,
+        #[inline(always)]
+        |panel, row, sums| {
+            let first = panel * PANEL - part.range.start;
+            part.row(row)[first..][..PANEL].copy_from_slice(&head.screen.scaled(panel, sums, scales[row]));
+        },
+    );
+}
+
+#[inline(always)]
+fn panel_maxima<S: Simd>(logits: &[f32], largest: &mut [f32]) {
+    for (panel, largest) in logits.chunks_exact(PANEL).zip(largest) {
+        *largest = maximum(panel);
+    }
 }
 
 #[inline(always)]
 fn coarse_logits<S: Simd>(head: &Head, x: &Quantised, tokens: &[usize], out: &mut Vec<f32>) {
     for of_panel in tokens.chunk_by(|a, b| a / PANEL == b / PANEL) {
         let panel = of_panel[0] / PANEL;
-        head.screen.panels.product::<S>(panel..panel + 1, &x.integers, |_, _, sums| {
-            let logits = head.screen.scaled(panel, sums, x.scale);
-            out.extend(of_panel.iter().map(|token| logits[token % PANEL]));
-        });
+        head.screen.panels.product::<S>(
+            panel..panel + 1,
+            &x.integers,
+            #[inline(always)]
+            |_, _, sums| {
+                let logits = head.screen.scaled(panel, sums, x.scale);
+                out.extend(of_panel.iter().map(|token| logits[token % PANEL]));
+            },
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{matrix, name, numbers, processors};
 use crate::elementwise::RmsNorm;
-use crate::linear::{Linear, Output, Processor, WeightType};
+use crate::linear::{Linear, Output, Processor, WeightType, inverse};
 use crate::weights::Stored;
 
 /// A product as it is written down.
@@ -25,7 +25,7 @@ fn rounded(weights: &Stored, weight_type: WeightType) -> Stored {
         WeightType::Int8 => {
             for row in numbers.chunks_exact_mut(weights.columns()) {
                 let step = row.iter().fold(0.0_f32, |largest, w| largest.max(w.abs())) / 127.0;
-                row.iter_mut().for_each(|w| *w = (*w / step).round() * step);
+                row.iter_mut().for_each(|w| *w = (*w * inverse(step)).round() * step);
             }
         }
     }

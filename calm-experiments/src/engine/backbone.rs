@@ -1,9 +1,7 @@
 //! One backbone type over all engines, so that a program chooses between them when it runs.
 
 use calm_checkpoint::T5Config;
-use calm_core::{
-    Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Leaders, Matrix, Token, Top2,
-};
+use calm_core::{Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token, Top2};
 
 /// A T5 on one of the engines.
 pub enum T5 {
@@ -142,8 +140,13 @@ impl DecoderSession for Session<'_> {
         each_engine!(Session, self, session => Ok(session.top2(layer, rows)?))
     }
 
-    fn leaders(&mut self, layer: usize, rows: &[usize], count: usize) -> Result<Vec<Leaders>, EngineError> {
-        each_engine!(Session, self, session => Ok(session.leaders(layer, rows, count)?))
+    fn best_tokens(
+        &mut self,
+        layer: usize,
+        rows: &[usize],
+        count: usize,
+    ) -> Result<Vec<Vec<Token>>, EngineError> {
+        each_engine!(Session, self, session => Ok(session.best_tokens(layer, rows, count)?))
     }
 
     fn top2_among(
