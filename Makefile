@@ -1,8 +1,8 @@
-# `make run` is the experiment, `make test` the whole test suite. Both fetch libtorch first when it is missing.
+# `make run` is the experiment, `make test` the whole test suite, which fetches libtorch first when it is missing.
 
 .PHONY: run test libtorch
 
-run: libtorch
+run:
 	cargo run --release -p calm-experiments -- configs/wmt.toml
 
 test: libtorch

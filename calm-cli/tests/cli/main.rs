@@ -4,6 +4,7 @@
 
 mod calibrate;
 mod command;
+mod engines;
 mod generate;
 mod mistakes;
 mod reference;

@@ -1,0 +1,100 @@
+//! The engines say the same.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::command::{calm, printed, reference_checkpoint};
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The first sources of a bundled test split, one a line.
+fn sources(task: &str, count: usize) -> String {
+    let path = project(&format!("data/{task}/test.parquet"));
+    let examples = calm_data::read_examples(path.as_path(), &calm_data::Columns::default()).unwrap();
+    examples.iter().take(count).map(|example| json!({ "source": example.source }).to_string() + "\n").collect()
+}
+
+fn tokens(model: &Path, input: &str, arguments: &[&str]) -> Vec<Value> {
+    let model = model.to_str().unwrap();
+    let common = ["generate", "--device", "cpu", "--model", model, "--input", "-", "--max-tokens", "40"];
+    let output = printed(calm(common.iter().chain(arguments), input));
+    let field = |line: &str| serde_json::from_str::<Value>(line).unwrap()["tokens"].clone();
+    output.lines().map(field).collect()
+}
+
+#[test]
+fn engines_generate_the_same_tokens() {
+    for (model, task, count) in [
+        ("models/debian-en-fr", "translation", 24),
+        ("models/debian-tasks", "summarisation", 12),
+        ("models/debian-tasks", "qa", 12),
+    ] {
+        let (model, sources) = (project(model), sources(task, count));
+        for policy in ["--policy full", "--policy calm --measure state --threshold 0.95"] {
+            let tokens = |engine: &str| {
+                let arguments = format!("{policy} {engine}");
+                tokens(&model, &sources, &arguments.split(' ').collect::<Vec<_>>())
+            };
+            let expected = tokens("--engine libtorch");
+            assert_eq!(expected.len(), count);
+            assert_eq!(tokens("--engine cpu --dtype f32"), expected, "{task}, {policy}");
+            // The bundled weights are stored in bf16, so that nothing is lost in it.
+            assert_eq!(tokens("--engine cpu --dtype bf16"), expected, "{task}, {policy}");
+            let narrow = tokens("--engine cpu --dtype int8 --batch-size 5 --threads 3");
+            let same = narrow.iter().zip(&expected).filter(|(a, b)| a == b).count();
+            assert!(2 * same > count, "{task}, {policy}: int8 has {same} of {count} outputs in common");
+        }
+    }
+}
+
+#[test]
+fn what_an_engine_cannot_do_is_said() {
+    let model = reference_checkpoint("v1_1");
+    let complaint = |arguments: &[&str]| {
+        let model = model.to_str().unwrap();
+        let common = ["generate", "--model", model, "--input", "-"];
+        crate::command::complaint(&calm(common.iter().chain(arguments), "{\"input_ids\": [5, 1]}\n"))
+    };
+    assert_eq!(complaint(&["--engine", "cpu", "--device", "cuda:0"]), "the CPU engine has no device cuda:0");
+    let narrow = ["--engine", "libtorch", "--device", "cpu", "--dtype", "int8"];
+    assert_eq!(complaint(&narrow), "libtorch decodes in f32; other types are for the CPU engine");
+    let usage = |arguments: &[&str]| {
+        let output = calm(["generate", "--model", ".", "--input", "-"].iter().chain(arguments), "");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(usage(&["--engine", "gpu"]).contains("unknown engine `gpu`: expected cpu or libtorch"));
+    assert!(usage(&["--dtype", "int4"]).contains("unknown weight type `int4`: expected f32, bf16 or int8"));
+}
+
+#[test]
+fn a_benchmark_reports_every_case() {
+    let model = reference_checkpoint("v1_1");
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("bench.json");
+    let arguments = "--engine cpu --engine libtorch --policy full --policy calm-state-0.5 --batch-size 1,3 --dtype f32,int8 \
+                     --source-tokens 7 --new-tokens 5 --threads 2 --repetitions 1";
+    let model = ["bench", "--model", model.to_str().unwrap(), "--json", json.to_str().unwrap()];
+    let table = printed(calm(model.into_iter().chain(arguments.split_whitespace()), ""));
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), (2 + 1) * 2 * 2);
+    assert_eq!(table.lines().count(), 2 + cases.len());
+    for case in cases {
+        assert!(case["tokens_per_second"][0].as_f64().unwrap() > 0.0);
+        let layers = case["executed_layers"].as_f64().unwrap();
+        assert!(if case["policy"] == "full" { layers == 4.0 } else { (1.0..=4.0).contains(&layers) });
+    }
+}
+
+#[test]
+fn random_weights_are_kept_for_other_runtimes() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("kept");
+    let unknown = ["bench", "--model", "random:t5-huge"];
+    assert_eq!(crate::command::complaint(&calm(unknown, "")), "no published shape is called t5-huge");
+    let given = ["bench", "--model", folder.path().to_str().unwrap(), "--save", kept.to_str().unwrap()];
+    assert_eq!(crate::command::complaint(&calm(given, "")), "--save is for random weights");
+}
