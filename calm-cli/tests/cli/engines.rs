@@ -14,7 +14,11 @@ fn project(path: &str) -> PathBuf {
 fn sources(task: &str, count: usize) -> String {
     let path = project(&format!("data/{task}/test.parquet"));
     let examples = calm_data::read_examples(path.as_path(), &calm_data::Columns::default()).unwrap();
-    examples.iter().take(count).map(|example| json!({ "source": example.source }).to_string() + "\n").collect()
+    examples
+        .iter()
+        .take(count)
+        .map(|example| json!({ "source": example.source }).to_string() + "\n")
+        .collect()
 }
 
 fn tokens(model: &Path, input: &str, arguments: &[&str]) -> Vec<Value> {
