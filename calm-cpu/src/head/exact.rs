@@ -4,12 +4,9 @@ use super::sums::sum_of_exponentials;
 use crate::elementwise::dot;
 use crate::linear::{Int8Panels, Processor, inverse, quantise};
 use crate::panels::PANEL;
-use crate::simd::{Simd, with_simd};
+use crate::simd::{LANES, Simd, with_simd};
 use crate::team::{Columns, bounds};
 use crate::weights::Stored;
-
-/// Part of a logit's size that f32 sums in another order may differ by, generously.
-const ROUNDING: f32 = 1e-5;
 
 /// The head in the checkpoint's type.
 pub(super) struct Exact {
@@ -26,8 +23,8 @@ pub(super) struct Exact {
 pub(super) struct Bounds {
     /// For each panel the largest distance of a row from what stands for it.
     residual: Vec<f32>,
-    /// For each panel the largest sum of sizes of what stands for a row.
-    size: Vec<f32>,
+    /// For each panel the largest length of what stands for a row.
+    length: Vec<f32>,
 }
 
 /// A normed state and its integers.
@@ -37,39 +34,48 @@ pub(super) struct Quantised {
     /// Filled up to whole pairs.
     pub(super) integers: Vec<i16>,
     pub(super) scale: f32,
+    /// |x|
+    length: f32,
+    /// |x - scale * integers|
+    residual: f32,
 }
 
 impl Quantised {
     pub(super) fn new(x: &[f32], padded: usize) -> Self {
         let (mut integers, mut scales) = (Vec::new(), Vec::new());
         quantise(x, x.len(), padded, &mut integers, &mut scales);
-        Quantised { x: x.to_vec(), integers, scale: scales[0] }
+        let squares = x.iter().zip(&integers).map(|(&x, &integer)| {
+            let rounded = f64::from(integer) * f64::from(scales[0]);
+            (f64::from(x) - rounded).powi(2)
+        });
+        let residual = squares.sum::<f64>().sqrt() as f32;
+        Quantised { x: x.to_vec(), integers, scale: scales[0], length: dot(x, x).sqrt(), residual }
     }
 }
 
 impl Bounds {
     fn new(panels: usize) -> Self {
-        Bounds { residual: vec![0.0; panels], size: vec![0.0; panels] }
+        Bounds { residual: vec![0.0; panels], length: vec![0.0; panels] }
     }
 
     /// `approximation` stands for `row`.
     fn add(&mut self, token: usize, row: &[f32], approximation: &[f64]) {
         let pairs = || row.iter().zip(approximation);
         let residual = pairs().map(|(&w, a)| (f64::from(w) - a).powi(2)).sum::<f64>().sqrt() as f32;
-        let size = approximation.iter().map(|a| a.abs()).sum::<f64>() as f32;
+        let length = approximation.iter().map(|a| a * a).sum::<f64>().sqrt() as f32;
         let panel = token / PANEL;
         self.residual[panel] = self.residual[panel].max(residual);
-        self.size[panel] = self.size[panel].max(size);
+        self.length[panel] = self.length[panel].max(length);
     }
 
     /// For each panel.
     pub(super) fn of(&self, x: &Quantised) -> Vec<f32> {
-        let length = dot(&x.x, &x.x).sqrt();
-        let largest = x.x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-        let bound = |(&residual, &size): (&f32, &f32)| {
-            residual * length * (1.0 + ROUNDING) + x.scale / 2.0 * size * 1.01 + ROUNDING * size * largest
+        // What f32 sums in 16 parts are off by, as a part of |w| |x|, twice.
+        let rounding = (x.x.len() as f32 / LANES as f32 + 8.0) * f32::EPSILON;
+        let bound = |(&residual, &length): (&f32, &f32)| {
+            (residual * x.length + length * x.residual) * 1.001 + rounding * (length + residual) * x.length
         };
-        self.residual.iter().zip(&self.size).map(bound).collect()
+        self.residual.iter().zip(&self.length).map(bound).collect()
     }
 }
 

@@ -6,9 +6,9 @@
 //!
 //! With x the normed state, w a row of the head, s q its 8-bit version and t i the 16-bit version of x,
 //!
-//! |w x - s t q i| <= |w - s q| |x| + t/2 s |q|_1
+//! |w x - s t q i| <= |w - s q| |x| + |s q| |x - t i|
 //!
-//! (Cauchy and Schwarz; Hoelder), to which a little is added for the rounding of f32. So the token and its logit are those of the exact
+//! (Cauchy and Schwarz), to which a little is added for the rounding of f32. So the token and its logit are those of the exact
 //! head, always. The margin divides by the sum over all tokens, in which a token that was not computed exactly is off by a factor
 //! e^bound at most: panels of tokens whose part of the sum can be off by too much are computed with 8 more bits, and exactly where that
 //! is not enough, so that all of the sum, and the margin with it, is off by less than [`MARGIN_ERROR`]. The flatter the softmax, the
@@ -123,8 +123,8 @@ impl Head {
 
     fn top2_of(&self, processor: &Processor, row: &Screened<'_>) -> Top2 {
         let [(token, best), (_, second)] = self.best_two(processor, row);
-        let total = self.total(processor, row, best);
-        let margin = (1.0 - f64::from(second - best).exp()) / f64::from(total);
+        let lead = 1.0 - f64::from(second - best).exp();
+        let margin = lead / f64::from(self.total(processor, row, best, lead as f32));
         Top2 { token: token as Token, margin: margin as f32 }
     }
 
@@ -213,12 +213,14 @@ impl Head {
         }
     }
 
-    /// Sum over the vocabulary of e^(logit - best).
-    fn total(&self, processor: &Processor, row: &Screened<'_>, best: f32) -> f32 {
+    /// Z, the sum over the vocabulary of e^(logit - best), so well that the margin, lead / Z, is off by [`MARGIN_ERROR`] at most.
+    fn total(&self, processor: &Processor, row: &Screened<'_>, best: f32, lead: f32) -> f32 {
         let mut sums = panel_sums(processor, row.logits, best);
         let Some(exact) = &self.exact else { return sums.iter().sum() };
-        // If each panel is off by no more than its share, all are by no more than the whole.
-        let share = MARGIN_ERROR * sums.iter().sum::<f32>() / sums.len() as f32;
+        // An error e of Z changes the margin by lead e / Z^2: the flatter the softmax, the more Z may be off. If each panel is off by
+        // no more than its share, all are by no more than the whole.
+        let least: f32 = sums.iter().zip(&row.bounds).map(|(sum, bound)| sum * exp(-bound)).sum();
+        let share = MARGIN_ERROR * least * least / lead.max(f32::MIN_POSITIVE) / sums.len() as f32;
         let is_off = |sum: f32, bound: f32| sum * (exp(bound) - 1.0) > share;
         let mut off: Vec<usize> =
             (0..sums.len()).filter(|&panel| is_off(sums[panel], row.bounds[panel])).collect();
