@@ -122,8 +122,10 @@ impl T5 {
         let tokenizer = dir.join("tokenizer.json");
         // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
         let tokens = if tokenizer.is_file() { Tokenizer::load(&tokenizer)?.vocab_size() } else { usize::MAX };
+        // Before the weights are mapped, so that the files are not in memory twice.
+        let fingerprint = fingerprint(dir)?;
         let mut network = Network::new(&config, &Weights::load(dir)?, options.weight_type, tokens)?;
-        network.fingerprint = fingerprint(dir)?;
+        network.fingerprint = fingerprint;
         Ok(Self::of(network, options.threads))
     }
 
@@ -239,7 +241,7 @@ impl Network {
         let shape = BackboneShape { vocab_size: head.rows(), ..config.shape() };
         let mut norm = build.norm("decoder.final_layer_norm")?;
         norm.scale = config.head_scale() as f32;
-        Ok(Network {
+        let network = Network {
             heads: Heads { count: config.num_heads as usize, d_kv: config.d_kv as usize },
             encoder: Encoder {
                 blocks: (0..config.num_layers).map(|i| build.encoder_block(i)).collect::<Result<_, _>>()?,
@@ -260,7 +262,9 @@ impl Network {
             fingerprint: String::new(),
             unexpected: weights.unexpected(),
             config: config.clone(),
-        })
+        };
+        weights.release();
+        Ok(network)
     }
 
     /// Rows of the embedding: [tokens, d_model]
@@ -348,16 +352,18 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn encoder_block(&self, block: i64) -> Result<EncoderBlock, Error> {
         let path = format!("encoder.block.{block}.layer");
-        Ok(EncoderBlock {
+        let block = Ok(EncoderBlock {
             self_attention: self.self_attention(&path)?,
             feed_forward: self.feed_forward(&format!("{path}.1"))?,
-        })
+        });
+        self.weights.release();
+        block
     }
 
     fn decoder_block(&self, block: i64) -> Result<DecoderBlock, Error> {
         let path = format!("decoder.block.{block}.layer");
         let cross = format!("{path}.1.EncDecAttention");
-        Ok(DecoderBlock {
+        let block = Ok(DecoderBlock {
             self_attention: self.self_attention(&path)?,
             cross_attention: EncDecAttention {
                 norm: self.norm(&format!("{path}.1.layer_norm"))?,
@@ -366,7 +372,9 @@ impl Builder<'_> {
                 o: self.linear(&[self.output(&cross)?]),
             },
             feed_forward: self.feed_forward(&format!("{path}.2"))?,
-        })
+        });
+        self.weights.release();
+        block
     }
 
     fn self_attention(&self, path: &str) -> Result<SelfAttention, Error> {

@@ -22,6 +22,7 @@ use crate::simd::LANES;
 /// All tensors of a checkpoint.
 pub struct Weights {
     tensors: BTreeMap<String, (Vec<usize>, Stored)>,
+    files: Vec<Arc<Mmap>>,
     taken: RefCell<BTreeSet<String>>,
 }
 
@@ -50,7 +51,7 @@ impl Weights {
     /// # Errors
     /// There are none, or one is invalid or holds a type that weights cannot have.
     pub fn load(dir: &Path) -> Result<Self, Error> {
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut files) = (BTreeMap::new(), Vec::new());
         for path in files_of(dir, MODEL_STEM)? {
             let file = Arc::new(map_file(&path)?);
             let header = SafeTensors::deserialize(&file)
@@ -66,8 +67,9 @@ impl Weights {
                 let numbers = Numbers::Mapped { file: Arc::clone(&file), start, dtype };
                 tensors.insert(name.to_owned(), (shape.clone(), Stored::new(numbers, &shape)));
             }
+            files.push(file);
         }
-        Ok(Weights { tensors, taken: RefCell::default() })
+        Ok(Weights { tensors, files, taken: RefCell::default() })
     }
 
     /// Weights of an untrained network.
@@ -81,7 +83,7 @@ impl Weights {
             }
             (name, (shape.clone(), Stored::new(Numbers::Owned(numbers.into()), &shape)))
         });
-        Weights { tensors: tensors.collect(), taken: RefCell::default() }
+        Weights { tensors: tensors.collect(), files: Vec::new(), taken: RefCell::default() }
     }
 
     /// Writes `config.json` and `model.safetensors` in f32.
@@ -129,6 +131,21 @@ impl Weights {
         self.taken.borrow_mut().insert(name.to_owned());
         Ok(Some(stored.clone()))
     }
+
+    /// Tells the system that what was read of the mapped files so far need not stay in memory.
+    #[cfg(unix)]
+    #[allow(unsafe_code)]
+    pub(crate) fn release(&self) {
+        for file in &self.files {
+            // SAFETY: the map is of a file and read-only; its pages come back with the same bytes when they are read again.
+            let advised = unsafe { file.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            // Memory that is not given back is no reason to fail.
+            drop(advised);
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn release(&self) {}
 
     /// Names nobody asked for, apart from those that old checkpoints are known to carry.
     pub(crate) fn unexpected(&self) -> Vec<String> {
