@@ -147,7 +147,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         cases,
     };
     print(&report);
-    arguments.json.as_ref().map_or(Ok(()), |path| Ok(write_json(path, &report)?))
+    arguments.json.as_ref().map_or(Ok(()), |path| write_json(path, &report))
 }
 
 /// Where the checkpoint is; one of random weights that nobody asked to keep goes with this.

@@ -113,7 +113,7 @@ pub(crate) fn gate(activation: FeedForward, gate: &mut [f32], linear: &[f32]) {
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
     // x/2 (1 + tanh u) = x sigmoid(2 u)
-    let twice_u = 1.595_769_1 * (x + 0.044_715 * x * x * x);
+    let twice_u = 1.595_769 * (x + 0.044_715 * x * x * x);
     x * sigmoid(twice_u)
 }
 

@@ -306,7 +306,7 @@ impl Writer<'_, '_> {
                     self.gate.resize((row + 1) * PANEL, 0.0);
                 }
                 let gate = &mut self.gate[row * PANEL..][..PANEL];
-                if panel % 2 == 0 {
+                if panel.is_multiple_of(2) {
                     gate.copy_from_slice(sums);
                 } else {
                     elementwise::gate(activation, gate, sums);

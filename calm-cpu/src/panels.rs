@@ -44,6 +44,7 @@ pub(crate) trait Weight: Copy + Send + Sync + 'static {
 
 macro_rules! float_weight {
     ($type:ty, $load:ident) => {
+        #[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
         impl Weight for $type {
             type Input = f32;
             const DEPTH: usize = 1;
@@ -82,6 +83,7 @@ macro_rules! float_weight {
 float_weight!(f32, load);
 float_weight!(bf16, load_bf16);
 
+#[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
 impl Weight for i8 {
     type Input = i16;
     const DEPTH: usize = 2;
@@ -209,6 +211,7 @@ impl<W: Weight> Panels<W> {
     }
 
     /// `P` panels from `panel` on with `R` rows from `row` on, which the caller has checked; returns `R`.
+    #[allow(clippy::needless_range_loop, reason = "the indices have to be numbers that the compiler knows")]
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const P: usize>(
         &self,

@@ -1,3 +1,5 @@
+#![allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
+
 use std::arch::x86_64::*;
 
 use half::bf16;

@@ -1,3 +1,5 @@
+#![allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
+
 use half::bf16;
 
 use super::{LANES, Simd};

@@ -9,7 +9,7 @@ pub enum T5 {
     Cpu(calm_cpu::T5),
     /// On libtorch.
     #[cfg(feature = "libtorch")]
-    Libtorch(calm_model::T5),
+    Libtorch(Box<calm_model::T5>),
 }
 
 /// An engine's encoder output.

@@ -143,8 +143,8 @@ fn load_libtorch(directory: &Path, options: &EngineOptions) -> anyhow::Result<En
     // One process has one queue of work for a GPU; a second worker would only wait for the first.
     let workers = if device.is_cuda() { 1 } else { options.workers };
     let fingerprint = model.fingerprint().to_owned();
-    let mut backbones: Vec<T5> = (1..workers).map(|_| T5::Libtorch(model.share())).collect();
-    backbones.push(T5::Libtorch(model));
+    let mut backbones: Vec<T5> = (1..workers).map(|_| T5::Libtorch(Box::new(model.share()))).collect();
+    backbones.push(T5::Libtorch(Box::new(model)));
     let device = if device.is_cuda() { "libtorch cuda" } else { "libtorch cpu" }.to_owned();
     Ok(Engine { backbones, codec: (), fingerprint, device, prepare_thread: one_thread, synchronize })
 }
