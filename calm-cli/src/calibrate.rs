@@ -150,6 +150,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 impl Arguments {
     fn calibrate_file(&self, losses: &std::path::Path) -> anyhow::Result<Calibration> {
+        if let Some(flag) = self.model.engine.given() {
+            anyhow::bail!("{flag} has no meaning for --losses");
+        }
         let file = LossFile { path: losses.to_owned(), limit: self.loss_limit };
         let options = self.options(self.loss_kind.unwrap_or(LossKind::UnitInterval))?;
         let calibration = file.calibrate(&options)?;

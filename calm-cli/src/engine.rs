@@ -19,6 +19,17 @@ pub(crate) struct EngineArguments {
 }
 
 impl EngineArguments {
+    /// The first flag that was given, if any was.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let flags = [
+            ("--engine", self.engine.is_some()),
+            ("--device", self.device.is_some()),
+            ("--dtype", self.dtype.is_some()),
+            ("--threads", self.threads.is_some()),
+        ];
+        flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+
     /// For decoding this many batches.
     pub(crate) fn options(&self, batches: usize) -> EngineOptions {
         let threads =

@@ -8,12 +8,12 @@ use anyhow::{Context, bail, ensure};
 use calm_checkpoint::{T5Config, Tokenizer};
 use calm_core::{
     Backbone, DecodeOptions, Generation, Measure, Policy, PolicySpec, Propagation, Threshold, Token,
-    batch_by_length, cut_source, decode, in_input_order,
+    batch_by_length, cut_source, decode, in_input_order, map_batches,
 };
 use calm_data::JsonLines;
 use calm_experiments::certify::Certificate;
 use calm_experiments::engine::{T5, load_backbones};
-use calm_experiments::runner::{Engine, map};
+use calm_experiments::runner::Engine;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -163,7 +163,9 @@ impl Decoding<'_> {
     fn run(&self, engine: &mut Engine<T5, ()>, sources: &[Vec<Token>]) -> anyhow::Result<Vec<Generation>> {
         let lengths: Vec<usize> = sources.iter().map(Vec::len).collect();
         let batches = batch_by_length(&lengths, self.batch_size);
-        let results = map(engine, &batches, |model, rows| {
+        let prepare_thread = engine.prepare_thread;
+        let results = map_batches(&mut engine.backbones, &batches, |model, rows| {
+            prepare_thread();
             let sources: Vec<&[Token]> = rows.iter().map(|&row| sources[row].as_slice()).collect();
             let encoded = model.encode(&sources)?;
             anyhow::Ok(decode(model, &encoded, sources.len(), self.policy, &self.options)?)

@@ -1,5 +1,8 @@
 //! Batches of sources of like length, which waste little on padding.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use crate::Token;
 
 /// Indices into `lengths` in batches of at most `batch_size` (0 counts as 1): longest first, so that a batch
@@ -22,4 +25,31 @@ pub fn cut_source(tokens: &mut Vec<Token>, limit: usize) {
     if tokens.len() > limit {
         tokens.drain(limit - 1..tokens.len() - 1);
     }
+}
+
+/// Calls `f` on every item, side by side on all backbones, and returns the results in the order of the items.
+pub fn map_batches<B, T, R>(backbones: &mut [B], items: &[T], f: impl Fn(&B, &T) -> R + Sync) -> Vec<R>
+where
+    B: Send,
+    T: Sync,
+    R: Send,
+{
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
+    std::thread::scope(|scope| {
+        for backbone in backbones.iter_mut().take(items.len()) {
+            let (next, results, f) = (&next, &results, &f);
+            scope.spawn(move || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(index) else { break };
+                    let result = f(backbone, item);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }

@@ -61,38 +61,6 @@ impl<B, C> Engine<B, C> {
     }
 }
 
-/// Calls `f` on every item, side by side on all of the engine's backbones, and returns the results in the order of the items.
-pub fn map<B, C, T, R>(engine: &mut Engine<B, C>, items: &[T], f: impl Fn(&B, &T) -> R + Sync) -> Vec<R>
-where
-    B: Send,
-    T: Sync,
-    R: Send,
-{
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
-    let prepare_thread = engine.prepare_thread;
-    std::thread::scope(|scope| {
-        for backbone in engine.backbones.iter_mut().take(items.len()) {
-            let (next, results, f) = (&next, &results, &f);
-            scope.spawn(move || {
-                prepare_thread();
-                while let Some((index, item)) = next_item(next, items) {
-                    let result = f(backbone, item);
-                    results.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((index, result));
-                }
-            });
-        }
-    });
-    let mut results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    results.sort_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
-}
-
-fn next_item<'a, T>(next: &AtomicUsize, items: &'a [T]) -> Option<(usize, &'a T)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    items.get(index).map(|item| (index, item))
-}
-
 /// A split with its settings.
 pub struct Work<'a> {
     /// The examples.

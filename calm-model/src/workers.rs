@@ -3,9 +3,7 @@
 //! The products of a decoding step are too small to be shared. With two threads inside libtorch 80 % of the time
 //! went into waiting at barriers, and far more when another process wanted a core.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use calm_core::map_batches;
 use tch::Device;
 
 use crate::T5;
@@ -22,26 +20,11 @@ where
     T: Sync,
     R: Send,
 {
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
-    let work = |model: T5| {
+    let mut models: Vec<T5> = (0..workers.min(items.len())).map(|_| model.share()).collect();
+    map_batches(&mut models, items, |model, item| {
         // The number of threads belongs to the calling thread, and so does the switch for gradients.
         tch::set_num_threads(1);
         let _no_grad = tch::no_grad_guard();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else { break };
-            let result = f(&model, item);
-            results.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((index, result));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..workers.min(items.len()) {
-            let model = model.share();
-            scope.spawn(|| work(model));
-        }
-    });
-    let mut results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    results.sort_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
+        f(model, item)
+    })
 }
