@@ -192,6 +192,7 @@ fn calibration_mistakes() {
     );
     check(GOOD, "--p-value binomial", "the binomial p-value does not hold for losses of kind unit");
     check(GOOD, "--starts 3", "--starts has no meaning for the procedure fixed-sequence");
+    check(GOOD, "--dtype int8", "--dtype has no meaning for --losses");
     check(GOOD, "--procedure multi-start --starts 0", "--starts is 0, but must be at least 1");
     check(GOOD, "--procedure graphical --graph none.json", "cannot read none.json");
     check(GOOD, "--procedure pareto", "1 examples are too few to be split");
@@ -297,7 +298,9 @@ fn from_a_model_to_generation() {
     let (_, json) = calibrate("--measure softmax --metric exact --delta 0.9");
     assert_eq!((&json["loss_kind"], &json["p_value"]), (&"binary".into(), &"binomial".into()));
 
-    // Another model is refused.
+    // Another model is refused, and so are other weights of the same one.
+    let narrow = complaint(&generate(model.path(), &[&calibrated[..], &["--dtype", "int8"]].concat(), lines));
+    assert!(narrow.contains("this one has int8-"), "{narrow}");
     let config = model.path().join("config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text + "\n").unwrap();

@@ -124,7 +124,7 @@ fn load_cpu(directory: &Path, options: &EngineOptions) -> anyhow::Result<Engine<
     let model = calm_cpu::T5::load(directory, &cpu_options)?;
     // 8-bit weights are another model: what was certified for the one says nothing about the other.
     let fingerprint = match model.weight_type() {
-        WeightType::Int8 => format!("{}-int8", model.fingerprint()),
+        WeightType::Int8 => format!("int8-{}", model.fingerprint()),
         WeightType::F32 | WeightType::Bf16 => model.fingerprint().to_owned(),
     };
     let device = format!("cpu {}", model.weight_type().name());
