@@ -69,10 +69,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// SHA-256 of the bytes of all weight files of a checkpoint, in hexadecimal.
-///
-/// # Errors
-/// There are none, or one cannot be read.
-pub fn weights_hash(dir: &Path) -> Result<String, Error> {
+fn weights_hash(dir: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new();
     for path in files_of(dir, MODEL_STEM)? {
         hash.update(&map_file(&path)?);

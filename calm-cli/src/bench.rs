@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use calm_checkpoint::T5Config;
 use calm_core::{
-    Backbone, BackboneShape, DecodeOptions, ExitClassifier, PolicySpec, Propagation, Token, decode,
+    Backbone, BackboneShape, DecodeOptions, ExitClassifier, PolicySpec, Propagation, Token, all_cores, decode,
 };
 use calm_experiments::engine::{EngineKind, EngineOptions, T5, WeightType, Weights, load_backbones};
 use calm_experiments::summary::write_json;
@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     save: Option<PathBuf>,
 }
 
+/// More than any cache holds.
+const READ_BYTES: usize = 256 << 20;
+
 /// What a model of random weights is made from.
 const SEED: u64 = 1;
 
@@ -98,8 +101,7 @@ struct Case<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let threads =
-        arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = arguments.threads.unwrap_or_else(all_cores);
     for (flag, value) in [
         ("--source-tokens", arguments.source_tokens),
         ("--new-tokens", arguments.new_tokens.saturating_sub(1)),
@@ -112,6 +114,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = Folder::of(arguments)?;
     let models = load_models(arguments, folder.path(), threads)?;
     let policies = if arguments.policies.is_empty() { &[PolicySpec::Full][..] } else { &arguments.policies };
+    // After loading, which leaves libtorch one thread.
+    #[cfg(feature = "libtorch")]
+    tch::set_num_threads(i32::try_from(threads)?);
     let mut cases = Vec::new();
     for (name, model) in &models {
         for &policy in policies {
@@ -129,11 +134,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         }
     }
+    let block = vec![1_u64; READ_BYTES / size_of::<u64>()];
     let mut memory_rate = 0.0_f64;
     for repetition in 0..=arguments.repetitions {
-        memory_rate = memory_rate.max(read_rate(threads));
+        memory_rate = memory_rate.max(read_rate(&block, threads));
         for case in &mut cases {
-            case.measure(arguments, repetition > 0, threads)?;
+            case.measure(arguments, repetition > 0)?;
         }
     }
     let cases = cases.iter_mut().map(|case| case.summarise(arguments, memory_rate)).collect();
@@ -212,10 +218,7 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
 }
 
 impl Case<'_> {
-    fn measure(&mut self, arguments: &Arguments, counts: bool, threads: usize) -> anyhow::Result<()> {
-        #[cfg(feature = "libtorch")]
-        tch::set_num_threads(i32::try_from(threads)?);
-        let _ = threads;
+    fn measure(&mut self, arguments: &Arguments, counts: bool) -> anyhow::Result<()> {
         let vocab_size = self.model.shape.vocab_size;
         // The tokens that benches/compare gives to the other runtimes.
         let source: Vec<Token> = (0..arguments.source_tokens)
@@ -306,16 +309,14 @@ fn median(sorted: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// Bytes a second of threads that add up a block larger than any cache.
-fn read_rate(threads: usize) -> f64 {
-    const NUMBERS: usize = 32 << 20;
+/// Bytes a second of threads that add up a block.
+fn read_rate(block: &[u64], threads: usize) -> f64 {
     const LANES: usize = 32;
-    let block: Vec<u64> = vec![1; NUMBERS];
     let mut best = 0.0_f64;
     for _ in 0..3 {
         let start = Instant::now();
         std::thread::scope(|scope| {
-            for part in block.chunks(NUMBERS.div_ceil(threads)) {
+            for part in block.chunks(block.len().div_ceil(threads)) {
                 scope.spawn(|| {
                     let mut sums = [0_u64; LANES];
                     for numbers in part.chunks_exact(LANES) {
@@ -327,7 +328,7 @@ fn read_rate(threads: usize) -> f64 {
                 });
             }
         });
-        best = best.max((size_of::<u64>() * NUMBERS) as f64 / start.elapsed().as_secs_f64());
+        best = best.max(size_of_val(block) as f64 / start.elapsed().as_secs_f64());
     }
     best
 }

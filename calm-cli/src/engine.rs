@@ -1,5 +1,6 @@
 //! The flags that choose an engine, the same for every command that decodes.
 
+use calm_core::all_cores;
 use calm_experiments::engine::{EngineKind, EngineOptions, WeightType};
 
 #[derive(clap::Args)]
@@ -32,8 +33,7 @@ impl EngineArguments {
 
     /// For decoding this many batches.
     pub(crate) fn options(&self, batches: usize) -> EngineOptions {
-        let threads =
-            self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let threads = self.threads.unwrap_or_else(all_cores);
         let options = EngineOptions {
             kind: self.engine,
             device: self.device.clone(),

@@ -27,6 +27,11 @@ pub fn cut_source(tokens: &mut Vec<Token>, limit: usize) {
     }
 }
 
+/// Threads that the machine runs side by side, at least one.
+pub fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Calls `f` on every item, side by side on all backbones, and returns the results in the order of the items.
 pub fn map_batches<B, T, R>(backbones: &mut [B], items: &[T], f: impl Fn(&B, &T) -> R + Sync) -> Vec<R>
 where

@@ -70,7 +70,7 @@ mod threshold;
 pub use backbone::{
     Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token, Top2, best_tokens,
 };
-pub use batch::{batch_by_length, cut_source, in_input_order, map_batches};
+pub use batch::{all_cores, batch_by_length, cut_source, in_input_order, map_batches};
 pub use decode::{DecodeError, DecodeOptions, Propagation, decode};
 pub use flops::CostModel;
 pub use generation::{Generation, average_layers};

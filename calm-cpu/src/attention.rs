@@ -32,7 +32,7 @@ pub(crate) struct Query<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) cache: &'a KeysValues,
     pub(crate) length: usize,
-    /// Added to the scores: for each head `length` numbers from `bias_start` on.
+    /// Added to the scores: for each head `length` numbers.
     pub(crate) bias: Option<Bias<'a>>,
 }
 
@@ -41,6 +41,7 @@ pub(crate) struct Query<'a> {
 pub(crate) struct Bias<'a> {
     pub(crate) table: &'a [f32],
     pub(crate) width: usize,
+    /// Where in a row the first position's is.
     pub(crate) start: usize,
 }
 

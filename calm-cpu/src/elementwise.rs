@@ -28,19 +28,25 @@ impl RmsNorm {
 /// Sum of products, in 16 sums that are added pairwise, as on any processor.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    dot_stored(a, b, |b| b)
+}
+
+/// The same with numbers that are stored as something else.
+#[inline(always)]
+pub(crate) fn dot_stored<N: Copy>(a: &[f32], b: &[N], number: impl Fn(N) -> f32) -> f32 {
     let mut sums = [0.0; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, &b)| a * number(b)).sum();
     for (a, b) in a_chunks.zip(b_chunks) {
         for i in 0..LANES {
-            sums[i] += a[i] * b[i];
+            sums[i] += a[i] * number(b[i]);
         }
     }
     pairwise_sum(sums) + rest
 }
 
 #[inline(always)]
-pub(crate) fn pairwise_sum(mut sums: [f32; LANES]) -> f32 {
+fn pairwise_sum(mut sums: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

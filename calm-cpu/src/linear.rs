@@ -178,22 +178,8 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratc
     let width = job.linear.inputs;
     let mut writer = Writer { part, mode: job.mode, gate };
     match &job.linear.weights {
-        Weights::F32(panels) => {
-            panels.product::<S>(
-                writer.panels(),
-                input,
-                #[inline(always)]
-                |panel, row, sums| writer.write(panel, row, sums),
-            );
-        }
-        Weights::Bf16(panels) => {
-            panels.product::<S>(
-                writer.panels(),
-                input,
-                #[inline(always)]
-                |panel, row, sums| writer.write(panel, row, sums),
-            );
-        }
+        Weights::F32(panels) => run_floats::<S, _>(panels, input, &mut writer),
+        Weights::Bf16(panels) => run_floats::<S, _>(panels, input, &mut writer),
         Weights::Int8(weights) => {
             quantise(input, width, weights.panels.padded_inputs(), quantised, scales);
             weights.panels.product::<S>(
@@ -206,6 +192,20 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratc
             );
         }
     }
+}
+
+#[inline(always)]
+fn run_floats<S: Simd, W: Weight<Input = f32>>(
+    panels: &Panels<W>,
+    input: &[f32],
+    writer: &mut Writer<'_, '_>,
+) {
+    panels.product::<S>(
+        writer.panels(),
+        input,
+        #[inline(always)]
+        |panel, row, sums| writer.write(panel, row, sums),
+    );
 }
 
 /// Every thread normalises for itself, which takes less than waiting for another one to do it.

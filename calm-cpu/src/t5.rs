@@ -7,7 +7,7 @@ use calm_checkpoint::{
     CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Direction, FeedForward, T5Config, Tokenizer, bucket, check_sources,
     fingerprint,
 };
-use calm_core::{Backbone, BackboneShape, ExitClassifier, Token};
+use calm_core::{Backbone, BackboneShape, ExitClassifier, Token, all_cores};
 
 use crate::Error;
 use crate::attention::{Bias, Heads, KeysValues, Query, attend};
@@ -36,7 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { weight_type: None, threads: std::thread::available_parallelism().map_or(1, |n| n.get()) }
+        Options { weight_type: None, threads: all_cores() }
     }
 }
 

@@ -16,8 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Error;
-use crate::elementwise::{dot, pairwise_sum};
-use crate::simd::LANES;
+use crate::elementwise::{dot, dot_stored};
 
 /// All tensors of a checkpoint.
 pub struct Weights {
@@ -212,9 +211,11 @@ impl Stored {
             Numbers::Mapped { file, start, dtype } => {
                 let bytes = |size: usize| &file[start + row * width * size..][..width * size];
                 match dtype {
-                    Dtype::F32 => dot_stored(x, bytes(4), f32::from_le_bytes),
-                    Dtype::BF16 => dot_stored(x, bytes(2), |bits| bf16::from_le_bytes(bits).to_f32()),
-                    _ => dot_stored(x, bytes(2), |bits| f16::from_le_bytes(bits).to_f32()),
+                    Dtype::F32 => dot_stored(x, bytes(4).as_chunks().0, f32::from_le_bytes),
+                    Dtype::BF16 => {
+                        dot_stored(x, bytes(2).as_chunks().0, |bits| bf16::from_le_bytes(bits).to_f32())
+                    }
+                    _ => dot_stored(x, bytes(2).as_chunks().0, |bits| f16::from_le_bytes(bits).to_f32()),
                 }
             }
         }
@@ -236,20 +237,6 @@ fn read<const SIZE: usize>(to: &mut [f32], bytes: &[u8], number: impl Fn([u8; SI
     for (to, &bytes) in to.iter_mut().zip(numbers) {
         *to = number(bytes);
     }
-}
-
-#[inline(always)]
-fn dot_stored<const SIZE: usize>(x: &[f32], bytes: &[u8], number: impl Fn([u8; SIZE]) -> f32) -> f32 {
-    let (numbers, _) = bytes.as_chunks::<SIZE>();
-    let (x_chunks, chunks) = (x.chunks_exact(LANES), numbers.chunks_exact(LANES));
-    let rest: f32 = x_chunks.remainder().iter().zip(chunks.remainder()).map(|(x, &w)| x * number(w)).sum();
-    let mut sums = [0.0; LANES];
-    for (x, numbers) in x_chunks.zip(chunks) {
-        for i in 0..LANES {
-            sums[i] += x[i] * number(numbers[i]);
-        }
-    }
-    pairwise_sum(sums) + rest
 }
 
 /// A standard normal number (Box and Muller).

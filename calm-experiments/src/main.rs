@@ -52,7 +52,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     overrides.extend(arguments.threads.map(|threads| format!("threads={threads}")));
     let plan = config::load(&arguments.config, &overrides)?;
     let out = arguments.out.unwrap_or_else(|| Path::new("runs").join(&plan.name));
-    let threads = plan.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = plan.threads.unwrap_or_else(calm_core::all_cores);
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
 
     let report = if arguments.statistics_only {
@@ -62,9 +62,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             kind: arguments.engine,
             device: arguments.device,
             weight_type: arguments.dtype,
-            workers: threads,
-            threads_per_worker: 1,
+            ..EngineOptions::default()
         };
+        // There are more shards than threads.
+        let options = options.divide(threads, usize::MAX);
         experiment::run(&plan, &out, || load_engine(&plan.model, &options))?
     };
     let figures = plots::draw_all(&plan, &report.results, &out.join("plots"))?;

@@ -119,7 +119,7 @@ impl<'a> Summary<'a> {
                 os: std::env::consts::OS,
                 architecture: std::env::consts::ARCH,
                 processor: processor_name(),
-                cores: std::thread::available_parallelism().map_or(1, usize::from),
+                cores: calm_core::all_cores(),
                 workers: results.workers.clone(),
             },
             times,

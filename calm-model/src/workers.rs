@@ -3,14 +3,14 @@
 //! The products of a decoding step are too small to be shared. With two threads inside libtorch 80 % of the time
 //! went into waiting at barriers, and far more when another process wanted a core.
 
-use calm_core::map_batches;
+use calm_core::{all_cores, map_batches};
 use tch::Device;
 
 use crate::T5;
 
 /// Workers that suit a device: all cores, or one for a GPU.
 pub fn default_count(device: Device) -> usize {
-    if device.is_cuda() { 1 } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
+    if device.is_cuda() { 1 } else { all_cores() }
 }
 
 /// Calls `f` on every item, on `workers` threads that each have a handle on the model's weights, and returns the results in
