@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use calm_train::{TrainConfig, TrainOptions, TrainReport, Trained};
 
 #[derive(clap::Args)]
@@ -13,11 +14,15 @@ pub(crate) struct Arguments {
     /// Threads of libtorch; all cores if not given
     #[arg(long)]
     threads: Option<i32>,
-    /// Stop with a checkpoint after this time; the same command goes on from there
+    /// Come to the end of the schedule after this time, in fewer steps than configured if need be; the exit classifier and the scores
+    /// are extra
     #[arg(long, value_name = "MINUTES")]
     time_limit: Option<f64>,
+    /// Stop with a checkpoint after this time; the same command goes on from there
+    #[arg(long, value_name = "MINUTES", conflicts_with = "time_limit")]
+    pause_after: Option<f64>,
     /// Only tokenise the data, into the folder of checkpoints: with these files the run needs no data any more
-    #[arg(long, conflicts_with_all = ["device", "time_limit"])]
+    #[arg(long, conflicts_with_all = ["device", "time_limit", "pause_after"])]
     prepare: bool,
 }
 
@@ -33,10 +38,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         anyhow::ensure!(threads >= 1, "--threads is {threads}, but must be at least 1");
         tch::set_num_threads(threads);
     }
-    let time_limit =
-        arguments.time_limit.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes)).transpose();
-    let time_limit = time_limit.map_err(|error| anyhow::anyhow!("--time-limit: {error}"))?;
-    match calm_train::train(&config, &TrainOptions { device, time_limit })? {
+    let time_limit = duration("--time-limit", arguments.time_limit)?;
+    let pause_after = duration("--pause-after", arguments.pause_after)?;
+    match calm_train::train(&config, &TrainOptions { device, time_limit, pause_after })? {
         Trained::Finished(report) => show(&config, &report),
         Trained::Paused { step } => {
             println!(
@@ -46,6 +50,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn duration(flag: &str, minutes: Option<f64>) -> anyhow::Result<Option<Duration>> {
+    let duration = minutes.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes)).transpose();
+    duration.with_context(|| flag.to_owned())
 }
 
 fn show(config: &TrainConfig, report: &TrainReport) {

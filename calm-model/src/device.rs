@@ -4,7 +4,7 @@
 //! with and without CUDA, and the library is opened at start when it is wanted. libtorch asks for its CUDA hooks once:
 //! a call such as `tch::manual_seed` before the library is open would leave CUDA switched off for good.
 
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 
@@ -46,6 +46,15 @@ pub fn init(requested: Option<&str>) -> Result<Device, Error> {
             Ok(Device::Cuda(index))
         }
     }
+}
+
+/// Integers on a device. A GPU copies them out of memory that stays where it is, so that nothing waits for it.
+pub(crate) fn upload(values: &[i64], device: Device) -> Tensor {
+    let tensor = Tensor::from_slice(values);
+    if !device.is_cuda() {
+        return tensor;
+    }
+    tensor.pin_memory(device).to_device_(device, Kind::Int64, true, false)
 }
 
 #[cfg(unix)]

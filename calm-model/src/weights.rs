@@ -18,7 +18,10 @@ const HEADER_BYTES: usize = 256;
 /// All tensors of a checkpoint.
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
-    taken: RefCell<BTreeSet<String>>,
+    /// Matrices that lie below each other in memory, by their names.
+    stacked: BTreeMap<Vec<String>, Tensor>,
+    /// What was asked for, in that order: one name, or several for matrices below each other.
+    requests: RefCell<Vec<Vec<String>>>,
 }
 
 /// A place in the tree of names, such as `decoder.block.0.layer.1.EncDecAttention`.
@@ -31,7 +34,14 @@ pub struct Scope<'a> {
 impl Weights {
     /// Wraps tensors that are in memory already.
     pub fn new(tensors: BTreeMap<String, Tensor>) -> Self {
-        Weights { tensors, taken: RefCell::default() }
+        Weights { tensors, stacked: BTreeMap::new(), requests: RefCell::default() }
+    }
+
+    /// Adds what [`Scope::stacked`] then hands out for these names without a copy: their matrices below each other.
+    #[must_use]
+    pub fn with_stacked(mut self, stacked: BTreeMap<Vec<String>, Tensor>) -> Self {
+        self.stacked = stacked;
+        self
     }
 
     /// Reads the weight files of a checkpoint onto `device`, in the types they are stored in.
@@ -52,10 +62,18 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
+    /// What was asked for, in that order, each once: one name, or several that were asked for as matrices below each other.
+    pub fn requests(&self) -> Vec<Vec<String>> {
+        let mut seen = BTreeSet::new();
+        let requests = self.requests.borrow();
+        requests.iter().filter(|names| seen.insert(names.as_slice())).cloned().collect()
+    }
+
     /// Names nobody asked for.
     pub fn unused(&self) -> BTreeSet<String> {
-        let taken = self.taken.borrow();
-        self.tensors.keys().filter(|name| !taken.contains(*name)).cloned().collect()
+        let requests = self.requests.borrow();
+        let taken: BTreeSet<&String> = requests.iter().flatten().collect();
+        self.tensors.keys().filter(|name| !taken.contains(name)).cloned().collect()
     }
 
     /// Names nobody asked for, apart from those that old checkpoints are known to carry twice or by mistake.
@@ -71,6 +89,20 @@ impl Weights {
     /// The same names over other tensors, such as a differentiable cast of each.
     pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
         Weights::new(self.tensors.iter().map(|(name, tensor)| (name.clone(), f(tensor))).collect())
+    }
+
+    /// The tensor of this full name, without a note that it was asked for.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    fn get_checked(&self, name: &str, shape: &[i64]) -> Result<Tensor, Error> {
+        let (name, expected) = (name.to_owned(), shape.to_vec());
+        match self.get(&name) {
+            Some(tensor) if tensor.size() == shape => Ok(tensor.shallow_clone()),
+            Some(tensor) => Err(CheckpointError::TensorShape { name, expected, found: tensor.size() }.into()),
+            None => Err(CheckpointError::MissingTensor { name, expected }.into()),
+        }
     }
 
     /// Writes the weights in the given type into a checkpoint directory, in files of at most `max_file_bytes`, as
@@ -96,19 +128,26 @@ impl<'a> Scope<'a> {
     /// It is missing or has another shape.
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, Error> {
         let name = self.full_name(name);
-        let Some(tensor) = self.weights.tensors.get(&name) else {
-            return Err(CheckpointError::MissingTensor { name, expected: shape.to_vec() }.into());
-        };
-        if tensor.size() != shape {
-            return Err(CheckpointError::TensorShape {
-                name,
-                expected: shape.to_vec(),
-                found: tensor.size(),
+        let tensor = self.weights.get_checked(&name, shape)?;
+        self.weights.requests.borrow_mut().push(vec![name]);
+        Ok(tensor)
+    }
+
+    /// Matrices of one shape below each other: `names.len()` of [rows, columns] as [names.len() * rows, columns].
+    ///
+    /// # Errors
+    /// One of them is missing or has another shape.
+    pub fn stacked(&self, names: &[&str], shape: [i64; 2]) -> Result<Tensor, Error> {
+        let names: Vec<String> = names.iter().map(|name| self.full_name(name)).collect();
+        let expected = [names.len() as i64 * shape[0], shape[1]];
+        let tensor = match self.weights.stacked.get(&names) {
+            Some(stacked) if stacked.size() == expected => stacked.shallow_clone(),
+            _ => {
+                let parts = names.iter().map(|name| self.weights.get_checked(name, &shape));
+                Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)
             }
-            .into());
-        }
-        let tensor = tensor.shallow_clone();
-        self.weights.taken.borrow_mut().insert(name);
+        };
+        self.weights.requests.borrow_mut().push(names);
         Ok(tensor)
     }
 

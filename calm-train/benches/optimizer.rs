@@ -6,9 +6,10 @@
 use calm_checkpoint::T5Config;
 use calm_model::init;
 use calm_train::optimizer::Optimizer;
+use calm_train::parameters::Parameters;
 use calm_train::{OptimizerConfig, OptimizerKind};
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use tch::Kind;
+use criterion::{Criterion, criterion_group, criterion_main};
+use tch::{Device, Kind};
 
 fn config() -> T5Config {
     let config = serde_json::json!({
@@ -20,8 +21,11 @@ fn config() -> T5Config {
 
 fn steps(criterion: &mut Criterion) {
     tch::set_num_threads(1);
-    let parameters = init::random_weights(&config(), 0).map(|tensor| tensor.set_requires_grad(true));
-    let gradients = parameters.map(|tensor| tensor.detach().randn_like());
+    let weights = init::random_weights(&config(), 0);
+    let parameters = Parameters::of_network(&config(), &weights, Device::Cpu).unwrap();
+    let products = parameters.cast(Kind::Float);
+    let products = products.iter().map(|(_, tensor)| tensor * tensor.detach().randn_like());
+    let gradients = parameters.gradients(&products.collect::<Vec<_>>());
     let plain = OptimizerConfig::default();
     let adafactor = OptimizerConfig { kind: OptimizerKind::Adafactor, ..plain.clone() };
     let cases = [
@@ -32,23 +36,9 @@ fn steps(criterion: &mut Criterion) {
     ];
     for (name, config) in cases {
         let mut optimizer = Optimizer::new(&config, &parameters);
-        // A step clears the gradients.
-        let set_gradients = || {
-            for ((_, parameter), (_, gradient)) in parameters.iter().zip(gradients.iter()) {
-                if parameter.grad().defined() {
-                    parameter.grad().copy_(gradient);
-                } else {
-                    (parameter * gradient).sum(Kind::Float).backward();
-                }
-            }
-        };
         criterion.bench_function(name, |bencher| {
             // Moves no further than rounding, so that all cases step from the same parameters.
-            bencher.iter_batched(
-                set_gradients,
-                |()| optimizer.step(&parameters, 1e-9),
-                BatchSize::PerIteration,
-            );
+            bencher.iter(|| optimizer.step(&parameters, &gradients, 1e-9));
         });
     }
 }

@@ -8,11 +8,12 @@
 use std::time::{Duration, Instant};
 
 use calm_checkpoint::T5Config;
-use calm_model::{Dropout, T5, TeacherForcing, Weights, init};
+use calm_model::{T5, TeacherForcing, init};
 use calm_train::batches::{Batch, FrameTokens, collate};
 use calm_train::objective::exits_of_step;
 use calm_train::optimizer::Optimizer;
-use calm_train::step::{StepConfig, add_gradient};
+use calm_train::parameters::{Gradients, Parameters};
+use calm_train::step::{StepConfig, batch_gradient};
 use calm_train::tokens::TokenPair;
 use calm_train::{ExitWeights, ModelConfig, ObjectiveConfig, OptimizerConfig, Precision};
 use tch::{Device, Kind, Tensor};
@@ -50,24 +51,23 @@ fn main() {
             StepConfig { t5_config: &t5_config, precision: Precision::F32, objective: &objective, seed: 1 };
         let flops = step_flops(&t5_config, &batch, exits);
         report(name, &t5_config, &batch, flops, peak, |parameters, draw| {
-            add_gradient(&config, parameters, &batch, draw, batch.target_tokens)
-                .expect("the network's own weights");
+            batch_gradient(&config, parameters, &batch, draw, batch.target_tokens)
+                .expect("the network's own weights")
+                .gradients
         });
     }
     let flops = step_flops(&t5_config, &batch, layers);
     report("all, plain loss", &t5_config, &batch, flops, peak, |parameters, _| {
-        plain_gradient(&t5_config, parameters, &batch);
+        plain_gradient(&t5_config, parameters, &batch)
     });
 }
 
 /// The loss as one writes it down: logits of every exit, kept by autograd until the backward pass.
-fn plain_gradient(t5_config: &T5Config, parameters: &Weights, batch: &Batch) {
-    let model = T5::new(t5_config, parameters).expect("the network's own weights");
-    let states = model.decoder_states(&TeacherForcing {
-        sources: &batch.sources,
-        decoder_inputs: &batch.decoder_inputs,
-        dropout: Dropout { rate: 0.1 },
-    });
+fn plain_gradient(t5_config: &T5Config, parameters: &Parameters, batch: &Batch) -> Gradients {
+    let model = T5::new(t5_config, &parameters.cast(Kind::Float)).expect("the network's own weights");
+    let (sources, decoder_inputs) = (&batch.sources, &batch.decoder_inputs);
+    let dropout = model.dropout(0.1, sources, decoder_inputs, 0);
+    let states = model.decoder_states(&TeacherForcing { sources, decoder_inputs, dropout: &dropout });
     let layers = states.len() as f64;
     let losses: Vec<Tensor> = (1..)
         .zip(&states)
@@ -79,7 +79,7 @@ fn plain_gradient(t5_config: &T5Config, parameters: &Weights, batch: &Batch) {
             loss * (f64::from(layer) / (layers * (layers + 1.0) / 2.0))
         })
         .collect();
-    Tensor::stack(&losses, 0).sum(Kind::Float).backward();
+    parameters.gradients(&losses)
 }
 
 fn report(
@@ -88,16 +88,17 @@ fn report(
     batch: &Batch,
     flops: f64,
     peak: f64,
-    gradient: impl Fn(&Weights, u64),
+    gradient: impl Fn(&Parameters, u64) -> Gradients,
 ) {
-    let parameters = init::random_weights(t5_config, 1).map(|tensor| tensor.set_requires_grad(true));
+    let weights = init::random_weights(t5_config, 1);
+    let parameters = Parameters::of_network(t5_config, &weights, Device::Cpu).expect("its own weights");
     let mut optimizer = Optimizer::new(&OptimizerConfig::default(), &parameters);
     let mut times = Vec::new();
     let mut draw = 0;
     let mut step = || {
         draw += 1;
-        gradient(&parameters, draw);
-        let _ = optimizer.step(&parameters, 1e-4);
+        let gradients = gradient(&parameters, draw);
+        let _ = optimizer.step(&parameters, &gradients, 1e-4);
     };
     step();
     reset_peak_memory();

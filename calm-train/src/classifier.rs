@@ -2,20 +2,17 @@
 
 use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT};
 use calm_model::{Dropout, T5, TeacherForcing, Weights};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::batches::Batch;
 use crate::config::ClassifierConfig;
 use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::parameters::Parameters;
 
 /// The classifier while it is trained.
 pub struct ClassifierTraining {
-    /// [d_model]
-    weight: Tensor,
-    /// [1]
-    bias: Tensor,
-    /// Both, for the optimiser.
-    parameters: Weights,
+    /// Weight [d_model] and bias [1].
+    parameters: Parameters,
     optimizer: Optimizer,
     config: ClassifierConfig,
 }
@@ -34,23 +31,23 @@ pub struct LayerF1 {
 impl ClassifierTraining {
     /// Starts from zeros, that is, from a confidence of one half everywhere.
     pub fn new(model: &T5, config: &ClassifierConfig) -> Self {
-        let zeros = |n: i64| Tensor::zeros([n], (Kind::Float, model.device())).set_requires_grad(true);
-        let (weight, bias) = (zeros(model.config().d_model), zeros(1));
-        let by_name = [(CLASSIFIER_WEIGHT, &weight), (CLASSIFIER_BIAS, &bias)];
-        let parameters = by_name.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
-        let parameters = Weights::new(parameters.into());
+        let sizes = [(CLASSIFIER_WEIGHT, model.config().d_model), (CLASSIFIER_BIAS, 1)];
+        let zeros = |size: i64| Tensor::zeros([size], (Kind::Float, Device::Cpu));
+        let weights = Weights::new(sizes.map(|(name, size)| (name.to_owned(), zeros(size))).into());
+        let parameters = Parameters::separate(&weights, model.device());
         // A logistic regression needs no clipping, and its two vectors have no decay.
         let adam =
             OptimizerConfig { beta2: Some(0.999), clip_norm: f64::INFINITY, ..OptimizerConfig::default() };
         let optimizer = Optimizer::new(&adam, &parameters);
-        ClassifierTraining { weight, bias, parameters, optimizer, config: config.clone() }
+        ClassifierTraining { parameters, optimizer, config: config.clone() }
     }
 
     /// One step of Adam on the mean over layers 1..L-1 of the binary cross-entropy (independent per layer, as in the paper:
     /// its geometric-like alternative was worse). Returns the loss, a scalar on the device.
     pub fn step(&mut self, model: &T5, batch: &Batch) -> Tensor {
         let (states, labels) = states_and_labels(model, batch);
-        let logits = states.matmul(&self.weight) + &self.bias;
+        let (weight, bias) = weight_and_bias(&self.parameters.cast(Kind::Float));
+        let logits = states.matmul(&weight) + bias;
         let weights = self.config.class_balance.then(|| class_weights(&labels));
         let loss = logits.binary_cross_entropy_with_logits(
             &labels,
@@ -58,14 +55,14 @@ impl ClassifierTraining {
             None::<&Tensor>,
             tch::Reduction::Mean,
         );
-        loss.backward();
-        let _gradient_norm = self.optimizer.step(&self.parameters, self.config.learning_rate);
+        let gradients = self.parameters.gradients(&[loss.shallow_clone()]);
+        let _gradient_norm = self.optimizer.step(&self.parameters, &gradients, self.config.learning_rate);
         loss.detach()
     }
 
     /// Weight [d_model] and bias [1].
     pub fn parameters(&self) -> (Tensor, Tensor) {
-        (self.weight.detach(), self.bias.detach())
+        weight_and_bias(&self.parameters.weights())
     }
 
     /// F1 of "do not exit" at each layer below the last, over a few batches.
@@ -100,6 +97,11 @@ impl ClassifierTraining {
     }
 }
 
+fn weight_and_bias(weights: &Weights) -> (Tensor, Tensor) {
+    let of = |name| weights.get(name).expect("the classifier has a weight and a bias").shallow_clone();
+    (of(CLASSIFIER_WEIGHT), of(CLASSIFIER_BIAS))
+}
+
 /// Weights [L-1, tokens] that give both classes half of each layer's weight: 1 / (2 * the share of the label's class). A class that
 /// a layer lacks leaves the other one with that half.
 fn class_weights(labels: &Tensor) -> Tensor {
@@ -115,7 +117,7 @@ fn states_and_labels(model: &T5, batch: &Batch) -> (Tensor, Tensor) {
     let states = model.decoder_states(&TeacherForcing {
         sources: &batch.sources,
         decoder_inputs: &batch.decoder_inputs,
-        dropout: Dropout::OFF,
+        dropout: &Dropout::off(),
     });
     let states: Vec<Tensor> =
         states.iter().map(|state| state.flatten(0, 1).index_select(0, &batch.positions)).collect();

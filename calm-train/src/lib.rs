@@ -11,6 +11,7 @@ mod finish;
 pub mod loader;
 pub mod objective;
 pub mod optimizer;
+pub mod parameters;
 mod progress;
 mod schedule;
 mod start;
@@ -25,7 +26,7 @@ pub use crate::curves::draw_learning_curves;
 pub use crate::error::Error;
 pub use crate::finish::TrainReport;
 pub use crate::optimizer::{OptimizerConfig, OptimizerKind};
-pub use crate::schedule::{Curve, ScheduleConfig, learning_rate_factor};
+pub use crate::schedule::{Curve, Pace, ScheduleConfig, learning_rate_factor};
 pub use crate::trainer::{TrainOptions, Trained, prepare, train};
 pub use crate::watch::LossWatch;
 

@@ -2,14 +2,15 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::config::{ExitSampling, ExitWeights, ObjectiveConfig};
 
 /// Rows of logits that exist at a time. On a CPU few enough that they stay in its cache between the product, the softmax and the two
-/// products of the gradient; on a GPU many enough that the products are more than their launch.
-fn chunk_rows(device: Device) -> i64 {
-    if device.is_cuda() { 8192 } else { 512 }
+/// products of the gradient; on a GPU as many as 512 MiB in 16 bits hold, since it is a launch that costs there.
+fn chunk_rows(head: &Tensor) -> i64 {
+    const CUDA_LOGITS: i64 = 1 << 28;
+    if head.device().is_cuda() { (CUDA_LOGITS / head.size()[0]).max(1) } else { 512 }
 }
 
 /// An exit and the factor of its loss in one step.
@@ -75,10 +76,10 @@ pub fn exits_of_step(config: &ObjectiveConfig, layers: usize, seed: u64, step: u
     hits.map(|(i, &weight)| WeightedExit { layer: i + 1, weight }).chain([last]).collect()
 }
 
-/// Cross-entropy of an exit in one step, and its gradient.
+/// What an exit gives in one step, and the gradient of its cross-entropy.
 pub struct ExitLoss {
-    /// Sum over the tokens of the negative log-likelihood, without label smoothing: a scalar, f32 on the device.
-    pub nll: Tensor,
+    /// Probabilities of the targets: [tokens]
+    pub target_probabilities: Tensor,
     /// Of the weighted smoothed cross-entropy per token, with respect to the head's inputs: [tokens, d_model].
     pub gradient: Tensor,
 }
@@ -111,18 +112,19 @@ impl HeadLoss<'_> {
         let _no_grad = tch::no_grad_guard();
         let scale = weight / self.step_tokens as f64;
         let teacher = teacher.filter(|_| self.distillation > 0.0);
-        let (mut gradients, mut sums) = (Vec::new(), Vec::new());
-        for (start, rows) in chunks(inputs) {
+        let (mut gradients, mut of_targets) = (Vec::new(), Vec::new());
+        for (start, rows) in chunks(inputs, self.head) {
             let targets = self.targets.narrow(0, start, rows).unsqueeze(1);
             let chunk = inputs.narrow(0, start, rows);
             let p = self.probabilities(&chunk);
-            sums.push(nll_sum(&p, &targets));
+            of_targets.push(p.gather(1, &targets, false).squeeze_dim(1));
             let taught = teacher.map(|teacher| self.probabilities(&teacher.narrow(0, start, rows)));
             let gradient = self.logits_gradient(p, &targets, taught);
             gradients.push(gradient.matmul(self.head) * scale);
-            *head_gradient += gradient.transpose(0, 1).matmul(&chunk).to_kind(Kind::Float) * scale;
+            *head_gradient += gradient.transpose(0, 1).matmul(&(chunk * scale));
         }
-        ExitLoss { nll: Tensor::stack(&sums, 0).sum(Kind::Float), gradient: Tensor::cat(&gradients, 0) }
+        let target_probabilities = joined(of_targets);
+        ExitLoss { target_probabilities, gradient: joined(gradients) }
     }
 
     /// [rows, d_model] -> [rows, vocab_size]
@@ -148,23 +150,28 @@ impl HeadLoss<'_> {
 /// Sum over the tokens of one exit's negative log-likelihood: head inputs and `head` as in [`HeadLoss`], `targets` [tokens].
 pub fn exit_nll(inputs: &Tensor, head: &Tensor, targets: &Tensor) -> Tensor {
     let _no_grad = tch::no_grad_guard();
-    let sums: Vec<Tensor> = chunks(inputs)
-        .map(|(start, rows)| {
-            let logits = inputs.narrow(0, start, rows).linear(head, None::<&Tensor>);
-            nll_sum(&logits.softmax(-1, None::<Kind>), &targets.narrow(0, start, rows).unsqueeze(1))
-        })
-        .collect();
-    Tensor::stack(&sums, 0).sum(Kind::Float)
+    let of_targets = chunks(inputs, head).map(|(start, rows)| {
+        let logits = inputs.narrow(0, start, rows).linear(head, None::<&Tensor>);
+        let targets = targets.narrow(0, start, rows).unsqueeze(1);
+        logits.softmax(-1, None::<Kind>).gather(1, &targets, false).squeeze_dim(1)
+    });
+    nll_sums(&joined(of_targets.collect()))
+}
+
+/// Sums of the negative log-likelihoods of probabilities [.., tokens]: [..] in f32.
+pub fn nll_sums(probabilities: &Tensor) -> Tensor {
+    let log = probabilities.to_kind(Kind::Float).clamp_min(1e-30).log();
+    -log.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
 }
 
 /// First row and number of rows of every chunk of `inputs` [tokens, d_model].
-fn chunks(inputs: &Tensor) -> impl Iterator<Item = (i64, i64)> {
+fn chunks(inputs: &Tensor, head: &Tensor) -> impl Iterator<Item = (i64, i64)> {
     let tokens = inputs.size()[0];
-    let chunk_rows = chunk_rows(inputs.device());
+    let chunk_rows = chunk_rows(head);
     (0..tokens).step_by(chunk_rows as usize).map(move |start| (start, chunk_rows.min(tokens - start)))
 }
 
-/// Probabilities [rows, vocab_size] and targets [rows, 1].
-fn nll_sum(p: &Tensor, targets: &Tensor) -> Tensor {
-    -p.gather(1, targets, false).to_kind(Kind::Float).clamp_min(1e-30).log().sum(Kind::Float)
+/// What was computed in chunks, without a copy where there was one chunk alone.
+fn joined(mut chunks: Vec<Tensor>) -> Tensor {
+    if chunks.len() == 1 { chunks.remove(0) } else { Tensor::cat(&chunks, 0) }
 }

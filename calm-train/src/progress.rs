@@ -88,6 +88,12 @@ impl Progress {
         }
     }
 
+    /// The run will have this many steps.
+    pub(crate) fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+        self.bar.set_length(steps);
+    }
+
     /// Counts the target tokens of a step.
     pub(crate) fn count(&mut self, target_tokens: usize) {
         self.interval_tokens += target_tokens;

@@ -1,7 +1,9 @@
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Learning rate over the steps: linear warm-up, then the curve.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
     /// Steps in all.
@@ -54,7 +56,50 @@ pub fn learning_rate_factor(schedule: &ScheduleConfig, step: u64) -> f64 {
     }
 }
 
+/// Shortens a schedule so that a run comes to its end in a given time, whatever the speed of the machine.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    limit: Duration,
+    configured: ScheduleConfig,
+    /// The schedule in force.
+    schedule: ScheduleConfig,
+    /// Steps done and time passed when the speed was first measured from: the first steps are slow.
+    measured_from: (u64, Duration),
+}
+
+impl Pace {
+    /// A run that starts after `done` steps and may take the time `limit`.
+    pub fn new(configured: ScheduleConfig, limit: Duration, done: u64) -> Self {
+        Pace { limit, configured, schedule: configured, measured_from: (done, Duration::ZERO) }
+    }
+
+    /// The schedule in force after `step` steps, for which the run took the time `elapsed`. It changes until the final decay begins.
+    pub fn schedule(&mut self, step: u64, elapsed: Duration) -> ScheduleConfig {
+        let decay_start = self.schedule.steps - self.schedule.decay_steps.min(self.schedule.steps);
+        let decays = self.schedule.decay_steps > 0 && step > decay_start;
+        let (from, since) = self.measured_from;
+        let per_step = elapsed.saturating_sub(since).as_secs_f64() / step.saturating_sub(from).max(1) as f64;
+        if !decays && per_step > 0.0 {
+            let left = self.limit.saturating_sub(elapsed).as_secs_f64() / per_step;
+            self.schedule = self.configured.shortened(step.saturating_add(left as u64).max(1));
+        }
+        if since.is_zero() {
+            self.measured_from = (step, elapsed);
+        }
+        self.schedule
+    }
+}
+
 impl ScheduleConfig {
+    /// The same in at most `steps` steps: warm-up and final decay keep their shares.
+    #[must_use]
+    pub fn shortened(&self, steps: u64) -> Self {
+        let steps = steps.min(self.steps);
+        let share = |part: u64| (part as f64 * steps as f64 / self.steps.max(1) as f64) as u64;
+        let (warmup_steps, decay_steps) = (share(self.warmup_steps), share(self.decay_steps));
+        ScheduleConfig { steps, warmup_steps, decay_steps, ..*self }
+    }
+
     /// The first key whose value makes no sense, and why.
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
         let fail = |key: &str, reason: String| Err((format!("schedule.{key}"), reason));

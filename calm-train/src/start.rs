@@ -10,14 +10,14 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 use crate::config::TrainConfig;
+use crate::parameters::Parameters;
 
 /// A network before the first step.
 pub(crate) struct Start {
     pub t5_config: T5Config,
     /// `config.json` of the finished checkpoint: keys that this project has no use for are those of `init`.
     pub published_config: Value,
-    /// In f32, with gradients.
-    pub parameters: Weights,
+    pub parameters: Parameters,
 }
 
 impl Start {
@@ -44,7 +44,7 @@ impl Start {
             crate::Precision::F32 => "float32",
             crate::Precision::Bf16 => "bfloat16",
         };
-        let parameters = weights.map(|tensor| tensor.to_device(device).set_requires_grad(true));
+        let parameters = Parameters::of_network(&t5_config, &weights, device)?;
         let published_config = published(published_config, &t5_config, dtype);
         Ok(Start { t5_config, published_config, parameters })
     }

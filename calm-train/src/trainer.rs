@@ -1,6 +1,5 @@
 //! A run from configuration to finished checkpoint.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +14,11 @@ use crate::corpus::Corpus;
 use crate::finish::{Finished, TrainReport};
 use crate::loader::{Loader, LoaderConfig};
 use crate::optimizer::Optimizer;
+use crate::parameters::Gradients;
 use crate::progress::{LOG_EVERY, Progress, StepRecord};
-use crate::schedule::learning_rate_factor;
+use crate::schedule::{Pace, ScheduleConfig, learning_rate_factor};
 use crate::start::Start;
-use crate::step::{BatchLosses, StepConfig, add_gradient};
+use crate::step::{BatchGradient, StepConfig, batch_gradient};
 use crate::validation::{ValidationOptions, validate};
 use crate::watch::LossWatch;
 use crate::{Error, checkpoint};
@@ -32,8 +32,10 @@ const LOSS_TOKENS: &str = "log.tokens";
 pub struct TrainOptions {
     /// Where to compute.
     pub device: Device,
-    /// Stops with a checkpoint after this time, to be continued by the next call.
+    /// Comes to the end of the schedule after this time, in fewer steps than configured if need be; classifier and scores are extra.
     pub time_limit: Option<Duration>,
+    /// Stops with a checkpoint after this time, to be continued by the next call.
+    pub pause_after: Option<Duration>,
 }
 
 /// How a call of [`train`] ended.
@@ -84,15 +86,17 @@ struct Run<'a> {
     start: Start,
     optimizer: Optimizer,
     state: RunState,
+    /// That of the configuration, or as much of it as there is time for.
+    schedule: ScheduleConfig,
     losses: LossSums,
 }
 
-/// Negative log-likelihoods of all steps since the last line of the log, on the device: nothing waits for them.
+/// Negative log-likelihoods of all steps since the last line of the log.
 struct LossSums {
-    /// [exits]
+    /// On the device, where nothing waits for them: [exits]
     nll: Tensor,
-    /// Target tokens that each exit was computed for: [exits]
-    tokens: Tensor,
+    /// Target tokens that each exit was computed for.
+    tokens: Vec<f32>,
 }
 
 impl<'a> Run<'a> {
@@ -107,7 +111,8 @@ impl<'a> Run<'a> {
         let losses = LossSums::new(start.t5_config.decoder_layers(), options.device);
         let data = format!("{} in batches of {} tokens", corpus.fingerprint(), config.data.batch_tokens);
         let state = RunState { seed: config.seed, data, ..RunState::default() };
-        let mut run = Run { config, options, tokenizer, corpus, start, optimizer, state, losses };
+        let schedule = config.schedule;
+        let mut run = Run { config, options, tokenizer, corpus, start, optimizer, state, schedule, losses };
         run.restore()?;
         Ok(run)
     }
@@ -115,15 +120,16 @@ impl<'a> Run<'a> {
     /// Returns whether the run came to its end, rather than to that of its time.
     fn train_backbone(&mut self) -> Result<bool, Error> {
         let config = self.config;
-        let steps = config.schedule.steps;
         let started = Instant::now();
+        let mut pace =
+            self.options.time_limit.map(|limit| Pace::new(config.schedule, limit, self.state.step));
         let mut checkpointed = (self.state.step > 0).then_some(self.state.step);
-        let mut progress = Progress::new(&config.checkpoints, steps, self.state.step)?;
+        let mut progress = Progress::new(&config.checkpoints, config.schedule.steps, self.state.step)?;
         let mut watch = LossWatch::new(config.loss_spike);
         let accumulate = u64::from(config.optimizer.accumulate);
         let mut loader =
             Loader::start(self.corpus.clone(), self.loader_config(), self.state.step * accumulate);
-        while self.state.step < steps && !self.is_stopped_early() {
+        while self.state.step < self.schedule.steps && !self.is_stopped_early() {
             let mut batches = Vec::new();
             for _ in 0..accumulate {
                 let (epochs, batch) = loader.next_batch();
@@ -137,8 +143,12 @@ impl<'a> Run<'a> {
             self.state.target_tokens += tokens as u64;
             progress.count(tokens);
 
-            let ends =
-                step == steps || self.options.time_limit.is_some_and(|limit| started.elapsed() >= limit);
+            let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| started.elapsed() >= limit);
+            if is_over(self.options.time_limit) {
+                self.schedule.steps = step;
+            }
+            let pauses = is_over(self.options.pause_after);
+            let ends = step >= self.schedule.steps || pauses;
             let logged = step.is_multiple_of(LOG_EVERY) || ends;
             let saved = step.is_multiple_of(config.checkpoint_every) || ends;
             if logged || saved {
@@ -165,17 +175,21 @@ impl<'a> Run<'a> {
                         data_wait: 0.0,
                     };
                     progress.record(record, loader.take_waited())?;
+                    if let Some(pace) = pace.as_mut().filter(|_| !ends) {
+                        self.schedule = pace.schedule(step, started.elapsed());
+                        progress.set_steps(self.schedule.steps);
+                    }
                 }
             }
             let every = config.validation.every;
-            if every > 0 && step.is_multiple_of(every) && step < steps {
+            if every > 0 && step.is_multiple_of(every) && step < self.schedule.steps {
                 self.validate(&mut progress)?;
             }
             if saved || self.is_stopped_early() {
                 self.save()?;
                 checkpointed = Some(step);
             }
-            if ends && step < steps {
+            if pauses && step < self.schedule.steps {
                 return Ok(false);
             }
         }
@@ -194,11 +208,18 @@ impl<'a> Run<'a> {
             seed: self.config.seed,
         };
         // Each batch has exits of its own: of the sampled ones, that is a better sample.
+        let mut sum: Option<Gradients> = None;
         for (draw, batch) in ((step - 1) * batches.len() as u64 + 1..).zip(batches) {
-            let losses = add_gradient(&config, &self.start.parameters, batch, draw, tokens)?;
-            self.losses.add(&losses, batch.target_tokens);
+            let BatchGradient { layers, nll, gradients } =
+                batch_gradient(&config, &self.start.parameters, batch, draw, tokens)?;
+            self.losses.add(&layers, &nll, batch.target_tokens);
+            match &mut sum {
+                Some(sum) => sum.add(gradients),
+                None => sum = Some(gradients),
+            }
         }
-        Ok(self.optimizer.step(&self.start.parameters, self.learning_rate()))
+        let gradients = sum.expect("a step has at least one batch");
+        Ok(self.optimizer.step(&self.start.parameters, &gradients, self.learning_rate()))
     }
 
     fn validate(&mut self, progress: &mut Progress) -> Result<(), Error> {
@@ -234,8 +255,9 @@ impl<'a> Run<'a> {
             checkpoint::find(&self.config.checkpoints, Slot::Best).filter(|_| self.is_stopped_early())
         {
             let (best_state, mut tensors) = checkpoint::load(&best)?;
-            parameters = self.start.parameters.map(|tensor| tensor.detach().copy());
-            fill(&parameters, &mut tensors).map_err(|reason| Error::OtherRun { path: best, reason })?;
+            let failed = |reason| Error::OtherRun { path: best, reason };
+            self.start.parameters.fill(&mut tensors).map_err(failed)?;
+            parameters = self.start.parameters.weights();
             state = best_state;
         }
         let finished = Finished {
@@ -252,9 +274,12 @@ impl<'a> Run<'a> {
     }
 
     fn save(&self) -> Result<(), Error> {
-        let losses = [(LOSS_SUMS, &self.losses.nll), (LOSS_TOKENS, &self.losses.tokens)];
-        let losses = losses.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
-        let tensors = named(&self.start.parameters).chain(self.optimizer.state()).chain(losses);
+        let tokens = Tensor::from_slice(&self.losses.tokens);
+        let losses = [(LOSS_SUMS, self.losses.nll.shallow_clone()), (LOSS_TOKENS, tokens)];
+        let losses = losses.map(|(name, tensor)| (name.to_owned(), tensor));
+        let parameters = &self.start.parameters;
+        let weights = parameters.weights();
+        let tensors = named(&weights).chain(self.optimizer.state(parameters)).chain(losses);
         let (dir, size) = (&self.config.checkpoints, self.config.max_file_bytes);
         checkpoint::save(dir, Slot::Newest, &self.state, tensors, size)
     }
@@ -274,18 +299,23 @@ impl<'a> Run<'a> {
         if state.step > steps {
             return Err(other(format!("it is at step {}, and schedule.steps is {steps}", state.step)));
         }
-        fill(&self.start.parameters, &mut tensors).map_err(other)?;
-        self.optimizer.restore(&mut tensors, state.step).map_err(|error| other(error.to_string()))?;
+        let parameters = &self.start.parameters;
+        parameters.fill(&mut tensors).map_err(other)?;
+        let restored = self.optimizer.restore(parameters, &mut tensors, state.step);
+        restored.map_err(|error| other(error.to_string()))?;
         let losses = [LOSS_SUMS, LOSS_TOKENS].map(|name| (name, tensors.remove(name)));
         if let Some(name) = tensors.keys().next() {
             return Err(other(format!("it has a tensor {name}")));
         }
-        for ((name, tensor), slot) in losses.into_iter().zip([&mut self.losses.nll, &mut self.losses.tokens])
-        {
-            let tensor = tensor.filter(|tensor| tensor.size() == slot.size());
-            *slot =
-                tensor.ok_or_else(|| other(format!("{name} does not fit")))?.to_device(self.options.device);
-        }
+        let [nll, tokens] = losses.map(|(name, tensor)| {
+            let tensor = tensor.filter(|tensor| tensor.size() == self.losses.nll.size());
+            tensor.ok_or_else(|| other(format!("{name} does not fit")))
+        });
+        let (nll, tokens) = (nll?, tokens?);
+        self.losses = LossSums {
+            nll: nll.to_device(self.options.device),
+            tokens: Vec::try_from(tokens.to_kind(Kind::Float))?,
+        };
         self.state = state;
         Ok(())
     }
@@ -300,48 +330,35 @@ impl<'a> Run<'a> {
     }
 
     fn learning_rate(&self) -> f64 {
-        self.config.optimizer.learning_rate * learning_rate_factor(&self.config.schedule, self.state.step)
+        self.config.optimizer.learning_rate * learning_rate_factor(&self.schedule, self.state.step)
     }
 }
 
 impl LossSums {
     fn new(exits: i64, device: Device) -> Self {
-        let zeros = || Tensor::zeros([exits], (Kind::Float, device));
-        LossSums { nll: zeros(), tokens: zeros() }
+        LossSums { nll: Tensor::zeros([exits], (Kind::Float, device)), tokens: vec![0.0; exits as usize] }
     }
 
-    /// Takes in the losses of a batch of `tokens` target tokens.
-    fn add(&mut self, BatchLosses { layers, nll }: &BatchLosses, tokens: usize) {
-        let index: Vec<i64> = layers.iter().map(|&layer| layer as i64 - 1).collect();
-        let index = Tensor::from_slice(&index).to_device(nll.device());
-        let _ = self.nll.index_add_(0, &index, nll);
-        let _ = self.tokens.index_add_(0, &index, &nll.full_like(tokens as f64));
+    /// Takes in the sums of a batch of `tokens` target tokens: `nll` [layers.len()].
+    fn add(&mut self, layers: &[usize], nll: &Tensor, tokens: usize) {
+        for (&layer, nll) in layers.iter().zip(nll.unbind(0)) {
+            let mut sum = self.nll.get(layer as i64 - 1);
+            sum += nll;
+            self.tokens[layer - 1] += tokens as f32;
+        }
     }
 
     /// Mean per token of each exit that was computed. Waits for the device.
     fn means(&self) -> Result<Vec<Option<f64>>, Error> {
-        let [nll, tokens] = [&self.nll, &self.tokens].map(Vec::<f32>::try_from);
-        let means = nll?.into_iter().zip(tokens?);
-        Ok(means.map(|(nll, tokens)| (tokens > 0.0).then(|| f64::from(nll) / f64::from(tokens))).collect())
+        let means = Vec::<f32>::try_from(&self.nll)?.into_iter().zip(&self.tokens);
+        let mean = |(nll, &tokens): (f32, &f32)| (tokens > 0.0).then(|| f64::from(nll) / f64::from(tokens));
+        Ok(means.map(mean).collect())
     }
 
     fn clear(&mut self) {
         let _ = self.nll.zero_();
-        let _ = self.tokens.zero_();
+        self.tokens.fill(0.0);
     }
-}
-
-/// Copies tensors of the parameters' names out of `tensors`, or says which one does not fit.
-fn fill(parameters: &Weights, tensors: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
-    let _no_grad = tch::no_grad_guard();
-    for (name, parameter) in parameters.iter() {
-        match tensors.remove(name) {
-            Some(tensor) if tensor.size() == parameter.size() => parameter.shallow_clone().copy_(&tensor),
-            Some(tensor) => return Err(format!("{name} has the shape {:?}", tensor.size())),
-            None => return Err(format!("{name} is missing")),
-        }
-    }
-    Ok(())
 }
 
 fn named(weights: &Weights) -> impl Iterator<Item = (String, Tensor)> {

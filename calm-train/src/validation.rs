@@ -141,7 +141,7 @@ fn exit_losses(model: &T5, pairs: &[TokenPair]) -> Vec<f64> {
     let states = model.decoder_states(&TeacherForcing {
         sources: &batch.sources,
         decoder_inputs: &batch.decoder_inputs,
-        dropout: Dropout::OFF,
+        dropout: &Dropout::off(),
     });
     let nll = |state: &Tensor| {
         let inputs = model.head_input(state).flatten(0, 1).index_select(0, &batch.positions);

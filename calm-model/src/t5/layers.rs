@@ -1,9 +1,11 @@
 //! The parts of a block, named as in the checkpoint: `SelfAttention`, `EncDecAttention`, `DenseReluDense`, `layer_norm`.
-//! Projections that read the same input are stacked into one matrix, since a small libtorch call costs more than its work.
+//! Projections that read the same input are one matrix, since a small libtorch call costs more than its work.
 
 use calm_checkpoint::{FeedForward, T5Config};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::dropout::Dropout;
+use super::position;
 use crate::Error;
 use crate::weights::Scope;
 
@@ -25,7 +27,16 @@ impl LayerNorm {
 
     /// [.., d_model] -> [.., d_model]. libtorch computes the variance in f32 whatever the type, as transformers does.
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        x.rms_norm(self.weight.size(), Some(&self.weight), Some(self.epsilon))
+        self.forward_by(&self.weight, x)
+    }
+
+    /// The same with other weights [d_model].
+    pub(super) fn forward_by(&self, weight: &Tensor, x: &Tensor) -> Tensor {
+        x.rms_norm(weight.size(), Some(weight), Some(self.epsilon))
+    }
+
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.weight
     }
 }
 
@@ -44,9 +55,11 @@ impl SelfAttention {
 
     pub(super) fn new(scope: &Scope<'_>, config: &T5Config) -> Result<Self, Error> {
         let (inner, d_model) = (config.inner(), config.d_model);
-        let input = |name| scope.tensor(name, &[inner, d_model]);
-        let qkv = Tensor::cat(&[input("q.weight")?, input("k.weight")?, input("v.weight")?], 0);
-        Ok(SelfAttention { qkv, o: scope.tensor("o.weight", &[d_model, inner])?, heads: config.num_heads })
+        Ok(SelfAttention {
+            qkv: scope.stacked(&["q.weight", "k.weight", "v.weight"], [inner, d_model])?,
+            o: scope.tensor("o.weight", &[d_model, inner])?,
+            heads: config.num_heads,
+        })
     }
 
     /// Queries, keys and values of `x`: [.., d_model] -> [.., 3 * inner].
@@ -89,10 +102,9 @@ impl EncDecAttention {
 
     pub(super) fn new(scope: &Scope<'_>, config: &T5Config) -> Result<Self, Error> {
         let (inner, d_model) = (config.inner(), config.d_model);
-        let input = |name| scope.tensor(name, &[inner, d_model]);
         Ok(EncDecAttention {
-            q: input("q.weight")?,
-            kv: Tensor::cat(&[input("k.weight")?, input("v.weight")?], 0),
+            q: scope.tensor("q.weight", &[inner, d_model])?,
+            kv: scope.stacked(&["k.weight", "v.weight"], [inner, d_model])?,
             o: scope.tensor("o.weight", &[d_model, inner])?,
             heads: config.num_heads,
         })
@@ -121,16 +133,35 @@ impl EncDecAttention {
 }
 
 /// Attention of whole sequences: queries, keys and values [batch, heads, length, d_kv], bias broadcastable to
-/// [batch, heads, queries, keys]. On CUDA libtorch's fused kernel, which never stores the weights; on the CPU it has none whose
-/// bias can be learned.
+/// [batch, heads, queries, keys], its rows aligned as [`position::aligned`] says.
 fn attend([q, k, v]: &[Tensor; 3], bias: &Tensor, dropout: &Dropout) -> Tensor {
-    // T5 does not divide by sqrt(d_kv); its initialisation does.
-    const SCALE: f64 = 1.0;
-    if q.device().is_cuda() {
-        return Tensor::scaled_dot_product_attention(q, k, v, Some(bias), dropout.rate, false, SCALE, false);
+    let (batch, heads, queries, d_kv) = q.size4().expect("four dimensions");
+    if has_fused_attention(q.device(), q.kind(), d_kv) {
+        let bias = bias.expand([batch, heads, queries, k.size()[2]], false);
+        // The general function would ask cuDNN first on new GPUs, which makes a plan for every shape it has not seen.
+        let (context, ..) = Tensor::internal_scaled_dot_product_efficient_attention(
+            q,
+            k,
+            v,
+            Some(&bias),
+            true,
+            dropout.rate(),
+            false,
+            SCALE,
+        );
+        return context;
     }
     let weights = (q.matmul(&k.transpose(-1, -2)) + bias).softmax(-1, None::<Kind>);
     dropout.apply(&weights).matmul(v)
+}
+
+/// T5 does not divide scores by sqrt(d_kv); its initialisation does.
+pub(super) const SCALE: f64 = 1.0;
+
+/// Whether libtorch has a kernel that never stores the attention's weights, with a bias that can be learned. On the CPU it has none;
+/// on CUDA not for f64, and not for heads whose rows are no multiple of 16 bytes.
+pub(super) fn has_fused_attention(device: Device, kind: Kind, d_kv: i64) -> bool {
+    device.is_cuda() && kind != Kind::Double && d_kv % position::ALIGNMENT == 0
 }
 
 /// The feed-forward layer, gated or not.
@@ -150,8 +181,7 @@ impl DenseReluDense {
     pub(super) fn new(scope: &Scope<'_>, config: &T5Config) -> Result<Self, Error> {
         let (d_ff, d_model) = (config.d_ff, config.d_model);
         let wi = if config.feed_forward_proj.is_gated() {
-            let input = |name| scope.tensor(name, &[d_ff, d_model]);
-            Tensor::cat(&[input("wi_0.weight")?, input("wi_1.weight")?], 0)
+            scope.stacked(&["wi_0.weight", "wi_1.weight"], [d_ff, d_model])?
         } else {
             scope.tensor("wi.weight", &[d_ff, d_model])?
         };
@@ -174,31 +204,6 @@ impl DenseReluDense {
             }
         };
         dropout.apply(&h).linear(&self.wo, None::<&Tensor>)
-    }
-}
-
-/// Dropout whose mask is shared along the length of a sequence, as T5X does it. It needs one random number for a
-/// whole column, which on a CPU is the difference between 1 % and 20 % of a training step.
-#[derive(Debug, Clone, Copy)]
-pub struct Dropout {
-    /// Probability of zeroing an element; 0 switches dropout off.
-    pub rate: f64,
-}
-
-impl Dropout {
-    /// No dropout, as in evaluation.
-    pub const OFF: Dropout = Dropout { rate: 0.0 };
-
-    /// x [.., length, features], with one mask for all of the length.
-    pub fn apply(&self, x: &Tensor) -> Tensor {
-        if self.rate == 0.0 {
-            return x.shallow_clone();
-        }
-        let mut shape = x.size();
-        let length = shape.len() - 2;
-        shape[length] = 1;
-        let keep = Tensor::rand(&shape, (Kind::Float, x.device())).ge(self.rate);
-        x * (keep.to_kind(x.kind()) / (1.0 - self.rate))
     }
 }
 

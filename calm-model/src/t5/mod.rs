@@ -1,5 +1,6 @@
 //! T5 v1.0 and v1.1: the encoder, the decoder layer by layer, and the head that all exits share.
 
+mod dropout;
 mod layers;
 mod position;
 mod session;
@@ -10,7 +11,7 @@ use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Direction, T5Config, T
 use calm_core::{BackboneShape, ExitClassifier};
 use tch::{Device, Kind, Tensor};
 
-pub use self::layers::Dropout;
+pub use self::dropout::Dropout;
 use self::layers::{DenseReluDense, EncDecAttention, LayerNorm, SelfAttention};
 pub use self::session::{Encoded, Session};
 use crate::Error;
@@ -64,7 +65,7 @@ pub struct TeacherForcing<'a> {
     /// The decoder's inputs: the target shifted right by the start token.
     pub decoder_inputs: &'a Tensor,
     /// Applied everywhere T5 applies it.
-    pub dropout: Dropout,
+    pub dropout: &'a Dropout,
 }
 
 impl T5 {
@@ -163,17 +164,14 @@ impl T5 {
 
     /// Residual states after every decoder layer with teacher forcing: `num_decoder_layers` of [batch, length, d_model].
     pub fn decoder_states(&self, batch: &TeacherForcing<'_>) -> Vec<Tensor> {
-        let dropout = &batch.dropout;
+        let dropout = batch.dropout;
         let source_mask = self.padding_mask(batch.sources);
         let encoded = self.encode_tokens(batch.sources, &source_mask, dropout);
+        let source_mask = source_mask.narrow(-1, 0, batch.sources.size()[1]);
         let length = batch.decoder_inputs.size()[1];
-        let kind = self.shared.kind();
-        let bias = position::square_bias(
-            &self.decoder.relative_attention_bias,
-            &self.config,
-            Direction::Causal,
-            length,
-        ) + position::causal_mask(length, (kind, self.device()));
+        let table = &self.decoder.relative_attention_bias;
+        let bias = position::square_bias(table, &self.config, Direction::Causal, length);
+        let bias = bias.narrow(-1, 0, length);
         let mut x = dropout.apply(&self.embed(batch.decoder_inputs));
         let mut states = Vec::with_capacity(self.decoder.blocks.len());
         for block in &self.decoder.blocks {
@@ -185,9 +183,19 @@ impl T5 {
 
     /// What the head multiplies: the final norm of a residual state, scaled where the head is tied to the embedding.
     pub fn head_input(&self, state: &Tensor) -> Tensor {
-        let normed = self.decoder.final_layer_norm.forward(state);
+        self.head_input_by(self.head_norm(), state)
+    }
+
+    /// The same with other weights of the final norm [d_model], such as those that a gradient is wanted for.
+    pub fn head_input_by(&self, norm: &Tensor, state: &Tensor) -> Tensor {
+        let normed = self.decoder.final_layer_norm.forward_by(norm, state);
         let scale = self.config.head_scale();
         if scale == 1.0 { normed } else { normed * scale }
+    }
+
+    /// Weights of the final norm, shared by all exits: [d_model]
+    pub fn head_norm(&self) -> &Tensor {
+        self.decoder.final_layer_norm.weight()
     }
 
     /// The output head [vocab_size, d_model], shared by all exits.
@@ -199,21 +207,21 @@ impl T5 {
         Tensor::embedding(&self.shared, tokens, -1, false, false)
     }
 
-    /// 0 for tokens and minus infinity for padding: [batch, length] -> [batch, 1, 1, length]
+    /// 0 for tokens and minus infinity for padding: [batch, length] -> [batch, 1, 1, aligned length]; nobody reads behind the length.
     fn padding_mask(&self, tokens: &Tensor) -> Tensor {
+        let length = tokens.size()[1];
         let mask = Tensor::zeros(tokens.size(), (self.shared.kind(), self.device()));
         let padding = tokens.eq(i64::from(self.config.pad_token_id));
-        mask.masked_fill(&padding, f64::NEG_INFINITY).unsqueeze(1).unsqueeze(1)
+        let mask = mask.masked_fill(&padding, f64::NEG_INFINITY);
+        mask.constant_pad_nd([0, position::aligned(length) - length]).unsqueeze(1).unsqueeze(1)
     }
 
+    /// tokens [batch, length], mask [batch, 1, 1, aligned length] -> [batch, length, d_model]
     fn encode_tokens(&self, tokens: &Tensor, mask: &Tensor, dropout: &Dropout) -> Tensor {
         let length = tokens.size()[1];
-        let bias = position::square_bias(
-            &self.encoder.relative_attention_bias,
-            &self.config,
-            Direction::Bidirectional,
-            length,
-        ) + mask;
+        let table = &self.encoder.relative_attention_bias;
+        let bias = position::square_bias(table, &self.config, Direction::Bidirectional, length) + mask;
+        let bias = bias.narrow(-1, 0, length);
         let mut x = dropout.apply(&self.embed(tokens));
         for block in &self.encoder.blocks {
             x = block.forward(&x, &bias, dropout);
@@ -262,9 +270,9 @@ impl EncoderBlock {
 
     fn forward(&self, x: &Tensor, bias: &Tensor, dropout: &Dropout) -> Tensor {
         let h = self.self_attention.forward(&self.self_attention_norm.forward(x), bias, dropout);
-        let x = x + dropout.apply(&h);
+        let x = dropout.add(x, &h);
         let h = self.feed_forward.forward(&self.feed_forward_norm.forward(&x), dropout);
-        x + dropout.apply(&h)
+        dropout.add(&x, &h)
     }
 }
 
@@ -319,12 +327,12 @@ impl DecoderBlock {
         dropout: &Dropout,
     ) -> Tensor {
         let h = self.self_attention.forward(&self.self_attention_norm.forward(x), bias, dropout);
-        let x = x + dropout.apply(&h);
+        let x = dropout.add(x, &h);
         let normed = self.cross_attention_norm.forward(&x);
         let h = self.cross_attention.forward(&normed, encoded, source_mask, dropout);
-        let x = x + dropout.apply(&h);
+        let x = dropout.add(&x, &h);
         let h = self.feed_forward.forward(&self.feed_forward_norm.forward(&x), dropout);
-        x + dropout.apply(&h)
+        dropout.add(&x, &h)
     }
 }
 

@@ -1,16 +1,37 @@
 //! The relative position bias as tensors.
 
 use calm_checkpoint::{Direction, T5Config, bucket};
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
-/// Bias of every (query, key) pair: `table` [buckets, heads] -> [1, heads, queries, keys], with queries = keys = `length`.
+use crate::device::upload;
+
+/// Elements that rows of a bias start at a multiple of: 16 bytes in 16 bits, which the fused attention on CUDA reads at once.
+pub(super) const ALIGNMENT: i64 = 8;
+
+/// The length of a row in memory that holds a bias of this many keys.
+pub(super) fn aligned(keys: i64) -> i64 {
+    (keys + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
+}
+
+/// Bias of every (query, key) pair, with `length` queries and at least as many keys: `table` [buckets, heads] ->
+/// [1, heads, length, aligned length]. Keys that a decoder may not see have minus infinity.
 pub(super) fn square_bias(table: &Tensor, config: &T5Config, direction: Direction, length: i64) -> Tensor {
-    let buckets: Vec<i64> =
-        (1 - length..length).map(|relative| bucket(config, direction, relative)).collect();
-    let index = Tensor::from_slice(&buckets).to_device(table.device());
-    // Keys of a query at position q are the window of distances that starts with -q, so that the table is read 2 length - 1
-    // times instead of length^2: [2 length - 1, heads] -> [heads, windows, length] -> [1, heads, length, length]
-    table.index_select(0, &index).transpose(0, 1).unfold(1, length, 1).flip([1]).unsqueeze(0)
+    let (buckets, heads) = table.size2().expect("two dimensions");
+    let keys = aligned(length);
+    let is_causal = direction == Direction::Causal;
+    let index: Vec<i64> = (1 - length..keys)
+        .map(|relative| match relative > 0 && is_causal {
+            true => buckets,
+            false => bucket(config, direction, relative),
+        })
+        .collect();
+    let unseen = Tensor::full([1, heads], f64::NEG_INFINITY, (table.kind(), table.device()));
+    let table = if is_causal { Tensor::cat(&[table, &unseen], 0) } else { table.shallow_clone() };
+    // Keys of a query at position q are the window of distances that starts with -q, so that the table is read length + keys times
+    // instead of length * keys: [length + keys - 1, heads] -> [heads, windows, keys] -> [1, heads, length, keys]
+    let distances = table.index_select(0, &upload(&index, table.device())).transpose(0, 1).contiguous();
+    // Flipping overlapping windows leaves the keys apart in memory.
+    distances.unfold(1, keys, 1).flip([1]).contiguous().unsqueeze(0)
 }
 
 /// Bias of the decoder's keys by distance, farthest first: [heads, max_tokens]. The keys of a query at position t
@@ -18,11 +39,46 @@ pub(super) fn square_bias(table: &Tensor, config: &T5Config, direction: Directio
 pub(super) fn causal_bias_row(table: &Tensor, config: &T5Config, max_tokens: i64) -> Tensor {
     let buckets: Vec<i64> =
         (0..max_tokens).rev().map(|distance| bucket(config, Direction::Causal, -distance)).collect();
-    let index = Tensor::from_slice(&buckets).to_device(table.device());
-    table.index_select(0, &index).transpose(0, 1).contiguous()
+    table.index_select(0, &upload(&buckets, table.device())).transpose(0, 1).contiguous()
 }
 
-/// 0 on and below the diagonal, minus infinity above: [1, 1, length, length].
-pub(super) fn causal_mask(length: i64, options: (Kind, Device)) -> Tensor {
-    Tensor::full([length, length], f64::NEG_INFINITY, options).triu(1).view([1, 1, length, length])
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    fn config() -> T5Config {
+        T5Config { num_heads: 3, ..T5Config::published("t5-v1_1-small").expect("a published shape") }
+    }
+
+    #[test]
+    fn biases_are_aligned_and_those_of_their_distances() {
+        let config = config();
+        let table = Tensor::rand([32, 3], (Kind::Float, Device::Cpu));
+        for direction in [Direction::Bidirectional, Direction::Causal] {
+            for length in [1, 7, 8, 9, 40, 300] {
+                let padded = square_bias(&table, &config, direction, length);
+                let mask = Tensor::zeros([4, 1, 1, aligned(length)], (Kind::Float, Device::Cpu));
+                for bias in [padded.shallow_clone(), &padded + mask] {
+                    let (sizes, strides) = (bias.size(), bias.stride());
+                    assert_eq!(strides[3], 1, "{direction:?} {length}");
+                    let is_aligned = |dim: usize| sizes[dim] == 1 || strides[dim] % ALIGNMENT == 0;
+                    assert!((0..3).all(is_aligned), "{direction:?} {length}: {strides:?}");
+                }
+                let bias = padded.narrow(-1, 0, length);
+                assert_eq!(bias.size(), [1, 3, length, length]);
+                for (query, key) in [(0, 0), (length - 1, 0), (0, length - 1), (length / 2, length / 3)] {
+                    let seen = direction == Direction::Bidirectional || key <= query;
+                    for head in 0..3 {
+                        let found = bias.double_value(&[0, head, query, key]);
+                        let expected = match seen {
+                            true => table.double_value(&[bucket(&config, direction, key - query), head]),
+                            false => f64::NEG_INFINITY,
+                        };
+                        assert_eq!(found, expected, "{direction:?} {length}: query {query}, key {key}");
+                    }
+                }
+            }
+        }
+    }
 }

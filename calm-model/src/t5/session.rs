@@ -5,15 +5,17 @@ use calm_core::{Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassif
 use tch::{Kind, Tensor};
 
 use super::T5;
-use super::layers::{Dropout, merge_heads, split_heads};
+use super::dropout::Dropout;
+use super::layers::{SCALE, merge_heads, split_heads};
 use super::position;
 use crate::Error;
+use crate::device::upload;
 
 /// Encoder output of a batch.
 pub struct Encoded {
     /// [rows, source length, d_model]
     states: Tensor,
-    /// 0 for tokens, minus infinity for padding: [rows, 1, 1, source length]
+    /// 0 for tokens, minus infinity for padding: [rows, 1, 1, source length], each row aligned
     mask: Tensor,
 }
 
@@ -31,6 +33,8 @@ pub struct Session<'a> {
     kept_states: Tensor,
     /// [heads, max_tokens], farthest distance first
     bias_row: Tensor,
+    /// Its last columns, which are those of this step, where the fused attention on CUDA can read them: [heads, aligned max_tokens]
+    step_bias: Tensor,
     position: usize,
     /// States after each layer run in this step, from the embedding on.
     step: Vec<LayerState>,
@@ -62,20 +66,21 @@ impl Backbone for T5 {
         check_sources(sources, self.config.vocab_size as usize)?;
         let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
         let mut tokens = vec![i64::from(self.config.pad_token_id); sources.len() * length];
-        let mut mask = vec![f32::NEG_INFINITY; tokens.len()];
+        let aligned = position::aligned(length as i64) as usize;
+        let mut mask = vec![f32::NEG_INFINITY; sources.len() * aligned];
         for (row, source) in sources.iter().enumerate() {
             for (i, &token) in source.iter().enumerate() {
                 tokens[row * length + i] = i64::from(token);
                 // A source may hold the padding token itself, so that the mask goes by length.
-                mask[row * length + i] = 0.0;
+                mask[row * aligned + i] = 0.0;
             }
         }
         let (rows, length) = (sources.len() as i64, length as i64);
-        let tokens = Tensor::from_slice(&tokens).view([rows, length]).to_device(self.device());
-        let mask = Tensor::from_slice(&mask).view([rows, 1, 1, length]).to_device(self.device());
+        let tokens = upload(&tokens, self.device()).view([rows, length]);
+        let mask = Tensor::from_slice(&mask).view([rows, 1, 1, -1]).to_device(self.device());
         let mask = mask.to_kind(self.shared.kind());
-        let states = self.encode_tokens(&tokens, &mask, &Dropout::OFF);
-        Ok(Encoded { states, mask })
+        let states = self.encode_tokens(&tokens, &mask, &Dropout::off());
+        Ok(Encoded { states, mask: mask.narrow(-1, 0, length) })
     }
 
     fn start<'a>(&'a self, encoded: &Encoded, max_tokens: usize) -> Result<Session<'a>, Error> {
@@ -94,6 +99,7 @@ impl Backbone for T5 {
             cross_kv: (0..layers).map(|_| None).collect(),
             kept_states: Tensor::empty([rows * length, self.config.d_model], options),
             bias_row: position::causal_bias_row(table, &self.config, length),
+            step_bias: Tensor::empty([self.config.num_heads, position::aligned(length)], options),
             position: 0,
             step: Vec::new(),
             kept_layer: vec![0; rows as usize],
@@ -107,7 +113,10 @@ impl DecoderSession for Session<'_> {
     fn begin_step(&mut self, position: usize, rows: &[usize], tokens: &[Token]) -> Result<(), Error> {
         let _no_grad = tch::no_grad_guard();
         let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        let x = self.model.embed(&Tensor::from_slice(&tokens).to_device(self.model.device()));
+        let x = self.model.embed(&upload(&tokens, self.model.device()));
+        let length = position as i64 + 1;
+        let bias = self.bias_row.narrow(1, self.max_tokens as i64 - length, length);
+        self.step_bias.narrow(1, 0, length).copy_(&bias);
         self.position = position;
         self.step.clear();
         self.step.push(LayerState { rows: rows.to_vec(), x });
@@ -120,7 +129,7 @@ impl DecoderSession for Session<'_> {
         let x = self.self_attention(layer, rows, x);
         let x = self.cross_attention(layer, rows, x);
         let block = &self.model.decoder.blocks[layer - 1];
-        let x = &x + block.feed_forward.forward(&block.feed_forward_norm.forward(&x), &Dropout::OFF);
+        let x = &x + block.feed_forward.forward(&block.feed_forward_norm.forward(&x), &Dropout::off());
         self.step.truncate(layer);
         self.step.push(LayerState { rows: rows.to_vec(), x });
         Ok(())
@@ -220,7 +229,7 @@ impl Session<'_> {
         // [rows, length, 2 * inner] -> 2 x [rows, heads, length, d_kv]
         let cached = self.of_rows(&cache.narrow(1, 0, length), rows).chunk(2, -1);
         let q = split_heads(&qkv.narrow(1, 0, inner).unsqueeze(1), heads);
-        let bias = self.bias_row.narrow(1, self.max_tokens as i64 - length, length).unsqueeze(1).unsqueeze(0);
+        let bias = self.step_bias.narrow(1, 0, length).unsqueeze(1).unsqueeze(0);
         let context = attend(&q, &split_heads(&cached[0], heads), &split_heads(&cached[1], heads), &bias);
         x + block.self_attention.output(&context)
     }
@@ -294,13 +303,13 @@ impl Session<'_> {
     }
 
     fn index(&self, values: impl Iterator<Item = i64>) -> Tensor {
-        Tensor::from_slice(&values.collect::<Vec<_>>()).to_device(self.model.device())
+        upload(&values.collect::<Vec<_>>(), self.model.device())
     }
 }
 
-/// q [rows, heads, 1, d_kv], k and v [rows, heads, length, d_kv] -> [rows, heads * d_kv]; T5 has no 1/sqrt(d_kv).
+/// q [rows, heads, 1, d_kv], k and v [rows, heads, length, d_kv] -> [rows, heads * d_kv]
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor) -> Tensor {
-    let context = Tensor::scaled_dot_product_attention(q, k, v, Some(bias), 0.0, false, 1.0, false);
+    let context = Tensor::scaled_dot_product_attention(q, k, v, Some(bias), 0.0, false, SCALE, false);
     merge_heads(&context).squeeze_dim(1)
 }
 

@@ -1,20 +1,19 @@
 //! Adafactor (Shazeer and Stern 2018, algorithms 4 and 5), as transformers' `Adafactor` with `relative_step=False`, apart from the
 //! decay of the weights and the scale of the parameters, which are every optimiser's.
 
-use std::collections::BTreeMap;
-
-use calm_model::Weights;
 use tch::{Kind, Tensor};
 
-use super::{OptimizerConfig, Rule, Step, Update};
+use super::{OptimizerConfig, Rule, Step, Update, sum_of_each};
+use crate::parameters::Parameters;
 
-/// Moments of every parameter, by the parameter's name.
+/// Moments of every parameter.
 pub(super) struct Adafactor {
     beta1: Option<f64>,
     decay_exponent: f64,
     clip_threshold: f64,
     epsilon1: f64,
-    moments: BTreeMap<String, Moments>,
+    /// For each stack of parameters.
+    moments: Vec<Moments>,
 }
 
 struct Moments {
@@ -32,14 +31,14 @@ enum Square {
 }
 
 impl Adafactor {
-    pub(super) fn new(config: &OptimizerConfig, parameters: &Weights) -> Self {
+    pub(super) fn new(config: &OptimizerConfig, parameters: &Parameters) -> Self {
         let moments = |parameter: &Tensor| {
             let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, parameter.device()));
             let shape = parameter.size();
             let square = match shape.as_slice() {
-                [outer @ .., rows, columns] => Square::Factored {
-                    row: zeros(&[outer, &[*rows]].concat()),
-                    column: zeros(&[outer, &[*columns]].concat()),
+                [parameters, outer @ .., rows, columns] => Square::Factored {
+                    row: zeros(&[&[*parameters], outer, &[*rows]].concat()),
+                    column: zeros(&[&[*parameters], outer, &[*columns]].concat()),
                 },
                 shape => Square::Full(zeros(shape)),
             };
@@ -50,17 +49,17 @@ impl Adafactor {
             decay_exponent: config.decay_exponent.unwrap_or(0.8),
             clip_threshold: config.clip_threshold.unwrap_or(1.0),
             epsilon1: config.epsilon1.unwrap_or(1e-30),
-            moments: parameters.iter().map(|(name, p)| (name.to_owned(), moments(p))).collect(),
+            moments: parameters.stacks().iter().map(|stack| moments(&stack.tensor)).collect(),
         }
     }
 }
 
 impl Rule for Adafactor {
-    fn update(&mut self, name: &str, step: &Step, update: Update) {
-        let Some(Moments { mean, square }) = self.moments.get_mut(name) else { return };
+    fn update(&mut self, stack: usize, step: &Step, update: Update) {
+        let Moments { mean, square } = &mut self.moments[stack];
         // The decay in step t is 1 - t^-x.
         let weight = (step.number as f64).powf(-self.decay_exponent);
-        let gradient = &update.gradient;
+        let gradient = update.gradient;
         let gradient_square = gradient.square();
         let clip_square = step.clip.square();
         let moment = |mean: Tensor| mean * &clip_square + self.epsilon1;
@@ -72,16 +71,17 @@ impl Rule for Adafactor {
                 let left = ((mean_over(row, -1, true) / &*row).sqrt() * &step.clip).unsqueeze(-1);
                 let right = column.rsqrt();
                 let of_rows = gradient_square.matmul(&right.square().unsqueeze(-1));
-                (left.shallow_clone(), right.unsqueeze(-2), (of_rows * left.square()).sum(Kind::Float))
+                (left.shallow_clone(), right.unsqueeze(-2), sum_of_each(&(of_rows * left.square())))
             }
             Square::Full(square) => {
                 let _ = square.lerp_(&moment(gradient_square.shallow_clone()), weight);
                 let right = square.rsqrt();
                 let of_elements = gradient_square * right.square();
-                (step.clip.shallow_clone(), right, of_elements.sum(Kind::Float) * clip_square)
+                (step.clip.shallow_clone(), right, sum_of_each(&of_elements) * clip_square)
             }
         };
-        let root_mean_square = (sum_of_squares / gradient.numel() as f64).sqrt();
+        let elements = gradient.numel() as f64 / gradient.size()[0] as f64;
+        let root_mean_square = (sum_of_squares / elements).sqrt();
         let shortened = (root_mean_square / self.clip_threshold).clamp_min(1.0).reciprocal();
         let left = left * shortened * update.learning_rate;
         let mut parameter = update.parameter;
@@ -97,19 +97,24 @@ impl Rule for Adafactor {
         }
     }
 
-    fn state(&self) -> Vec<(String, Tensor)> {
-        let of_parameter = |(name, moments): (&String, &Moments)| {
-            let squares = match &moments.square {
-                Square::Factored { row, column } => vec![("row", row), ("column", column)],
-                Square::Full(square) => vec![("square", square)],
+    fn state(&self) -> Vec<(&'static str, Vec<Option<&Tensor>>)> {
+        let (mut rows, mut columns, mut squares, mut means) = (vec![], vec![], vec![], vec![]);
+        for Moments { mean, square } in &self.moments {
+            let (row, column, full) = match square {
+                Square::Factored { row, column } => (Some(row), Some(column), None),
+                Square::Full(square) => (None, None, Some(square)),
             };
-            let mean = moments.mean.as_ref().map(|mean| ("mean", mean));
-            let named = |(moment, tensor): (&str, &Tensor)| {
-                (format!("adafactor.{moment}.{name}"), tensor.shallow_clone())
-            };
-            squares.into_iter().chain(mean).map(named).collect::<Vec<_>>()
-        };
-        self.moments.iter().flat_map(of_parameter).collect()
+            rows.push(row);
+            columns.push(column);
+            squares.push(full);
+            means.push(mean.as_ref());
+        }
+        vec![
+            ("adafactor.row.", rows),
+            ("adafactor.column.", columns),
+            ("adafactor.square.", squares),
+            ("adafactor.mean.", means),
+        ]
     }
 }
 

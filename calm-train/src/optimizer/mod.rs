@@ -1,6 +1,7 @@
 //! The optimisers. Their whole state can be saved, which that of libtorch's own cannot through tch.
 //!
-//! tch has no binding of libtorch's operations on lists of tensors (`_foreach_*`), so that each tensor has its own.
+//! tch has no binding of libtorch's operations on lists of tensors (`_foreach_*`): parameters of one shape are one tensor instead
+//! ([`Parameters`]), in which every operation keeps them apart.
 
 mod adafactor;
 mod adamw;
@@ -15,6 +16,7 @@ use tch::{Kind, Tensor};
 use self::adafactor::Adafactor;
 use self::adamw::AdamW;
 use self::ema::ParameterAverage;
+use crate::parameters::{Gradients, Parameters};
 
 pub use self::config::{OptimizerConfig, OptimizerKind};
 
@@ -54,7 +56,7 @@ pub enum RestoreError {
 
 impl Optimizer {
     /// The state before the first step.
-    pub fn new(config: &OptimizerConfig, parameters: &Weights) -> Self {
+    pub fn new(config: &OptimizerConfig, parameters: &Parameters) -> Self {
         let rule: Box<dyn Rule> = match config.kind {
             OptimizerKind::AdamW => Box::new(AdamW::new(config, parameters)),
             OptimizerKind::Adafactor => Box::new(Adafactor::new(config, parameters)),
@@ -63,34 +65,34 @@ impl Optimizer {
         Optimizer { config: config.clone(), rule, average, steps: 0 }
     }
 
-    /// One step on the gradients that the parameters carry; clears them. Nothing waits for the device. Returns the norm of
-    /// the gradient before clipping, a scalar on the device.
-    pub fn step(&mut self, parameters: &Weights, learning_rate: f64) -> Tensor {
+    /// One step. Nothing waits for the device. Returns the norm of the gradient before clipping, a scalar on the device.
+    pub fn step(&mut self, parameters: &Parameters, gradients: &Gradients, learning_rate: f64) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         self.steps += 1;
-        let with_gradient =
-            || parameters.iter().map(|(name, p)| (name, p, p.grad())).filter(|(_, _, grad)| grad.defined());
+        let with_gradient = || {
+            let stacks = parameters.stacks().iter().zip(gradients.iter()).enumerate();
+            stacks.filter(|(_, (_, gradient))| gradient.defined())
+        };
         let squares: Vec<Tensor> =
-            with_gradient().map(|(_, _, grad)| grad.square().sum(Kind::Float)).collect();
+            with_gradient().map(|(_, (_, gradient))| gradient.square().sum(Kind::Float)).collect();
         let norm = Tensor::stack(&squares, 0).sum(Kind::Float).sqrt();
         let step = Step { number: self.steps, clip: (self.config.clip_norm / (&norm + 1e-6)).clamp_max(1.0) };
         let absolute = norm.full_like(learning_rate);
         let weight_decay = self.config.weight_decay();
-        for (name, parameter, gradient) in with_gradient() {
-            let mut parameter = parameter.detach();
-            if weight_decay > 0.0 && parameter.dim() > 1 {
+        for (index, (stack, gradient)) in with_gradient() {
+            let mut parameter = stack.tensor.detach();
+            // The first dimension counts the parameters.
+            if weight_decay > 0.0 && parameter.dim() > 2 {
                 parameter *= 1.0 - learning_rate * weight_decay;
             }
             let learning_rate = if self.config.parameter_scale {
-                let mean_square = parameter.square().sum(Kind::Float) / parameter.numel() as f64;
+                let elements = parameter.numel() as f64 / parameter.size()[0] as f64;
+                let mean_square = sum_of_each(&parameter.square()) / elements;
                 &absolute * mean_square.sqrt().clamp_min(self.config.epsilon2)
             } else {
                 absolute.shallow_clone()
             };
-            self.rule.update(name, &step, Update { parameter, gradient, learning_rate });
-        }
-        for (_, parameter) in parameters.iter() {
-            parameter.shallow_clone().zero_grad();
+            self.rule.update(index, &step, Update { parameter, gradient, learning_rate });
         }
         if let Some(average) = &mut self.average {
             average.update(parameters, self.steps);
@@ -99,15 +101,25 @@ impl Optimizer {
     }
 
     /// The parameters to score and to publish: their average if there is one, or else `parameters` themselves.
-    pub fn evaluation_parameters(&self, parameters: &Weights) -> Weights {
-        self.average.as_ref().map_or(parameters, ParameterAverage::parameters).map(Tensor::shallow_clone)
+    pub fn evaluation_parameters(&self, parameters: &Parameters) -> Weights {
+        match &self.average {
+            Some(average) => Weights::new(parameters.views_of(average.tensors().iter().map(Some)).collect()),
+            None => parameters.weights(),
+        }
     }
 
     /// All that later steps depend on besides the parameters and the number of steps, by names such as `adam.mean.NAME`,
-    /// `adafactor.row.NAME` and `ema.NAME`.
-    pub fn state(&self) -> Vec<(String, Tensor)> {
-        let average = self.average.iter().flat_map(ParameterAverage::state);
-        self.rule.state().into_iter().chain(average).collect()
+    /// `adafactor.row.NAME` and `ema.NAME`. The tensors share their memory with the optimiser's own.
+    pub fn state(&self, parameters: &Parameters) -> Vec<(String, Tensor)> {
+        let average = self.average.iter().map(|average| {
+            (ParameterAverage::PREFIX, average.tensors().iter().map(Some).collect::<Vec<_>>())
+        });
+        let mut state = Vec::new();
+        for (prefix, tensors) in self.rule.state().into_iter().chain(average) {
+            let named = parameters.views_of(tensors);
+            state.extend(named.map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+        }
+        state
     }
 
     /// Takes the state back out of `tensors`, as of `steps` steps.
@@ -116,6 +128,7 @@ impl Optimizer {
     /// The state is that of another kind, or a tensor is missing or has another shape.
     pub fn restore(
         &mut self,
+        parameters: &Parameters,
         tensors: &mut BTreeMap<String, Tensor>,
         steps: u64,
     ) -> Result<(), RestoreError> {
@@ -131,7 +144,7 @@ impl Optimizer {
             _ => {}
         }
         let _no_grad = tch::no_grad_guard();
-        for (name, mut slot) in self.state() {
+        for (name, mut slot) in self.state(parameters) {
             match tensors.remove(&name) {
                 Some(tensor) if tensor.size() == slot.size() => slot.copy_(&tensor),
                 _ => return Err(RestoreError::Tensor { name }),
@@ -142,13 +155,13 @@ impl Optimizer {
     }
 }
 
-/// What a kind of optimiser does with a parameter's gradient.
+/// What a kind of optimiser does with the gradients of parameters of one shape.
 trait Rule {
-    /// Moves one parameter.
-    fn update(&mut self, name: &str, step: &Step, update: Update);
+    /// Moves the parameters of one stack.
+    fn update(&mut self, stack: usize, step: &Step, update: Update<'_>);
 
-    /// The tensors it remembers, by their names in the checkpoint. They share their memory with the rule's own.
-    fn state(&self) -> Vec<(String, Tensor)>;
+    /// What it remembers: what names of its tensors in a checkpoint start with, and the tensor of each stack that has one.
+    fn state(&self) -> Vec<(&'static str, Vec<Option<&Tensor>>)>;
 }
 
 /// What all parameters of a step have in common.
@@ -159,11 +172,18 @@ struct Step {
     clip: Tensor,
 }
 
-/// A parameter to move.
-struct Update {
+/// Parameters to move.
+struct Update<'a> {
+    /// [parameters, shape of one ..]
     parameter: Tensor,
-    /// Before clipping.
-    gradient: Tensor,
-    /// Relative to the parameter's size where that is asked for; a scalar on the device.
+    /// The gradients before clipping.
+    gradient: &'a Tensor,
+    /// Relative to each parameter's size where that is asked for, [parameters, 1 ..]; else a scalar. On the device.
     learning_rate: Tensor,
+}
+
+/// Sums over all dimensions but the first: [parameters, ..] -> [parameters, 1 ..]
+fn sum_of_each(tensor: &Tensor) -> Tensor {
+    let dimensions: Vec<i64> = (1..tensor.dim() as i64).collect();
+    tensor.sum_dim_intlist(dimensions.as_slice(), true, Kind::Float)
 }

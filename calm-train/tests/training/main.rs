@@ -5,6 +5,7 @@
 mod batches;
 mod configuration;
 mod curves;
+mod device;
 mod objective;
 mod optimizer;
 mod runs;

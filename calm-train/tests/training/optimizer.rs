@@ -2,9 +2,10 @@ use std::collections::BTreeMap;
 
 use calm_model::Weights;
 use calm_train::optimizer::{Optimizer, RestoreError};
+use calm_train::parameters::Parameters;
 use calm_train::{OptimizerConfig, OptimizerKind};
 use serde::Deserialize;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -62,33 +63,34 @@ impl Golden {
         tensors.collect()
     }
 
-    fn weights(&self, values: &[f32]) -> Weights {
-        Weights::new(self.split(values)).map(|tensor| tensor.copy().set_requires_grad(true))
+    fn parameters(&self, values: &[f32]) -> Parameters {
+        Parameters::separate(&Weights::new(self.split(values)), Device::Cpu)
     }
 
-    /// Sets the gradient through autograd: that of sum(g * p) is g.
+    /// Makes the gradient by autograd: that of sum(g * p) is g.
     fn step(
         &self,
         optimizer: &mut Optimizer,
-        weights: &Weights,
+        parameters: &Parameters,
         gradient: &[f32],
         learning_rate: f64,
     ) -> f64 {
-        let gradients = self.split(gradient);
+        let gradient = self.split(gradient);
+        let weights = parameters.cast(Kind::Float);
         let products: Vec<Tensor> =
-            weights.iter().map(|(name, parameter)| (parameter * &gradients[name]).sum(Kind::Float)).collect();
-        Tensor::stack(&products, 0).sum(Kind::Float).backward();
-        optimizer.step(weights, learning_rate).double_value(&[])
+            weights.iter().map(|(name, parameter)| parameter * &gradient[name]).collect();
+        let gradients = parameters.gradients(&products);
+        optimizer.step(parameters, &gradients, learning_rate).double_value(&[])
     }
 }
 
 fn values(weights: &Weights) -> Vec<f32> {
-    let tensors = weights.iter().map(|(_, tensor)| Vec::<f32>::try_from(tensor.detach().view(-1)).unwrap());
-    tensors.flatten().collect()
+    let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.contiguous().view(-1)).unwrap();
+    weights.iter().flat_map(|(_, tensor)| values(tensor)).collect()
 }
 
-fn saved_state(optimizer: &Optimizer) -> BTreeMap<String, Tensor> {
-    optimizer.state().into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
+fn saved_state(optimizer: &Optimizer, parameters: &Parameters) -> BTreeMap<String, Tensor> {
+    optimizer.state(parameters).into_iter().map(|(name, tensor)| (name, tensor.copy())).collect()
 }
 
 #[test]
@@ -97,14 +99,15 @@ fn steps_are_those_of_the_references() {
         let goldens = goldens(kind);
         assert_eq!(goldens.len(), cases);
         for (case, golden) in goldens.iter().enumerate() {
-            let weights = golden.weights(&golden.start);
-            let mut optimizer = Optimizer::new(&golden.config, &weights);
+            let parameters = golden.parameters(&golden.start);
+            let mut optimizer = Optimizer::new(&golden.config, &parameters);
             for (number, expected) in (1..).zip(&golden.steps) {
                 let context = format!("{kind} {case}, step {number}");
-                let norm = golden.step(&mut optimizer, &weights, &expected.gradient, expected.learning_rate);
+                let norm =
+                    golden.step(&mut optimizer, &parameters, &expected.gradient, expected.learning_rate);
                 let difference = (norm - expected.norm).abs() / expected.norm;
                 assert!(difference < 1e-5, "{context}: norm {norm}, not {}", expected.norm);
-                let found = values(&weights);
+                let found = values(&parameters.weights());
                 assert_eq!(found.len(), expected.parameters.len());
                 for (index, (found, expected)) in found.iter().zip(&expected.parameters).enumerate() {
                     let difference = (f64::from(*found) - expected).abs();
@@ -119,12 +122,12 @@ fn steps_are_those_of_the_references() {
 fn only_matrices_decay() {
     for mut golden in all_goldens() {
         golden.config.weight_decay = Some(0.1);
-        let weights = golden.weights(&golden.start);
-        let mut optimizer = Optimizer::new(&golden.config, &weights);
+        let parameters = golden.parameters(&golden.start);
+        let mut optimizer = Optimizer::new(&golden.config, &parameters);
         let zeros = vec![0.0; golden.start.len()];
-        assert_eq!(golden.step(&mut optimizer, &weights, &zeros, 0.5), 0.0);
+        assert_eq!(golden.step(&mut optimizer, &parameters, &zeros, 0.5), 0.0);
         let start = golden.split(&golden.start);
-        for (name, tensor) in weights.iter() {
+        for (name, tensor) in parameters.weights().iter() {
             let decay = if tensor.dim() > 1 { 0.5 * 0.1 } else { 0.0 };
             let difference = (tensor - &start[name] * (1.0 - decay)).abs().max().double_value(&[]);
             assert!(difference < 1e-6, "{name}: {difference}");
@@ -137,21 +140,21 @@ fn weights_decay_unless_adafactor_is_left_to_its_default() {
     for kind in OptimizerKind::ALL {
         let golden = goldens(kind).swap_remove(0);
         let config = OptimizerConfig { kind, ..OptimizerConfig::default() };
-        let weights = golden.weights(&golden.start);
+        let parameters = golden.parameters(&golden.start);
         let zeros = vec![0.0; golden.start.len()];
-        golden.step(&mut Optimizer::new(&config, &weights), &weights, &zeros, 0.5);
-        assert_eq!(values(&weights) == golden.start, kind == OptimizerKind::Adafactor);
+        golden.step(&mut Optimizer::new(&config, &parameters), &parameters, &zeros, 0.5);
+        assert_eq!(values(&parameters.weights()) == golden.start, kind == OptimizerKind::Adafactor);
     }
 }
 
 #[test]
 fn a_step_clears_the_gradients() {
     for golden in all_goldens() {
-        let weights = golden.weights(&golden.start);
-        let mut optimizer = Optimizer::new(&golden.config, &weights);
+        let parameters = golden.parameters(&golden.start);
+        let mut optimizer = Optimizer::new(&golden.config, &parameters);
         let gradient = &golden.steps[0].gradient;
-        let first = golden.step(&mut optimizer, &weights, gradient, 0.1);
-        assert_eq!(first, golden.step(&mut optimizer, &weights, gradient, 0.1));
+        let first = golden.step(&mut optimizer, &parameters, gradient, 0.1);
+        assert_eq!(first, golden.step(&mut optimizer, &parameters, gradient, 0.1));
     }
 }
 
@@ -159,10 +162,10 @@ fn a_step_clears_the_gradients() {
 #[test]
 fn adafactor_remembers_means_of_rows_and_columns() {
     let golden = goldens(OptimizerKind::Adafactor).swap_remove(0);
-    let weights = golden.weights(&golden.start);
+    let parameters = golden.parameters(&golden.start);
     for beta1 in [None, Some(0.9)] {
         let config = OptimizerConfig { beta1, ..golden.config.clone() };
-        let state = saved_state(&Optimizer::new(&config, &weights));
+        let state = saved_state(&Optimizer::new(&config, &parameters), &parameters);
         for (name, shape) in &golden.shapes {
             let size = |moment: &str| state.get(&format!("adafactor.{moment}.{name}")).map(Tensor::size);
             let (outer, matrix) = shape.split_at(shape.len().saturating_sub(2));
@@ -182,22 +185,22 @@ fn adafactor_remembers_means_of_rows_and_columns() {
 fn a_restored_optimizer_goes_on_bit_for_bit() {
     for golden in all_goldens() {
         let (before, after) = golden.steps.split_at(3);
-        let straight = golden.weights(&golden.start);
+        let straight = golden.parameters(&golden.start);
         let mut optimizer = Optimizer::new(&golden.config, &straight);
         for expected in before {
             golden.step(&mut optimizer, &straight, &expected.gradient, expected.learning_rate);
         }
-        let mut saved = saved_state(&optimizer);
-        let resumed = golden.weights(&values(&straight));
+        let mut saved = saved_state(&optimizer, &straight);
+        let resumed = golden.parameters(&values(&straight.weights()));
         let mut restored = Optimizer::new(&golden.config, &resumed);
-        restored.restore(&mut saved, before.len() as u64).unwrap();
+        restored.restore(&resumed, &mut saved, before.len() as u64).unwrap();
         assert!(saved.is_empty());
         for expected in after {
             golden.step(&mut optimizer, &straight, &expected.gradient, expected.learning_rate);
             golden.step(&mut restored, &resumed, &expected.gradient, expected.learning_rate);
-            assert_eq!(values(&straight), values(&resumed));
+            assert_eq!(values(&straight.weights()), values(&resumed.weights()));
             let averages = [(&optimizer, &straight), (&restored, &resumed)]
-                .map(|(optimizer, weights)| values(&optimizer.evaluation_parameters(weights)));
+                .map(|(optimizer, parameters)| values(&optimizer.evaluation_parameters(parameters)));
             assert_eq!(averages[0], averages[1]);
         }
     }
@@ -211,29 +214,29 @@ fn states_that_do_not_fit_are_named() {
         (OptimizerKind::Adafactor, "adafactor.column.matrix", "adafactor.square.vector"),
     ] {
         let golden = goldens(kind).swap_remove(0);
-        let weights = golden.weights(&golden.start);
+        let parameters = golden.parameters(&golden.start);
         let config = |kind, ema_decay| OptimizerConfig { kind, ema_decay, ..OptimizerConfig::default() };
-        let optimizer = |kind, ema_decay| Optimizer::new(&config(kind, ema_decay), &weights);
+        let optimizer = |kind, ema_decay| Optimizer::new(&config(kind, ema_decay), &parameters);
         let restored = |kind, ema_decay, state: &mut BTreeMap<String, Tensor>| {
-            optimizer(kind, ema_decay).restore(state, 1).unwrap_err()
+            optimizer(kind, ema_decay).restore(&parameters, state, 1).unwrap_err()
         };
-        let mut state = saved_state(&optimizer(kind, None));
+        let mut state = saved_state(&optimizer(kind, None), &parameters);
         state.remove(missing);
         assert_eq!(restored(kind, None, &mut state), tensor(missing));
-        let mut state = saved_state(&optimizer(kind, None));
+        let mut state = saved_state(&optimizer(kind, None), &parameters);
         state.insert(reshaped.to_owned(), Tensor::from_slice(&[1f32]));
         assert_eq!(restored(kind, None, &mut state), tensor(reshaped));
-        let mut state = saved_state(&optimizer(kind, Some(0.9)));
+        let mut state = saved_state(&optimizer(kind, Some(0.9)), &parameters);
         state.remove("ema.vector");
         assert_eq!(restored(kind, Some(0.9), &mut state), tensor("ema.vector"));
 
-        let mut state = saved_state(&optimizer(kind, None));
+        let mut state = saved_state(&optimizer(kind, None), &parameters);
         assert_eq!(restored(kind, Some(0.9), &mut state), RestoreError::NoAverage);
-        let mut state = saved_state(&optimizer(kind, Some(0.9)));
+        let mut state = saved_state(&optimizer(kind, Some(0.9)), &parameters);
         assert_eq!(restored(kind, None, &mut state), RestoreError::UnwantedAverage);
 
         let expected = OptimizerKind::ALL.into_iter().find(|other| *other != kind).unwrap();
-        let mut state = saved_state(&optimizer(kind, None));
+        let mut state = saved_state(&optimizer(kind, None), &parameters);
         let error = restored(expected, None, &mut state);
         assert_eq!(error, RestoreError::Kind { found: kind, expected });
         assert_eq!(error.to_string(), format!("its optimiser is {kind}, not {expected}"));
@@ -250,14 +253,14 @@ fn averages(slope: f64, decay: f64, steps: u64) -> Vec<f64> {
         beta2: Some(0.0),
         ..OptimizerConfig::default()
     };
-    let parameter = Tensor::from_slice(&[1f32]).set_requires_grad(true);
-    let weights = Weights::new(BTreeMap::from([("parameter".to_owned(), parameter)]));
-    let mut optimizer = Optimizer::new(&config, &weights);
+    let weights = Weights::new(BTreeMap::from([("parameter".to_owned(), Tensor::from_slice(&[1f32]))]));
+    let parameters = Parameters::separate(&weights, Device::Cpu);
+    let mut optimizer = Optimizer::new(&config, &parameters);
     let step = |_| {
-        let (_, parameter) = weights.iter().next().unwrap();
-        (parameter * -slope).sum(Kind::Float).backward();
-        let _norm = optimizer.step(&weights, slope.abs());
-        f64::from(values(&optimizer.evaluation_parameters(&weights))[0])
+        let weights = parameters.cast(Kind::Float);
+        let gradients = parameters.gradients(&[weights.get("parameter").unwrap() * -slope]);
+        let _norm = optimizer.step(&parameters, &gradients, slope.abs());
+        f64::from(values(&optimizer.evaluation_parameters(&parameters))[0])
     };
     (1..=steps).map(step).collect()
 }
@@ -294,7 +297,7 @@ fn the_average_of_a_line_lags_behind_it() {
 #[test]
 fn without_an_average_the_parameters_themselves_are_evaluated() {
     let golden = goldens(OptimizerKind::AdamW).swap_remove(0);
-    let weights = golden.weights(&golden.start);
-    let optimizer = Optimizer::new(&golden.config, &weights);
-    assert_eq!(values(&optimizer.evaluation_parameters(&weights)), golden.start);
+    let parameters = golden.parameters(&golden.start);
+    let optimizer = Optimizer::new(&golden.config, &parameters);
+    assert_eq!(values(&optimizer.evaluation_parameters(&parameters)), golden.start);
 }

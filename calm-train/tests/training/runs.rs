@@ -47,7 +47,7 @@ fn bytes(config: &TrainConfig) -> [Vec<u8>; 2] {
         .map(|path| std::fs::read(path).unwrap())
 }
 
-const OPTIONS: TrainOptions = TrainOptions { device: Device::Cpu, time_limit: None };
+const OPTIONS: TrainOptions = TrainOptions { device: Device::Cpu, time_limit: None, pause_after: None };
 
 fn run(config: &TrainConfig) -> TrainReport {
     match train(config, &OPTIONS).unwrap() {
@@ -263,7 +263,7 @@ fn a_step_follows_the_weighted_loss_of_all_exits() {
         let states = model.decoder_states(&TeacherForcing {
             sources: &batch.sources,
             decoder_inputs: &batch.decoder_inputs,
-            dropout: Dropout::OFF,
+            dropout: &Dropout::off(),
         });
         let losses: Vec<Tensor> = (1..)
             .zip(&states)
@@ -393,11 +393,11 @@ fn a_run_without_progress_stops_and_keeps_its_best_weights() {
 }
 
 #[test]
-fn a_run_whose_time_is_over_goes_on_later() {
+fn a_paused_run_goes_on_later() {
     let tiny = Tiny::new();
     let [straight, parts] = ["straight", "parts"].map(|name| tiny.config(name));
     run(&straight);
-    let options = TrainOptions { time_limit: Some(Duration::ZERO), ..OPTIONS };
+    let options = TrainOptions { pause_after: Some(Duration::ZERO), ..OPTIONS };
     for expected in 1..12 {
         match train(&parts, &options).unwrap() {
             Trained::Paused { step } => assert_eq!(step, expected),
@@ -406,6 +406,23 @@ fn a_run_whose_time_is_over_goes_on_later() {
     }
     assert!(matches!(train(&parts, &options).unwrap(), Trained::Finished(_)));
     assert!(bytes(&straight) == bytes(&parts));
+}
+
+#[test]
+fn a_run_whose_time_is_over_is_finished() {
+    let tiny = Tiny::new();
+    let config = tiny.config("model");
+    let options = TrainOptions { time_limit: Some(Duration::ZERO), ..OPTIONS };
+    match train(&config, &options).unwrap() {
+        Trained::Finished(report) => assert_eq!(report.step, 1),
+        Trained::Paused { step } => panic!("paused at step {step}"),
+    }
+    // More time than the schedule needs changes nothing.
+    let [straight, limited] = ["straight", "limited"].map(|name| tiny.config(name));
+    run(&straight);
+    let options = TrainOptions { time_limit: Some(Duration::from_secs(3600)), ..OPTIONS };
+    assert!(matches!(train(&limited, &options).unwrap(), Trained::Finished(_)));
+    assert!(bytes(&straight) == bytes(&limited));
 }
 
 #[test]
@@ -462,7 +479,7 @@ fn a_published_checkpoint_is_trained_further() {
         let batch = TeacherForcing {
             sources: &Tensor::from_slice(&[5i64, 6, 7, 1]).view([1, 4]),
             decoder_inputs: &Tensor::from_slice(&[0i64, 8, 9]).view([1, 3]),
-            dropout: Dropout::OFF,
+            dropout: &Dropout::off(),
         };
         let logits = |model: &T5| {
             let states = model.decoder_states(&batch);

@@ -1,6 +1,7 @@
 use std::f64::consts::PI;
+use std::time::Duration;
 
-use calm_train::{Curve, ScheduleConfig, learning_rate_factor};
+use calm_train::{Curve, Pace, ScheduleConfig, learning_rate_factor};
 use proptest::prelude::*;
 
 fn factors(curve: Curve, steps: u64, warmup_steps: u64, decay_steps: u64) -> Vec<f64> {
@@ -128,4 +129,54 @@ fn the_stable_part_does_not_depend_on_the_number_of_steps() {
     let (short, long) = (factors(Curve::Stable, 40, 10, 15), factors(Curve::Stable, 400, 10, 15));
     assert_eq!(short[..25], long[..25]);
     assert!(short[25] < long[25]);
+}
+
+/// What a run with a time limit does: it measures every 20 steps. Returns its factors and the time it took, in seconds.
+fn limited_run(
+    schedule: ScheduleConfig,
+    limit: f64,
+    seconds_of_step: impl Fn(u64) -> f64,
+) -> (Vec<f64>, f64) {
+    let mut pace = Pace::new(schedule, Duration::from_secs_f64(limit), 0);
+    let (mut in_force, mut step, mut elapsed, mut factors) = (schedule, 0, 0.0, Vec::new());
+    while step < in_force.steps {
+        step += 1;
+        elapsed += seconds_of_step(step);
+        factors.push(learning_rate_factor(&in_force, step));
+        if step % 20 == 0 {
+            in_force = pace.schedule(step, Duration::from_secs_f64(elapsed));
+        }
+    }
+    (factors, elapsed)
+}
+
+#[test]
+fn a_run_of_limited_time_comes_to_the_end_of_its_schedule() {
+    for (curve, decay_steps) in [(Curve::Stable, 4000), (Curve::Cosine, 0)] {
+        let schedule =
+            ScheduleConfig { steps: 20_000, warmup_steps: 1000, curve, decay_steps, min_factor: 0.0 };
+        // Seconds of a step; the first ones of a GPU take far longer.
+        for (seconds, first) in [(0.02, 0.02), (0.021, 1.0), (0.2, 0.2), (1.0, 3.0)] {
+            let (factors, elapsed) =
+                limited_run(schedule, 400.0, |step| if step <= 20 { first } else { seconds });
+            let context = format!("{curve:?}, {seconds} s a step: {} steps in {elapsed} s", factors.len());
+            assert!((360.0..=402.0).contains(&elapsed), "{context}");
+            assert!(factors[factors.len() - 1] < 0.02, "{context}: ends at {:?}", factors.last());
+            let largest = factors.iter().copied().fold(0.0, f64::max);
+            assert!(largest > 0.95, "{context}: {largest}");
+        }
+        // Faster than needed: nothing is shortened.
+        let (factors, _) = limited_run(schedule, 400.0, |_| 0.01);
+        check(&factors, &factors_of(schedule));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_shortened_schedule_is_one_that_a_configuration_may_ask_for(schedule in any_schedule(), steps in 0u64..200) {
+        let shortened = schedule.shortened(steps);
+        prop_assert_eq!(shortened.steps, steps.min(schedule.steps));
+        prop_assert!(shortened.warmup_steps + shortened.decay_steps <= shortened.steps);
+        prop_assert_eq!(schedule.shortened(schedule.steps), schedule);
+    }
 }

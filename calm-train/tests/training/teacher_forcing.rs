@@ -48,7 +48,7 @@ fn the_best_tokens_are_those_of_decoding() {
             let states = model.decoder_states(&TeacherForcing {
                 sources: &batch.sources,
                 decoder_inputs: &batch.decoder_inputs,
-                dropout: Dropout::OFF,
+                dropout: &Dropout::off(),
             });
             assert_eq!(states.len(), layers);
             let inputs = model.head_input(&states[depth - 1]).flatten(0, 1).index_select(0, &batch.positions);

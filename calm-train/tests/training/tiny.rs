@@ -21,8 +21,11 @@ const NUMBERS: [(&str, &str); 10] = [
     ("ten", "dix"),
 ];
 
-/// libtorch's random numbers belong to the process, so that two runs in one process would disturb each other.
-static RUN: Mutex<()> = Mutex::new(());
+/// Held for as long as a test draws random numbers of libtorch: they belong to the process, so that two runs would disturb each other.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static RUN: Mutex<()> = Mutex::new(());
+    RUN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A folder with a corpus of numbers in two languages, its tokenizer, and the runs on it.
 pub(crate) struct Tiny {
@@ -33,8 +36,7 @@ pub(crate) struct Tiny {
 impl Tiny {
     pub(crate) fn new() -> Tiny {
         tch::set_num_threads(1);
-        let alone = RUN.lock().unwrap_or_else(PoisonError::into_inner);
-        let tiny = Tiny { folder: tempfile::tempdir().unwrap(), _alone: alone };
+        let tiny = Tiny { _alone: alone(), folder: tempfile::tempdir().unwrap() };
         let mut random = ChaCha8Rng::seed_from_u64(1);
         let mut corpus = String::new();
         for _ in 0..150 {

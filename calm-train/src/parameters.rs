@@ -1,0 +1,155 @@
+//! The parameters of a network as a few large tensors.
+
+use std::collections::BTreeMap;
+
+use calm_checkpoint::T5Config;
+use calm_model::{T5, Weights};
+use tch::{Device, Kind, Tensor};
+
+use crate::Error;
+
+/// All parameters, those of one shape in one tensor: a T5 has 200 parameters of six shapes, and an optimiser that takes them one by one is
+/// most of a step on a GPU. What is a property of one matrix (its norm, its scale) stays one.
+pub struct Parameters {
+    stacks: Vec<Stack>,
+}
+
+/// Parameters of one shape.
+pub(crate) struct Stack {
+    /// Names in the order of the first dimension, those apart that the network wants below each other.
+    groups: Vec<Vec<String>>,
+    /// [parameters, shape of one ..], f32, with gradients.
+    pub(crate) tensor: Tensor,
+}
+
+impl Parameters {
+    /// Copies the weights of a network to a device, in f32.
+    ///
+    /// # Errors
+    /// The weights are not those of the network.
+    pub fn of_network(config: &T5Config, weights: &Weights, device: Device) -> Result<Self, Error> {
+        // Building the network tells which tensors it takes, and which of them below each other.
+        T5::new(config, weights)?;
+        Ok(Parameters::stack(weights, weights.requests(), device))
+    }
+
+    /// Copies weights that no network wants below each other to a device, in f32.
+    pub fn separate(weights: &Weights, device: Device) -> Self {
+        let groups = weights.iter().map(|(name, _)| vec![name.to_owned()]);
+        Parameters::stack(weights, groups.collect(), device)
+    }
+
+    fn stack(weights: &Weights, groups: Vec<Vec<String>>, device: Device) -> Self {
+        let _no_grad = tch::no_grad_guard();
+        let tensors: BTreeMap<&str, &Tensor> = weights.iter().collect();
+        let mut by_shape: Vec<(Vec<i64>, Vec<Vec<String>>)> = Vec::new();
+        for group in groups {
+            let shape = tensors[group[0].as_str()].size();
+            match by_shape.iter_mut().find(|(other, _)| *other == shape) {
+                Some((_, groups)) => groups.push(group),
+                None => by_shape.push((shape, vec![group])),
+            }
+        }
+        let stack = |(_, groups): (_, Vec<Vec<String>>)| {
+            let members: Vec<&Tensor> = groups.iter().flatten().map(|name| tensors[name.as_str()]).collect();
+            let tensor = Tensor::stack(&members, 0).to_device(device).to_kind(Kind::Float);
+            Stack { groups, tensor: tensor.set_requires_grad(true) }
+        };
+        Parameters { stacks: by_shape.into_iter().map(stack).collect() }
+    }
+
+    /// A differentiable cast for one pass of the network.
+    pub fn cast(&self, kind: Kind) -> Weights {
+        let (mut tensors, mut stacked) = (BTreeMap::new(), BTreeMap::new());
+        for Stack { groups, tensor } in &self.stacks {
+            let shape = &tensor.size()[1..];
+            let sizes: Vec<i64> = groups.iter().map(|group| group.len() as i64).collect();
+            // The gradients of all parts become one tensor again in one operation.
+            let parts = tensor.to_kind(kind).split_with_sizes(sizes, 0);
+            for (group, part) in groups.iter().zip(parts) {
+                match group.as_slice() {
+                    [name] => {
+                        tensors.insert(name.clone(), part.view(shape));
+                    }
+                    names => {
+                        for (index, name) in (0..).zip(names) {
+                            tensors.insert(name.clone(), part.select(0, index));
+                        }
+                        stacked.insert(names.to_vec(), part.flatten(0, 1));
+                    }
+                }
+            }
+        }
+        Weights::new(tensors).with_stacked(stacked)
+    }
+
+    /// The gradients of the sum of all elements of `outputs`.
+    pub fn gradients(&self, outputs: &[Tensor]) -> Gradients {
+        let leaves: Vec<&Tensor> = self.stacks.iter().map(|stack| &stack.tensor).collect();
+        Gradients(Tensor::run_backward(outputs, &leaves, false, false))
+    }
+
+    /// Each parameter by its name, without its gradient; changes of these change the parameters.
+    pub fn weights(&self) -> Weights {
+        Weights::new(self.views_of(self.stacks.iter().map(|stack| Some(&stack.tensor))).collect())
+    }
+
+    /// Number of parameters.
+    pub fn numel(&self) -> i64 {
+        self.stacks.iter().map(|stack| stack.tensor.numel() as i64).sum()
+    }
+
+    /// Copies tensors of the parameters' names out of `tensors`, or says which one does not fit.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape.
+    pub(crate) fn fill(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
+        let _no_grad = tch::no_grad_guard();
+        for (name, parameter) in self.weights().iter() {
+            match tensors.remove(name) {
+                Some(tensor) if tensor.size() == parameter.size() => parameter.shallow_clone().copy_(&tensor),
+                Some(tensor) => return Err(format!("{name} has the shape {:?}", tensor.size())),
+                None => return Err(format!("{name} is missing")),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stacks(&self) -> &[Stack] {
+        &self.stacks
+    }
+
+    /// The parts that belong to each parameter, by its name, of tensors that go with the stacks: [parameters, ..]. A stack may have none.
+    pub(crate) fn views_of<'a>(
+        &self,
+        tensors: impl IntoIterator<Item = Option<&'a Tensor>>,
+    ) -> impl Iterator<Item = (String, Tensor)> {
+        let with_tensor =
+            self.stacks.iter().zip(tensors).filter_map(|(stack, tensor)| Some((stack, tensor?)));
+        with_tensor.flat_map(|(stack, tensor)| {
+            let names = stack.groups.iter().flatten().cloned();
+            names.zip(tensor.detach().unbind(0))
+        })
+    }
+}
+
+/// Gradients of all parameters, in the order of their stacks; undefined where nothing depends on a stack.
+pub struct Gradients(Vec<Tensor>);
+
+impl Gradients {
+    /// Adds those of another batch.
+    pub fn add(&mut self, other: Gradients) {
+        for (sum, gradient) in self.0.iter_mut().zip(other.0) {
+            match (sum.defined(), gradient.defined()) {
+                (true, true) => *sum += gradient,
+                (false, true) => *sum = gradient,
+                (_, false) => {}
+            }
+        }
+    }
+
+    /// One for each stack.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Tensor> {
+        self.0.iter()
+    }
+}
