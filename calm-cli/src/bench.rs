@@ -14,17 +14,21 @@ use serde::Serialize;
 
 /// Measure the speed of decoding: engines, weight types, policies and batch sizes by turns, whole calls with the encoder.
 ///
-/// Every output has --new-tokens tokens: the end of a sequence does not end it. The fraction of the memory rate is that of reading the
-/// weights of the layers that ran and of the head once a step, beside what the machine's threads read at best; with weights that fit
-/// into a cache it can exceed 100 %.
+/// Every output has --new-tokens tokens: the end of a sequence does not end it. The fraction of the memory rate
+/// is that of reading the weights of the layers that ran and of the head once a step, beside what the machine's
+/// threads read at best, or on a GPU what a sum over a block of its memory reads; with weights that fit into a
+/// cache it can exceed 100 %.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Checkpoint directory, or random:SHAPE for random weights of t5-small, t5-base, t5-large, t5-v1_1-small, -base or -large
     #[arg(long, value_name = "DIR")]
     model: String,
-    /// cpu or libtorch; may be repeated [default: cpu]
+    /// cpu or libtorch; may be repeated [default: cpu, or libtorch where --device is no CPU]
     #[arg(long = "engine", value_name = "E")]
     engines: Vec<EngineKind>,
+    /// cpu, cuda or cuda:N, for libtorch; the cpu engine stays on the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
     /// full, static-LAYERS, oracle or calm-MEASURE-THRESHOLD; may be repeated [default: full]
     #[arg(long = "policy", value_name = "P")]
     policies: Vec<PolicySpec>,
@@ -57,6 +61,10 @@ pub(crate) struct Arguments {
 /// More than any cache holds.
 const READ_BYTES: usize = 256 << 20;
 
+/// A GPU reads so much in less than a millisecond.
+#[cfg(feature = "libtorch")]
+const DEVICE_READ_BYTES: usize = 1 << 30;
+
 /// What a model of random weights is made from.
 const SEED: u64 = 1;
 
@@ -64,8 +72,11 @@ const SEED: u64 = 1;
 struct Report {
     model: String,
     threads: usize,
-    /// Best of the reads between the repetitions, in bytes a second.
+    /// Best of the reads between the repetitions, in bytes a second, by the threads.
     memory_rate: f64,
+    /// A GPU adds up its own memory at this rate; it is missing where libtorch is on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_memory_rate: Option<f64>,
     source_tokens: usize,
     new_tokens: usize,
     repetitions: usize,
@@ -75,6 +86,8 @@ struct Report {
 #[derive(Serialize)]
 struct Measured {
     engine: &'static str,
+    /// The engine computed on this device, as --device names it.
+    device: String,
     dtype: &'static str,
     policy: String,
     batch_size: usize,
@@ -89,9 +102,16 @@ struct Measured {
     executed_layers: f64,
 }
 
+/// An engine holds this model.
+struct Loaded {
+    engine: EngineKind,
+    device: String,
+    dtype: &'static str,
+    model: Endless,
+}
+
 struct Case<'a> {
-    name: (&'static str, &'static str),
-    model: &'a Endless,
+    loaded: &'a Loaded,
     policy: PolicySpec,
     batch_size: usize,
     /// Seconds of whole calls and of calls that end after the first token.
@@ -118,35 +138,34 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     #[cfg(feature = "libtorch")]
     tch::set_num_threads(i32::try_from(threads)?);
     let mut cases = Vec::new();
-    for (name, model) in &models {
+    for loaded in &models {
         for &policy in policies {
             for &batch_size in &arguments.batch_size {
                 let (calls, first) = (Vec::new(), Vec::new());
-                cases.push(Case {
-                    name: *name,
-                    model,
-                    policy,
-                    batch_size,
-                    calls,
-                    first,
-                    executed_layers: 0.0,
-                });
+                cases.push(Case { loaded, policy, batch_size, calls, first, executed_layers: 0.0 });
             }
         }
     }
     let block = vec![1_u64; READ_BYTES / size_of::<u64>()];
-    let mut memory_rate = 0.0_f64;
+    let (mut memory_rate, mut device_memory_rate) = (0.0_f64, None);
     for repetition in 0..=arguments.repetitions {
         memory_rate = memory_rate.max(read_rate(&block, threads));
+        let on_device = models.iter().find_map(|loaded| device_read_rate(&loaded.model.model));
+        device_memory_rate = on_device.map(|rate| rate.max(device_memory_rate.unwrap_or(0.0)));
         for case in &mut cases {
             case.measure(arguments, repetition > 0)?;
         }
     }
-    let cases = cases.iter_mut().map(|case| case.summarise(arguments, memory_rate)).collect();
+    let summarise = |case: &mut Case<'_>| {
+        let rate = device_memory_rate.filter(|_| case.loaded.device != CPU).unwrap_or(memory_rate);
+        case.summarise(arguments, rate)
+    };
+    let cases = cases.iter_mut().map(summarise).collect();
     let report = Report {
         model: arguments.model.clone(),
         threads,
         memory_rate,
+        device_memory_rate,
         source_tokens: arguments.source_tokens,
         new_tokens: arguments.new_tokens,
         repetitions: arguments.repetitions,
@@ -190,28 +209,35 @@ impl Folder {
     }
 }
 
-type Named = ((&'static str, &'static str), Endless);
+/// --device names the CPU like this.
+const CPU: &str = "cpu";
 
-fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::Result<Vec<Named>> {
-    let engines = if arguments.engines.is_empty() { &[EngineKind::Cpu][..] } else { &arguments.engines };
+fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::Result<Vec<Loaded>> {
+    let default = if arguments.device == CPU { EngineKind::Cpu } else { EngineKind::Libtorch };
+    let engines = if arguments.engines.is_empty() { &[default][..] } else { &arguments.engines };
+    ensure!(
+        arguments.device == CPU || engines.contains(&EngineKind::Libtorch),
+        "the CPU engine has no device {}",
+        arguments.device
+    );
     let mut models = Vec::new();
-    for &kind in engines {
-        let types: Vec<Option<WeightType>> = match kind {
-            EngineKind::Cpu => arguments.dtype.iter().copied().map(Some).collect(),
-            EngineKind::Libtorch => vec![None],
+    for &engine in engines {
+        let (types, device): (Vec<Option<WeightType>>, &str) = match engine {
+            EngineKind::Cpu => (arguments.dtype.iter().copied().map(Some).collect(), CPU),
+            EngineKind::Libtorch => (vec![None], &arguments.device),
         };
         for weight_type in types {
             let options = EngineOptions {
-                kind: Some(kind),
-                device: Some("cpu".to_owned()),
+                kind: Some(engine),
+                device: Some(device.to_owned()),
                 weight_type,
                 workers: 1,
                 threads_per_worker: threads,
             };
             let Some(model) = load_backbones(folder, &options)?.backbones.pop() else { bail!("no worker") };
             let shape = BackboneShape { eos_token: Token::MAX, ..model.shape().clone() };
-            models
-                .push(((kind.name(), weight_type.map_or("f32", WeightType::name)), Endless { model, shape }));
+            let dtype = weight_type.map_or("f32", WeightType::name);
+            models.push(Loaded { engine, device: device.to_owned(), dtype, model: Endless { model, shape } });
         }
     }
     Ok(models)
@@ -219,18 +245,19 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
 
 impl Case<'_> {
     fn measure(&mut self, arguments: &Arguments, counts: bool) -> anyhow::Result<()> {
-        let vocab_size = self.model.shape.vocab_size;
+        let model = &self.loaded.model;
+        let vocab_size = model.shape.vocab_size;
         // The tokens that benches/compare gives to the other runtimes.
         let source: Vec<Token> = (0..arguments.source_tokens)
             .map(|i| (3 + i * 7919 % (vocab_size - 200).max(1)) as Token)
             .collect();
         let sources = vec![source.as_slice(); self.batch_size];
-        let policy = self.policy.resolve(self.model)?;
+        let policy = self.policy.resolve(model)?;
         for (max_tokens, times) in [(1, &mut self.first), (arguments.new_tokens, &mut self.calls)] {
             let options = DecodeOptions { max_tokens, propagation: Propagation::Lazy };
             let start = Instant::now();
-            let encoded = self.model.encode(&sources)?;
-            let generations = decode(self.model, &encoded, sources.len(), &policy, &options)?;
+            let encoded = model.encode(&sources)?;
+            let generations = decode(model, &encoded, sources.len(), &policy, &options)?;
             if counts {
                 times.push(start.elapsed().as_secs_f64());
             }
@@ -248,11 +275,12 @@ impl Case<'_> {
         let (call, first) = (median(&self.calls), median(&self.first));
         let tokens = (arguments.new_tokens * self.batch_size) as f64;
         let step = (call - first) / (arguments.new_tokens - 1) as f64;
-        let (layer_bytes, head_bytes) = self.model.model.layer_and_head_bytes();
+        let (layer_bytes, head_bytes) = self.loaded.model.model.layer_and_head_bytes();
         let bytes = self.executed_layers * layer_bytes as f64 + head_bytes as f64;
         Measured {
-            engine: self.name.0,
-            dtype: self.name.1,
+            engine: self.loaded.engine.name(),
+            device: self.loaded.device.clone(),
+            dtype: self.loaded.dtype,
             policy: self.policy.id(),
             batch_size: self.batch_size,
             tokens_per_second: [call, self.calls[self.calls.len() - 1], self.calls[0]]
@@ -274,6 +302,9 @@ fn print(report: &Report) {
         report.threads,
         report.memory_rate / 1e9
     );
+    if let Some(rate) = report.device_memory_rate {
+        println!("libtorch on a GPU, whose memory is read at {:.1} GB/s", rate / 1e9);
+    }
     println!(
         "{:<9} {:<5} {:<22} {:>5} {:>9} {:>17} {:>9} {:>9} {:>7} {:>7}",
         "engine",
@@ -331,6 +362,29 @@ fn read_rate(block: &[u64], threads: usize) -> f64 {
         best = best.max(size_of_val(block) as f64 / start.elapsed().as_secs_f64());
     }
     best
+}
+
+/// Measures how many bytes a second the model's GPU reads where it adds up a block of its own memory. Returns
+/// none for a model that is on no GPU.
+#[cfg(feature = "libtorch")]
+fn device_read_rate(model: &T5) -> Option<f64> {
+    let T5::Libtorch(model) = model else { return None };
+    let tch::Device::Cuda(index) = model.device() else { return None };
+    let elements = (DEVICE_READ_BYTES / size_of::<f32>()) as i64;
+    let block = tch::Tensor::ones([elements], (tch::Kind::Float, model.device()));
+    let seconds = || {
+        tch::Cuda::synchronize(index as i64);
+        let start = Instant::now();
+        let _sum = block.sum(tch::Kind::Float);
+        tch::Cuda::synchronize(index as i64);
+        start.elapsed().as_secs_f64()
+    };
+    (0..4).map(|_| DEVICE_READ_BYTES as f64 / seconds()).reduce(f64::max)
+}
+
+#[cfg(not(feature = "libtorch"))]
+fn device_read_rate(_: &T5) -> Option<f64> {
+    None
 }
 
 /// A model whose outputs only end with the number of tokens that was asked for.

@@ -87,10 +87,22 @@ fn a_benchmark_reports_every_case() {
     assert_eq!(cases.len(), (2 + 1) * 2 * 2);
     assert_eq!(table.lines().count(), 2 + cases.len());
     for case in cases {
+        assert_eq!(case["device"], "cpu");
         assert!(case["tokens_per_second"][0].as_f64().unwrap() > 0.0);
         let layers = case["executed_layers"].as_f64().unwrap();
         assert!(if case["policy"] == "full" { layers == 4.0 } else { (1.0..=4.0).contains(&layers) });
     }
+}
+
+#[test]
+fn a_benchmark_on_a_device_is_one_of_libtorch() {
+    let model = reference_checkpoint("v1_1");
+    let complaint = |arguments: &[&str]| {
+        let common = ["bench", "--model", model.to_str().unwrap()];
+        crate::command::complaint(&calm(common.iter().chain(arguments), ""))
+    };
+    assert_eq!(complaint(&["--device", "gpu"]), "unknown device `gpu`: expected cpu, cuda or cuda:N");
+    assert_eq!(complaint(&["--device", "cuda:0", "--engine", "cpu"]), "the CPU engine has no device cuda:0");
 }
 
 #[test]

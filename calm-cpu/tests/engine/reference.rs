@@ -17,7 +17,7 @@ fn reference_cases_alone() {
     for name in ["v1_0", "v1_1"] {
         let model = model(name, WeightType::F32, 2);
         assert_eq!(model.unexpected(), &[] as &[String]);
-        check_alone(&model, name, F32_TOLERANCE);
+        check_alone(&model, &cases(name), F32_TOLERANCE);
     }
 }
 
@@ -25,7 +25,7 @@ fn reference_cases_alone() {
 fn reference_cases_in_batches_of_mixed_lengths() {
     for name in ["v1_0", "v1_1"] {
         for threads in [1, 3] {
-            check_in_batches(&model(name, WeightType::F32, threads), name, F32_TOLERANCE);
+            check_in_batches(&model(name, WeightType::F32, threads), &cases(name), F32_TOLERANCE);
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct Session<'a> {
     kept_states: Tensor,
     /// [heads, max_tokens], farthest distance first
     bias_row: Tensor,
-    /// Its last columns, which are those of this step, where the fused attention on CUDA can read them: [heads, aligned max_tokens]
+    /// Its last columns, which are those of this step, where the fused attention on CUDA can read them: [1, heads, 1, aligned max_tokens]
     step_bias: Tensor,
     position: usize,
     /// States after each layer run in this step, from the embedding on.
@@ -99,7 +99,7 @@ impl Backbone for T5 {
             cross_kv: (0..layers).map(|_| None).collect(),
             kept_states: Tensor::empty([rows * length, self.config.d_model], options),
             bias_row: position::causal_bias_row(table, &self.config, length),
-            step_bias: Tensor::empty([self.config.num_heads, position::aligned(length)], options),
+            step_bias: Tensor::empty([1, self.config.num_heads, 1, position::aligned(length)], options),
             position: 0,
             step: Vec::new(),
             kept_layer: vec![0; rows as usize],
@@ -116,7 +116,7 @@ impl DecoderSession for Session<'_> {
         let x = self.model.embed(&upload(&tokens, self.model.device()));
         let length = position as i64 + 1;
         let bias = self.bias_row.narrow(1, self.max_tokens as i64 - length, length);
-        self.step_bias.narrow(1, 0, length).copy_(&bias);
+        self.step_bias.narrow(3, 0, length).copy_(&bias.unsqueeze(1));
         self.position = position;
         self.step.clear();
         self.step.push(LayerState { rows: rows.to_vec(), x });
@@ -229,7 +229,7 @@ impl Session<'_> {
         // [rows, length, 2 * inner] -> 2 x [rows, heads, length, d_kv]
         let cached = self.of_rows(&cache.narrow(1, 0, length), rows).chunk(2, -1);
         let q = split_heads(&qkv.narrow(1, 0, inner).unsqueeze(1), heads);
-        let bias = self.step_bias.narrow(1, 0, length).unsqueeze(1).unsqueeze(0);
+        let bias = self.step_bias.narrow(3, 0, length);
         let context = attend(&q, &split_heads(&cached[0], heads), &split_heads(&cached[1], heads), &bias);
         x + block.self_attention.output(&context)
     }

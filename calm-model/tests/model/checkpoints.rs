@@ -7,7 +7,7 @@ use calm_checkpoint::T5Config;
 use calm_model::{T5, Weights, init, read_safetensors, write_safetensors};
 use tch::{Device, Kind, Tensor};
 
-use crate::reference::checkpoint;
+use crate::{checkpoint, device};
 
 fn copy_of(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -163,6 +163,7 @@ fn random_weights_depend_on_the_seed_alone_and_make_a_complete_model() {
 
 #[test]
 fn devices_that_do_not_exist_are_refused_in_words() {
+    device();
     let message = |name: &str| calm_model::device::init(Some(name)).err().map(|error| error.to_string());
     assert_eq!(message("cpu"), None);
     assert_eq!(message("gpu").unwrap(), "unknown device `gpu`: expected cpu, cuda or cuda:N");

@@ -20,8 +20,12 @@ pub(crate) struct Case {
     pub(crate) confidence: Vec<Option<f32>>,
 }
 
+/// Finds the folder of a checkpoint: where the test was compiled or, on another machine, in the repository that
+/// it runs in.
 pub(crate) fn checkpoint(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference").join(name)
+    let compiled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference");
+    let folder = if compiled.is_dir() { compiled } else { PathBuf::from("calm-model/tests/reference") };
+    folder.join(name)
 }
 
 /// Confidences of an f32 network against f64; decisions are 1e-3 away from a tie.
@@ -60,23 +64,22 @@ pub(crate) fn decode_cases<B: Backbone>(
 }
 
 /// Every case by itself.
-pub(crate) fn check_alone(model: &impl Backbone, name: &str, tolerance: f32) {
-    for case in cases(name) {
-        check(&case, &decode_cases(model, &[&case], Propagation::Lazy)[0], tolerance);
+pub(crate) fn check_alone(model: &impl Backbone, cases: &[Case], tolerance: f32) {
+    for case in cases {
+        check(case, &decode_cases(model, &[case], Propagation::Lazy)[0], tolerance);
     }
 }
 
 /// All cases in batches of mixed lengths.
-pub(crate) fn check_in_batches(model: &impl Backbone, name: &str, tolerance: f32) {
-    let mut by_policy: BTreeMap<String, Vec<Case>> = BTreeMap::new();
-    for case in cases(name) {
+pub(crate) fn check_in_batches(model: &impl Backbone, cases: &[Case], tolerance: f32) {
+    let mut by_policy: BTreeMap<String, Vec<&Case>> = BTreeMap::new();
+    for case in cases {
         by_policy.entry(case.policy.id()).or_default().push(case);
     }
     for (size, propagation) in [(3, Propagation::Lazy), (8, Propagation::Lazy), (8, Propagation::Eager)] {
         for cases in by_policy.values() {
             for rows in cases.chunks(size) {
-                let rows: Vec<&Case> = rows.iter().collect();
-                for (case, generation) in rows.iter().zip(decode_cases(model, &rows, propagation)) {
+                for (case, generation) in rows.iter().zip(decode_cases(model, rows, propagation)) {
                     check(case, &generation, tolerance);
                 }
             }

@@ -1,0 +1,23 @@
+# What the commands of scripts/gpu.sh have in common; they source it in the repository's root.
+# shellcheck shell=bash disable=SC2034
+
+default_config=configs/train/bundled.toml
+mib=$((1 << 20))
+
+# Prints a key of a training configuration's top level.
+config_value() {
+  python3 -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))[sys.argv[2]])' "$1" "$2"
+}
+
+# Prints a line `NAME METRIC` for each task of a training configuration.
+config_tasks() {
+  python3 -c '
+import sys, tomllib
+for task in tomllib.load(open(sys.argv[1], "rb"))["data"]["tasks"]:
+    print(task["name"], task.get("metric", "bleu"))' "$1"
+}
+
+# Prints, ended by zeros, the files that travel beside gpu-pack/: those of git, and new ones that it does not ignore.
+files_of_git() {
+  git ls-files -z --cached --others --exclude-standard --deduplicate
+}
