@@ -30,7 +30,8 @@ impl Runs {
         self.folder.path().join(name)
     }
 
-    /// The configuration of a run that writes to `NAME` and `NAME.checkpoints`.
+    /// The configuration of a run that writes to `NAME` and `NAME.checkpoints`. It has little dropout, so that what so small a network has
+    /// learnt does not hang on the masks it met.
     fn configure(&self, name: &str) -> PathBuf {
         let folder = self.folder.path().display();
         let text = format!(
@@ -41,6 +42,7 @@ tokenizer = "{folder}/tokenizer.json"
 checkpoint_every = 7
 model = {{ d_model = 32, d_kv = 8, d_ff = 32, num_heads = 2, num_layers = 1, num_decoder_layers = 2 }}
 data = {{ tasks = [{{ name = "numbers", train = "{folder}/corpus.jsonl" }}], max_source_tokens = 16, max_target_tokens = 16, batch_tokens = 300 }}
+objective = {{ dropout = 0.02 }}
 optimizer = {{ learning_rate = 0.01 }}
 schedule = {{ steps = 400, warmup_steps = 10 }}
 classifier = {{ steps = 5 }}
