@@ -204,7 +204,10 @@ fn the_help_is_added() {
     let french = "<h1 id=\"hd_1\">Le presse-papiers &amp; co</h1>\n<p id=\"par_1\">Tapez <span class=\"switchinline\">\
         <span hidden=\"true\" id=\"defaultx\">Ctrl</span></span>+V\u{a0}: c\u{2019}est  tout.</p>\
         <p id=\"par_2\">Autrement dit.</p>";
-    let options = BuildOptions { help: true, ..options(&folder.path().join("out"), &lists, 2) };
+    let options = BuildOptions {
+        documentation: vec!["libreoffice-help".to_owned()],
+        ..options(&folder.path().join("out"), &lists, 2)
+    };
     let message = |result: Result<BuildReport, Error>| result.err().unwrap().to_string();
     let missing = message(build(&options));
     assert!(missing.contains("no file `libreoffice-help-en-us_VERSION.deb`"), "{missing}");
