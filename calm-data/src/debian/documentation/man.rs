@@ -114,15 +114,11 @@ impl Reader {
             // The text between these two is the link's; without one the address is shown.
             "UR" | "MT" => self.is_prose = false,
             "URL" | "MTO" => {
-                self.words(
-                    arguments
-                        .get(1)
-                        .filter(|text| !text.is_empty())
-                        .or(arguments.first())
-                        .map_or("", |text| text),
-                );
+                let [address, text, after] =
+                    [0, 1, 2].map(|index| arguments.get(index).map_or("", String::as_str));
+                self.words(if text.is_empty() { address } else { text });
                 self.is_joined = true;
-                self.words(arguments.get(2).map_or("", |text| text));
+                self.words(after);
             }
             "de" | "am" => self.code_until = Some("."),
             "br" => {}
