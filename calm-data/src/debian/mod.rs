@@ -1,15 +1,16 @@
 //! Builds the bundled corpus: three tasks from Debian bookworm's package descriptions.
 //!
-//! The input is what apt distributes: the `Packages` index and the indices `Translation-en` and `Translation-fr`. The
-//! same indices and seed give the same files, byte for byte, whatever the machine's thread count.
+//! The input is what apt distributes: the `Packages` index and the indices `Translation-en` and
+//! `Translation-fr`. The same indices and seed give the same files, byte for byte, whatever the machine's
+//! thread count.
 //!
-//! To the training split of the translation task, and to nothing else, texts of other origins are added: documentation in
-//! both languages and the descriptions of other releases.
+//! To the training split of the translation task, and to nothing else, texts of other origins are added:
+//! documentation in both languages and the descriptions of other releases.
 //!
-//! The way of a description: `apt` fetches the indices, `index` joins them, `description` cuts the texts into units and
-//! aligns the languages, `tasks` makes examples, `split` removes duplicates and divides the source packages, and
-//! [`crate::tokenizer`] learns its vocabulary from the training splits. `documentation` reads and pairs pages, and
-//! `extra` chooses what is added. `data/README.md` has the rules and the numbers.
+//! The way of a description: `apt` fetches the indices, `index` joins them, `description` cuts the texts into
+//! units and aligns the languages, `tasks` makes examples, `split` removes duplicates and divides the source
+//! packages, and [`crate::tokenizer`] learns its vocabulary from the training splits. `documentation` reads
+//! and pairs pages, and `extra` chooses what is added. `data/README.md` has the rules and the numbers.
 
 mod apt;
 mod description;
@@ -33,17 +34,20 @@ use std::path::{Path, PathBuf};
 pub struct BuildOptions {
     /// Folder that receives the datasets.
     pub out: PathBuf,
-    /// A folder of lists (and, for documentation, packages) that apt has fetched before; `None` fetches them into
-    /// `out/lists`.
+    /// A folder of lists (and, for documentation, packages) that apt has fetched before; `None` fetches them
+    /// into `out/lists`.
     pub lists: Option<PathBuf>,
     /// Mirror of Debian to fetch them from; `None` takes that of the machine's own bookworm source.
     pub mirror: Option<String>,
-    /// Releases of Debian whose translated descriptions are added to the translation training split, in this order.
+    /// Releases of Debian whose translated descriptions are added to the translation training split, in this
+    /// order.
     pub releases: Vec<String>,
-    /// Origins of documentation that are added to the translation training split, among those of [`documentation_names`]
-    /// and in their order: the LibreOffice help before the releases, the others after them.
+    /// Origins of documentation that are added to the translation training split, among those of
+    /// [`documentation_names`] and in their order: the LibreOffice help before the releases, the others after
+    /// them.
     pub documentation: Vec<String>,
-    /// Decides which source packages go to which split, which examples are kept among duplicates, and the blanks.
+    /// Decides which source packages go to which split, which examples are kept among duplicates, and the
+    /// blanks.
     pub seed: u64,
     /// Examples in each task's calibration split, and again in each test split.
     pub held_out: usize,
@@ -221,8 +225,8 @@ fn count_words(rows: &[Row]) -> [usize; 2] {
     [words(|row| &row.source), words(|row| &row.target)]
 }
 
-/// All training texts, the French ones repeated until they weigh about as much as the English ones: two of the three
-/// tasks are English alone, and French is what a translation model has to write.
+/// All training texts, the French ones repeated until they weigh about as much as the English ones: two of
+/// the three tasks are English alone, and French is what a translation model has to write.
 fn training_texts(splits: &[Splits]) -> Vec<(&str, u32)> {
     let french = |task: &str| task == tasks::TRANSLATION;
     let size = |keep: &dyn Fn(&str) -> bool, text: fn(&Row) -> &str| -> usize {

@@ -23,9 +23,9 @@ pub(super) struct Block {
 /// A heading with all that follows it until the next one.
 pub(super) type Section = Vec<Block>;
 
-/// The pairs of a page that has as many sections in both languages: the blocks of every section that has the same
-/// kinds in the same order, and the sentences of blocks that are too long. All else is left out, since one block
-/// more or less is enough to pair the wrong texts.
+/// The pairs of a page that has as many sections in both languages: the blocks of every section that has the
+/// same kinds in the same order, and the sentences of blocks that are too long. All else is left out, since
+/// one block more or less is enough to pair the wrong texts.
 pub(super) fn pairs(english: Vec<Section>, french: Vec<Section>) -> Vec<Pair> {
     if english.len() != french.len() {
         return Vec::new();
@@ -60,8 +60,8 @@ fn add(pairs: &mut Vec<Pair>, key: String, english: String, french: String) {
     }
 }
 
-/// The sentences of a text: each ends with a full stop, an exclamation mark or a question mark, perhaps a closing
-/// bracket or quotation mark, a space, and a capital letter after it.
+/// The sentences of a text: each ends with a full stop, an exclamation mark or a question mark, perhaps a
+/// closing bracket or quotation mark, a space, and a capital letter after it.
 fn sentences(text: &str) -> Vec<&str> {
     const ABBREVIATIONS: [&str; 7] = ["e.g.", "i.e.", "etc.", "cf.", "ex.", "vs.", "M."];
     let mut sentences = Vec::new();

@@ -1,4 +1,5 @@
-//! The LibreOffice help: English and French paragraphs of the same page and the same `id` translate each other.
+//! The LibreOffice help: English and French paragraphs of the same page and the same `id` translate each
+//! other.
 
 use super::align::Pair;
 use super::tags::{self, Tag, Token, unescape};
@@ -60,7 +61,8 @@ struct Open {
 
 enum Span {
     Plain,
-    /// Alternatives for systems and applications, of which the reader's browser shows one: `Command` or `Ctrl`.
+    /// Alternatives for systems and applications, of which the reader's browser shows one: `Command` or
+    /// `Ctrl`.
     Switch(Vec<Alternative>),
     Alternative(Alternative),
 }

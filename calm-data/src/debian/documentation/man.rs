@@ -1,7 +1,7 @@
 //! Manual pages: the macros of man(7) and the escape sequences of groff(7).
 //!
-//! A page that uses anything else, macros of its own or those of mdoc(7) for example, is left out; so is a paragraph
-//! with an escape sequence that stands for no text.
+//! A page that uses anything else, macros of its own or those of mdoc(7) for example, is left out; so is a
+//! paragraph with an escape sequence that stands for no text.
 
 use super::align::{Block, Section};
 use crate::{Result, tokenizer::normalize};
@@ -267,7 +267,8 @@ fn plain(text: &str) -> Option<String> {
     Some(result + rest)
 }
 
-/// The name at the start of `text`, one letter, `(` and two, or any number in brackets, and the text after it.
+/// The name at the start of `text`, one letter, `(` and two, or any number in brackets, and the text after
+/// it.
 fn name(text: &str) -> Option<(&str, &str)> {
     if let Some(bracketed) = text.strip_prefix('[') {
         return bracketed.split_once(']');

@@ -32,8 +32,8 @@ const TEXTS: [&str; 21] = [
 const HEADINGS: [&str; 7] = ["title", "h1", "h2", "h3", "h4", "h5", "h6"];
 /// Text elements that hold values, names and symbols rather than prose, unless they have paragraphs.
 const CELLS: [&str; 3] = ["td", "th", "entry"];
-/// Text elements that are left out where they are links alone: tables of contents and indices, which may be in the order
-/// of the alphabet, repeat headings.
+/// Text elements that are left out where they are links alone: tables of contents and indices, which may be
+/// in the order of the alphabet, repeat headings.
 const ITEMS: [&str; 3] = ["li", "dt", "dd"];
 /// Elements that end a paragraph and hold no prose.
 const CODE: [&str; 12] = [
@@ -73,11 +73,13 @@ const ASIDE: [&str; 18] = [
 ];
 /// Elements whose text a reader sees only where their program writes it: references to other pages.
 const REFERENCES: [&str; 4] = ["xref", "link", "ulink", "olink"];
-/// Elements whose children a program shows with a sign between them: keys to press together, and items of menus.
+/// Elements whose children a program shows with a sign between them: keys to press together, and items of
+/// menus.
 const SEQUENCES: [(&str, &str); 4] =
     [("keyseq", "+"), ("keycombo", "+"), ("guiseq", " > "), ("menuchoice", " > ")];
 
-/// The pages of a file by their names, each as its sections. One page alone has no name; KDE joins those of a manual.
+/// The pages of a file by their names, each as its sections. One page alone has no name; KDE joins those of a
+/// manual.
 pub(super) fn pages(file: &str) -> Result<BTreeMap<String, Vec<Section>>> {
     let mut pages = BTreeMap::new();
     for (position, page) in file.split("<FILENAME filename=\"").enumerate() {
@@ -240,7 +242,8 @@ fn is_child(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Expected are the blocks of all sections, a section's first one after `#`, without prose if the text is `-`.
+    /// Expected are the blocks of all sections, a section's first one after `#`, without prose if the text is
+    /// `-`.
     #[track_caller]
     fn check(page: &str, expected: &[&str]) {
         let found: Vec<String> = sections(page)

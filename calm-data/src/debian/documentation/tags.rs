@@ -95,7 +95,8 @@ pub(super) fn unescape(text: &str) -> String {
     result + rest
 }
 
-/// Whether a reference to an entity is in the text that is not one of the characters which [`unescape`] knows.
+/// Whether a reference to an entity is in the text that is not one of the characters which [`unescape`]
+/// knows.
 pub(super) fn has_unknown_reference(text: &str) -> bool {
     text.match_indices('&').any(|(start, _)| {
         let reference = text[start + 1..].split(';').next().unwrap_or("");
