@@ -60,8 +60,11 @@ struct DebianArguments {
     /// Releases beside bookworm whose translations are added to the training split
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "trixie,forky,bullseye")]
     releases: Vec<String>,
-    /// The training split of bookworm alone: no other release, and not the LibreOffice help
-    #[arg(long, conflicts_with = "releases")]
+    /// Documentation in both languages that is added to the training split; all that is known if not given
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    documentation: Option<Vec<String>>,
+    /// The training split of bookworm alone: no other release, and no documentation
+    #[arg(long, conflicts_with_all = ["releases", "documentation"])]
     bookworm_only: bool,
 }
 
@@ -110,8 +113,11 @@ fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
     options.lists = arguments.lists.clone();
     options.mirror = arguments.mirror.clone();
     options.releases = arguments.releases.clone();
+    if let Some(documentation) = &arguments.documentation {
+        options.documentation.clone_from(documentation);
+    }
     if arguments.bookworm_only {
-        (options.releases, options.help) = (Vec::new(), false);
+        (options.releases, options.documentation) = (Vec::new(), Vec::new());
     }
     let report = calm_data::debian::build(&options).context("the corpus cannot be built")?;
     for (index, sha256) in &report.indices {

@@ -161,7 +161,7 @@ pub enum Error {
     },
     /// A folder of apt's lists lacks a package.
     #[error(
-        "{}: no file `{package}_VERSION.deb`: fetch it with `apt-get download {package}`, or leave the help out",
+        "{}: no file `{package}_VERSION.deb`: fetch it with `apt-get download {package}`, or leave its documentation out",
         folder.display()
     )]
     NoPackage {
@@ -169,6 +169,14 @@ pub enum Error {
         folder: PathBuf,
         /// The binary package's name.
         package: String,
+    },
+    /// An origin of documentation is not among those that can be read.
+    #[error("no documentation is named `{name}`; there are: {}", known.join(", "))]
+    UnknownDocumentation {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<&'static str>,
     },
     /// An apt index is not made of `Field: value` stanzas.
     #[error("{}:{line}: expected `Field: value` or a continuation line", path.display())]

@@ -1,27 +1,28 @@
 //! Builds the bundled corpus: three tasks from Debian bookworm's package descriptions.
 //!
-//! The input is what apt distributes: the `Packages` index and the indices `Translation-en` and `Translation-fr`. The
-//! same indices and seed give the same files, byte for byte, whatever the machine's thread count.
+//! The input is what apt distributes: the `Packages` index and the indices `Translation-en` and
+//! `Translation-fr`. The same indices and seed give the same files, byte for byte, whatever the machine's
+//! thread count.
 //!
-//! To the training split of the translation task, and to nothing else, texts of other origins are added: the LibreOffice
-//! help and the descriptions of other releases.
+//! To the training split of the translation task, and to nothing else, texts of other origins are added:
+//! documentation in both languages and the descriptions of other releases.
 //!
-//! The way of a description: `apt` fetches the indices, `index` joins them, `description` cuts the texts into units and
-//! aligns the languages, `tasks` makes examples, `split` removes duplicates and divides the source packages, and
-//! [`crate::tokenizer`] learns its vocabulary from the training splits. `help` and `html` read the LibreOffice help, and
-//! `extra` chooses what is added. `data/README.md` has the rules and the numbers.
+//! The way of a description: `apt` fetches the indices, `index` joins them, `description` cuts the texts into
+//! units and aligns the languages, `tasks` makes examples, `split` removes duplicates and divides the source
+//! packages, and [`crate::tokenizer`] learns its vocabulary from the training splits. `documentation` reads
+//! and pairs pages, and `extra` chooses what is added. `data/README.md` has the rules and the numbers.
 
 mod apt;
 mod description;
+mod documentation;
 mod extra;
-mod help;
-mod html;
 mod index;
 mod split;
 mod tasks;
 mod text;
 
 use crate::{Error, Result, Row, tokenizer, write_rows};
+use documentation::Documentation;
 use extra::{Known, Origin};
 use split::Splits;
 use std::collections::BTreeMap;
@@ -33,20 +34,30 @@ use std::path::{Path, PathBuf};
 pub struct BuildOptions {
     /// Folder that receives the datasets.
     pub out: PathBuf,
-    /// A folder of lists (and, for the help, packages) that apt has fetched before; `None` fetches them into `out/lists`.
+    /// A folder of lists (and, for documentation, packages) that apt has fetched before; `None` fetches them
+    /// into `out/lists`.
     pub lists: Option<PathBuf>,
     /// Mirror of Debian to fetch them from; `None` takes that of the machine's own bookworm source.
     pub mirror: Option<String>,
-    /// Releases of Debian whose translated descriptions are added to the translation training split, in this order.
+    /// Releases of Debian whose translated descriptions are added to the translation training split, in this
+    /// order.
     pub releases: Vec<String>,
-    /// Whether the LibreOffice help is added to the translation training split, before the releases.
-    pub help: bool,
-    /// Decides which source packages go to which split, which examples are kept among duplicates, and the blanks.
+    /// Origins of documentation that are added to the translation training split, among those of
+    /// [`documentation_names`] and in their order: the LibreOffice help before the releases, the others after
+    /// them.
+    pub documentation: Vec<String>,
+    /// Decides which source packages go to which split, which examples are kept among duplicates, and the
+    /// blanks.
     pub seed: u64,
     /// Examples in each task's calibration split, and again in each test split.
     pub held_out: usize,
     /// Tokens of the tokenizer, special ones included.
     pub vocab_size: u32,
+}
+
+/// The names of all origins of documentation, in the order of adding.
+pub fn documentation_names() -> impl Iterator<Item = &'static str> {
+    documentation::ALL.iter().map(|origin| origin.name)
 }
 
 /// The releases beside bookworm that add much. Unstable (sid) has only 630 pairs more.
@@ -60,7 +71,7 @@ impl BuildOptions {
             lists: None,
             mirror: None,
             releases: RELEASES.map(str::to_owned).to_vec(),
-            help: true,
+            documentation: documentation_names().map(str::to_owned).collect(),
             seed: 0,
             held_out: 2_000,
             vocab_size: 8_192,
@@ -86,7 +97,7 @@ pub struct BuildReport {
 /// What one origin adds to the translation training split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginReport {
-    /// The origin's name, with which its examples' ids start: `libreoffice-help`, or a release's.
+    /// The origin's name, with which its examples' ids start: a documentation's, or a release's.
     pub origin: String,
     /// Pairs by the rules of the task alone, those of held-out packages left out.
     pub candidates: usize,
@@ -120,12 +131,13 @@ pub struct TaskReport {
 /// Builds the corpus and the tokenizer under `options.out`:
 /// `TASK/{calibration,test}.parquet` and `train/TASK.parquet` for each task, and `tokenizer.json`.
 pub fn build(options: &BuildOptions) -> Result<BuildReport> {
+    let documentation = documentation::named(&options.documentation)?;
     let lists = match &options.lists {
         Some(folder) => folder.clone(),
         None => {
-            let packages: &[&str] = if options.help { &help::PACKAGES } else { &[] };
+            let packages: Vec<&str> = documentation.iter().flat_map(|origin| origin.packages()).collect();
             let (folder, mirror) = (options.out.join("lists"), options.mirror.as_deref());
-            apt::fetch(&folder, mirror, &options.releases, packages)?
+            apt::fetch(&folder, mirror, &options.releases, &packages)?
         }
     };
     let (indices, mut digests) = index::read(&lists, "bookworm")?;
@@ -135,6 +147,7 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
     let candidate_counts: Vec<usize> = candidates.iter().map(|task| task.examples.len()).collect();
     let (splits, division) = split::split(&candidates, options.seed, options.held_out)?;
 
+    let scratch = options.out.join("lists");
     let mut added_rows = Vec::new();
     let mut added = Vec::new();
     let translation = candidates.iter().find(|task| task.task == tasks::TRANSLATION);
@@ -152,15 +165,25 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
         });
         added_rows.extend(rows);
     };
-    if options.help {
-        let (candidates, packages) = help::read(&lists, &options.out.join("lists"))?;
+    let read = |origin: &Documentation| origin.read(&lists, &scratch, &indices, &division);
+    // What an origin gives depends on those before it: a new one goes after them.
+    let (before, after) = documentation.split_at(usize::from(
+        documentation.first().is_some_and(|first| first.name == documentation::LIBREOFFICE),
+    ));
+    for origin in before {
+        let (origin, packages) = read(origin)?;
         digests.extend(packages);
-        add(Origin { name: help::ORIGIN.to_owned(), candidates });
+        add(origin);
     }
     for release in &options.releases {
         let (other, its_digests) = index::read(&lists, release)?;
         digests.extend(its_digests);
         add(extra::release(release, &other, &indices, &division));
+    }
+    for origin in after {
+        let (origin, packages) = read(origin)?;
+        digests.extend(packages);
+        add(origin);
     }
 
     for (split, candidates) in splits.iter().zip(candidate_counts) {
@@ -202,8 +225,8 @@ fn count_words(rows: &[Row]) -> [usize; 2] {
     [words(|row| &row.source), words(|row| &row.target)]
 }
 
-/// All training texts, the French ones repeated until they weigh about as much as the English ones: two of the three
-/// tasks are English alone, and French is what a translation model has to write.
+/// All training texts, the French ones repeated until they weigh about as much as the English ones: two of
+/// the three tasks are English alone, and French is what a translation model has to write.
 fn training_texts(splits: &[Splits]) -> Vec<(&str, u32)> {
     let french = |task: &str| task == tasks::TRANSLATION;
     let size = |keep: &dyn Fn(&str) -> bool, text: fn(&Row) -> &str| -> usize {

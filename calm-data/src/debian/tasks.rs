@@ -10,7 +10,7 @@ pub(super) const SUMMARISATION: &str = "summarisation";
 pub(super) const QUESTION_ANSWERING: &str = "qa";
 
 /// Longest paragraph to translate, in words of either language.
-const MAX_PARAGRAPH_WORDS: usize = 80;
+pub(super) const MAX_PARAGRAPH_WORDS: usize = 80;
 /// Longest description to summarise or to ask about, in words.
 const MAX_DESCRIPTION_WORDS: usize = 200;
 /// A translation this many times longer or shorter than its source belongs to another paragraph.

@@ -173,12 +173,14 @@ fn known_and_held_out_texts_are_not_added() {
     assert!(matches!(found[..], ["sheep"] | ["goats"]), "{added:?}");
 }
 
-/// A package of one file below `usr/share/libreoffice/help`.
-fn write_package(lists: &Path, name: &str, page: &str, html: &str) {
+/// A package of files below `usr/share`.
+fn write_package(lists: &Path, name: &str, pages: &[(&str, &[u8])]) {
     let tree = tempfile::tempdir().unwrap();
-    let page = tree.path().join("usr/share/libreoffice/help").join(page);
-    fs::create_dir_all(page.parent().unwrap()).unwrap();
-    fs::write(page, html).unwrap();
+    for (page, contents) in pages {
+        let page = tree.path().join("usr/share").join(page);
+        fs::create_dir_all(page.parent().unwrap()).unwrap();
+        fs::write(page, contents).unwrap();
+    }
     fs::create_dir(tree.path().join("DEBIAN")).unwrap();
     let control = format!(
         "Package: {name}\nVersion: 4:7.4\nArchitecture: all\nMaintainer: A <a@b.example>\nDescription: help\n"
@@ -204,11 +206,15 @@ fn the_help_is_added() {
     let french = "<h1 id=\"hd_1\">Le presse-papiers &amp; co</h1>\n<p id=\"par_1\">Tapez <span class=\"switchinline\">\
         <span hidden=\"true\" id=\"defaultx\">Ctrl</span></span>+V\u{a0}: c\u{2019}est  tout.</p>\
         <p id=\"par_2\">Autrement dit.</p>";
-    let options = BuildOptions { help: true, ..options(&folder.path().join("out"), &lists, 2) };
+    let options = BuildOptions {
+        documentation: vec!["libreoffice-help".to_owned()],
+        ..options(&folder.path().join("out"), &lists, 2)
+    };
     let message = |result: Result<BuildReport, Error>| result.err().unwrap().to_string();
     let missing = message(build(&options));
     assert!(missing.contains("no file `libreoffice-help-en-us_VERSION.deb`"), "{missing}");
-    write_package(&lists, "libreoffice-help-en-us", "en-US/text/shared/clip.html", english);
+    let page = "libreoffice/help/en-US/text/shared/clip.html";
+    write_package(&lists, "libreoffice-help-en-us", &[(page, english.as_bytes())]);
     let missing = message(build(&options));
     assert!(missing.contains("no file `libreoffice-help-fr_VERSION.deb`"), "{missing}");
     let broken = lists.join("libreoffice-help-fr_1_all.deb");
@@ -216,7 +222,8 @@ fn the_help_is_added() {
     assert!(message(build(&options)).starts_with("dpkg-deb: exit status"));
     fs::remove_file(broken).unwrap();
 
-    write_package(&lists, "libreoffice-help-fr", "fr/text/shared/clip.html", french);
+    let page = "libreoffice/help/fr/text/shared/clip.html";
+    write_package(&lists, "libreoffice-help-fr", &[(page, french.as_bytes())]);
     let report = build(&options).unwrap();
     let mut found: Vec<[String; 4]> = added(&options.out, "libreoffice-help")
         .into_iter()
@@ -253,6 +260,69 @@ fn the_help_is_added() {
     build(&options).unwrap();
     expected.pop();
     assert_eq!(added(&options.out, "libreoffice-help").len(), expected.len());
+}
+
+/// A page without ids, in Latin-1; its second section has another paragraph in French.
+#[test]
+fn documentation_is_added_after_the_releases() {
+    if Command::new("dpkg-deb").arg("--version").output().is_err() {
+        eprintln!("skipped: no dpkg-deb");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let lists = folder.path().join("lists");
+    let mut bookworm = filler(40);
+    write_indices(&lists, "bookworm", &bookworm);
+    write_indices(&lists, "trixie", &[package("known", "Everybody knows this", "Tous le savent")]);
+    let english = "<h1>The window</h1><p>It has a <b>bar</b>.</p><pre>x = 1</pre><p>Everybody knows this.</p>\
+                   <h1>The end</h1><p>Never aligned.</p>";
+    let french = b"<h1>La fen\xeatre</h1><p>Elle a une barre.</p><pre>x = 1</pre><p>On le sait.</p>\
+                   <h1>La fin</h1><p>Bien.</p><p>Fini.</p>";
+    let page = |language: &str| format!("doc/weechat-doc/html/weechat_user.{language}.html");
+    write_package(&lists, "weechat-doc", &[(&page("en"), english.as_bytes()), (&page("fr"), french)]);
+    let out = folder.path().join("out");
+    let options = BuildOptions {
+        releases: vec!["trixie".to_owned()],
+        documentation: vec!["weechat".to_owned()],
+        ..options(&out, &lists, 10)
+    };
+    let report = build(&options).unwrap();
+    let origins: Vec<&str> = report.added.iter().map(|report| report.origin.as_str()).collect();
+    assert_eq!(origins, ["trixie", "weechat"]);
+    let mut found: Vec<[String; 4]> =
+        added(&out, "weechat").into_iter().map(|row| [row.id, row.package, row.source, row.target]).collect();
+    found.sort();
+    let row = |key: &str, english: &str, french: &str| {
+        [
+            format!("weechat/weechat_user#{key}"),
+            "weechat".to_owned(),
+            format!("{PREFIX}{english}"),
+            french.to_owned(),
+        ]
+    };
+    let expected =
+        [row("1.0", "The window", "La fen\u{ea}tre"), row("1.1", "It has a bar.", "Elle a une barre.")];
+    assert_eq!(found, expected);
+
+    // By the index the package belongs to a source that is held out: the origin is left out whole.
+    let held_out = held_out_packages(&out).into_iter().min().unwrap();
+    let (name, english) = ("weechat-doc".to_owned(), "documentation".to_owned());
+    bookworm.push(Package { name, source: Some(held_out), english, french: None });
+    write_indices(&lists, "bookworm", &bookworm);
+    let report = build(&options).unwrap();
+    assert_eq!(report.added[1].candidates, 0);
+}
+
+#[test]
+fn unknown_documentation_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(&folder.path().join("out"), folder.path(), 2);
+    options.documentation = vec!["gimp-help".to_owned(), "no-help".to_owned()];
+    let message = build(&options).err().unwrap().to_string();
+    assert!(
+        message.starts_with("no documentation is named `no-help`; there are: libreoffice-help, "),
+        "{message}"
+    );
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub(crate) fn options(out: &Path, lists: impl Into<PathBuf>, held_out: usize) ->
     let mut options = BuildOptions::new(out);
     options.lists = Some(lists.into());
     options.releases = Vec::new();
-    options.help = false;
+    options.documentation = Vec::new();
     options.held_out = held_out;
     options.vocab_size = 90;
     options

@@ -1,36 +1,47 @@
-//! The paragraphs of a page of the LibreOffice help.
-//!
-//! The pages are generated, so a scanner of tags is enough: no elements are implied but the end of a paragraph.
+//! The LibreOffice help: English and French paragraphs of the same page and the same `id` translate each
+//! other.
 
+use super::align::Pair;
+use super::tags::{self, Tag, Token, unescape};
 use crate::{Result, tokenizer::normalize};
+use std::collections::HashMap;
 
 /// A paragraph or heading: its `id` and its text.
-pub(super) type Paragraph = (String, String);
+type Paragraph = (String, String);
+
+/// The pairs of a page. Sections that a page shows twice repeat their ids: the first stands for all.
+pub(super) fn pairs(english: &str, french: &str) -> Result<Vec<Pair>> {
+    let mut translations: HashMap<String, String> = HashMap::new();
+    for (id, text) in paragraphs(french)? {
+        translations.entry(id).or_insert(text);
+    }
+    let pair = |(key, english): Paragraph| {
+        let french = translations.remove(&key)?;
+        Some(Pair { key, english, french })
+    };
+    Ok(paragraphs(english)?.into_iter().filter_map(pair).collect())
+}
 
 /// The paragraphs and headings that have an `id` and are not program code, in the order of the page.
-pub(super) fn paragraphs(html: &str) -> Result<Vec<Paragraph>> {
+fn paragraphs(html: &str) -> Result<Vec<Paragraph>> {
     let mut found = Vec::new();
     let mut open: Option<Open> = None;
-    let mut rest = html;
-    while !rest.is_empty() {
-        let (text, tagged) = rest.split_at(rest.find('<').unwrap_or(rest.len()));
-        if let Some(open) = &mut open {
-            open.write(&unescape(text));
-        }
-        let (tag, after) = tagged.split_at(tag_length(tagged));
-        rest = after;
-        let (name, is_end) = tag_name(tag);
-        match name {
+    for token in tags::tokens(html) {
+        let tag = match token {
+            Token::Text(text) => {
+                open.iter_mut().for_each(|open| open.write(&unescape(text)));
+                continue;
+            }
+            Token::Tag(tag) => tag,
+        };
+        match tag.name {
             "p" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => {
                 found.extend(open.take().map(Open::close));
-                open = if is_end { None } else { Open::new(tag) };
-            }
-            "script" | "style" if !is_end => {
-                rest = rest.find(&format!("</{name}")).map_or("", |end| &rest[end..])
+                open = if tag.is_end { None } else { Open::new(&tag) };
             }
             "span" => match &mut open {
-                Some(open) if is_end => open.end_span(),
-                Some(open) => open.start_span(tag),
+                Some(open) if tag.is_end => open.end_span(),
+                Some(open) => open.start_span(&tag),
                 None => {}
             },
             "br" => open.iter_mut().for_each(|open| open.write(" ")),
@@ -50,7 +61,8 @@ struct Open {
 
 enum Span {
     Plain,
-    /// Alternatives for systems and applications, of which the reader's browser shows one: `Command` or `Ctrl`.
+    /// Alternatives for systems and applications, of which the reader's browser shows one: `Command` or
+    /// `Ctrl`.
     Switch(Vec<Alternative>),
     Alternative(Alternative),
 }
@@ -61,9 +73,9 @@ struct Alternative {
 }
 
 impl Open {
-    fn new(tag: &str) -> Option<Open> {
-        let is_code = attribute(tag, "class").is_some_and(|classes| classes.contains("code"));
-        let id = attribute(tag, "id").filter(|_| !is_code)?.to_owned();
+    fn new(tag: &Tag<'_>) -> Option<Open> {
+        let is_code = tag.attribute("class").is_some_and(|classes| classes.contains("code"));
+        let id = tag.attribute("id").filter(|_| !is_code)?.to_owned();
         Some(Open { id, text: String::new(), spans: Vec::new() })
     }
 
@@ -79,11 +91,11 @@ impl Open {
         self.text.push_str(text);
     }
 
-    fn start_span(&mut self, tag: &str) {
-        let is_switch = attribute(tag, "class") == Some("switchinline");
+    fn start_span(&mut self, tag: &Tag<'_>) {
+        let is_switch = tag.attribute("class") == Some("switchinline");
         let span = match self.spans.last() {
             Some(Span::Switch(_)) => {
-                let is_default = attribute(tag, "id").is_some_and(|id| id.starts_with("default"));
+                let is_default = tag.attribute("id").is_some_and(|id| id.starts_with("default"));
                 Span::Alternative(Alternative { is_default, text: String::new() })
             }
             _ if is_switch => Span::Switch(Vec::new()),
@@ -118,71 +130,6 @@ impl Open {
     }
 }
 
-/// Bytes of the tag or comment at the start of `text`, or all of them if it does not end.
-fn tag_length(text: &str) -> usize {
-    if text.starts_with("<!--") {
-        return text.find("-->").map_or(text.len(), |end| end + 3);
-    }
-    let mut quote = None;
-    for (position, byte) in text.bytes().enumerate() {
-        match (quote, byte) {
-            (None, b'>') => return position + 1,
-            (None, b'"' | b'\'') => quote = Some(byte),
-            (Some(open), _) if open == byte => quote = None,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-/// The tag's name and whether it is an end tag.
-fn tag_name(tag: &str) -> (&str, bool) {
-    let inner = tag.strip_prefix('<').unwrap_or(tag);
-    let (inner, is_end) = inner.strip_prefix('/').map_or((inner, false), |inner| (inner, true));
-    (inner.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or(""), is_end)
-}
-
-fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
-    let start = format!("{name}=\"");
-    let (position, _) =
-        tag.match_indices(&start).find(|(position, _)| tag[..*position].ends_with(char::is_whitespace))?;
-    tag[position + start.len()..].split('"').next()
-}
-
-/// Character references replaced; unknown ones stay.
-fn unescape(text: &str) -> String {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find('&') {
-        result.push_str(&rest[..start]);
-        rest = &rest[start..];
-        let known = rest.find(';').and_then(|end| Some((end + 1, character(&rest[1..end])?)));
-        let (length, character) = known.unwrap_or((1, '&'));
-        result.push(character);
-        rest = &rest[length..];
-    }
-    result + rest
-}
-
-fn character(reference: &str) -> Option<char> {
-    match reference {
-        "amp" => Some('&'),
-        "lt" => Some('<'),
-        "gt" => Some('>'),
-        "quot" => Some('"'),
-        "apos" => Some('\''),
-        "nbsp" => Some('\u{a0}'),
-        _ => {
-            let number = reference.strip_prefix('#')?;
-            let code = match number.strip_prefix(['x', 'X']) {
-                Some(digits) => u32::from_str_radix(digits, 16),
-                None => number.parse(),
-            };
-            char::from_u32(code.ok()?)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +139,22 @@ mod tests {
         let found = paragraphs(html).unwrap();
         let found: Vec<(&str, &str)> = found.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
         assert_eq!(found, expected, "{html}");
+    }
+
+    #[test]
+    fn paragraphs_are_paired_by_id() {
+        let english = "<h1 id=\"title\">The clipboard</h1><p id=\"only\">English alone</p><p id=\"one\">Paste it.</p>\
+                       <p id=\"one\">Paste it.</p>";
+        let french =
+            "<p id=\"one\">Collez-le.</p><h1 id=\"title\">Le presse-papiers</h1><p id=\"one\">Une autre.</p>";
+        let found = pairs(english, french).unwrap();
+        let expected = [("title", "The clipboard", "Le presse-papiers"), ("one", "Paste it.", "Collez-le.")];
+        let expected = expected.map(|(key, english, french)| Pair {
+            key: key.to_owned(),
+            english: english.to_owned(),
+            french: french.to_owned(),
+        });
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -225,8 +188,8 @@ mod tests {
     #[test]
     fn references_are_characters() {
         check(
-            r#"<p id="a">&lt;a&gt; &amp;amp; &#233;&#xE9; &nbsp;x &unknown; & l&rsquo;&#x110000;</p>"#,
-            &[("a", "<a> &amp; éé x &unknown; & l&rsquo;&#x110000;")],
+            r#"<p id="a">&lt;a&gt; &amp;amp; &#233;&#xE9; &nbsp;x &unknown; & l&lsaquo;&#x110000;</p>"#,
+            &[("a", "<a> &amp; éé x &unknown; & l&lsaquo;&#x110000;")],
         );
     }
 
