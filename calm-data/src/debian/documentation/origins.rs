@@ -1,5 +1,5 @@
-//! The table of documentation. Left out are packages of many megabytes with few words, and translations whose
-//! pages seldom have the structure of the English ones.
+//! The table of documentation. Left out are packages of many megabytes with few words, translations whose pages
+//! seldom have the structure of the English ones, and what is held out (the Debian FAQ, the Ubuntu packaging guide).
 
 use super::{Documentation, Format, pages};
 
@@ -224,15 +224,6 @@ pub(in super::super) const ALL: &[Documentation] = &[
         ],
     },
     Documentation {
-        name: "debian-faq",
-        format: Format::Markup,
-        pages: [
-            pages("usr/share/doc/debian/FAQ", &[".en.html"]),
-            pages("usr/share/doc/debian/FAQ/fr", &[".fr.html"]),
-        ],
-        packages: &[("debian-faq", "debian-faq"), ("debian-faq-fr", "debian-faq")],
-    },
-    Documentation {
         name: "aptitude",
         format: Format::Markup,
         pages: [
@@ -321,18 +312,6 @@ pub(in super::super) const ALL: &[Documentation] = &[
             pages("usr/share/doc/mplayer/HTML/fr", &[".html"]),
         ],
         packages: &[("mplayer-doc", "mplayer")],
-    },
-    Documentation {
-        name: "ubuntu-packaging-guide",
-        format: Format::Markup,
-        pages: [
-            pages("usr/share/doc/ubuntu-packaging-guide-html", &[".html"]),
-            pages("usr/share/doc/ubuntu-packaging-guide-html-fr", &[".html"]),
-        ],
-        packages: &[
-            ("ubuntu-packaging-guide-html", "ubuntu-packaging-guide"),
-            ("ubuntu-packaging-guide-html-fr", "ubuntu-packaging-guide"),
-        ],
     },
     Documentation {
         name: "tuxpaint",
