@@ -16,7 +16,7 @@ pub use crate::position::{Direction, bucket};
 pub use crate::sources::check_sources;
 pub use crate::tokenizer::Tokenizer;
 
-/// Name of the exit classifier's weight [d_model] in a checkpoint.
+/// Name of the exit classifier's weight `[d_model]` in a checkpoint.
 pub const CLASSIFIER_WEIGHT: &str = "calm.classifier.weight";
-/// Name of the exit classifier's bias [1] in a checkpoint.
+/// Name of the exit classifier's bias `[1]` in a checkpoint.
 pub const CLASSIFIER_BIAS: &str = "calm.classifier.bias";

@@ -175,7 +175,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     arguments.json.as_ref().map_or(Ok(()), |path| write_json(path, &report))
 }
 
-/// Where the checkpoint is; one of random weights that nobody asked to keep goes with this.
+/// The checkpoint's folder; a temporary one, for random weights without --save, is deleted on drop.
 enum Folder {
     Given(PathBuf),
     Temporary(tempfile::TempDir),

@@ -64,7 +64,7 @@ pub(crate) struct Arguments {
     /// Share of the examples that pareto learns its sequence on [default: 0.5]
     #[arg(long, value_name = "S")]
     selection_share: Option<f64>,
-    /// Of pareto's split, and of the examples that --limit takes
+    /// Seed for pareto's split and for the examples that --limit takes
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Bound the share of examples with a loss above this instead of the mean loss: delta is that share

@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
     /// softmax, pruned, state or classifier (calm)
     #[arg(long)]
     measure: Option<Measure>,
-    /// Confidence from which on a token exits, in [0,1]; 1 never exits (calm)
+    /// A token exits once its confidence reaches this, from 0 to 1; at 1 none does (calm)
     #[arg(long, allow_negative_numbers = true)]
     threshold: Option<f64>,
     /// Decay tau of the threshold along the output; constant if not given (calm)

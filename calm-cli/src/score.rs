@@ -62,7 +62,7 @@ pub(crate) struct Arguments {
     /// Resamples for the confidence interval and the paired bootstrap; 0 leaves the interval out
     #[arg(long, value_name = "N", default_value_t = BOOTSTRAP_SAMPLES, help_heading = "Significance")]
     bootstrap: usize,
-    /// Of the resamples
+    /// Seed of the resampling
     #[arg(long, value_name = "S", default_value_t = SEED, help_heading = "Significance")]
     seed: u64,
     /// Outputs of a system to compare with, such as the full model

@@ -43,8 +43,8 @@ impl CostModel {
     /// A block that runs for a token which attends over `keys` decoder positions (itself included) and
     /// `source_length` encoder positions: `FC = 12 d^2 + 4 d d_ff + 4 t d + 4 |x| d`.
     ///
-    /// The first term are the six projections (q, k, v, o of self-attention; q, o of cross-attention), the
-    /// last two are scores and weighted sums.
+    /// The first term counts the six projections (q, k, v, o of self-attention; q, o of cross-attention), the
+    /// last two count scores and weighted sums.
     pub fn block(&self, keys: usize, source_length: usize) -> f64 {
         12.0 * self.d_model * self.inner
             + 2.0 * self.feed_forward
@@ -70,8 +70,8 @@ impl CostModel {
         2.0 * self.vocab_size * self.d_model
     }
 
-    /// One exit test beside the head: `2 d` for the classifier. Comparing two states, which the source has
-    /// not, are three products: `6 d`. The head itself is not in it, since its product also gives the token.
+    /// One exit test without the head, whose product also gives the token: `2 d` for the classifier. Comparing
+    /// two states takes three dot products, `6 d`; Elbayad et al. have no such test.
     fn state_test(&self, inputs: MeasureInputs) -> f64 {
         let products = if inputs.previous_hidden { 3.0 } else { f64::from(u8::from(inputs.hidden)) };
         products * 2.0 * self.d_model

@@ -72,7 +72,7 @@ pub enum Measure {
     /// product with the whole vocabulary a token instead of one a layer.
     Pruned,
     /// Hidden-state saturation: the cosine between the states after this layer and the one before. Layer 1
-    /// has none before it and a confidence of 0. No threshold tells a cosine below 0 from 0, so it may stay.
+    /// has none before it and a confidence of 0. Negative cosines are not clamped: they stay below every threshold.
     State,
     /// The trained [`ExitClassifier`]: `sigmoid(w h + b)`.
     Classifier,

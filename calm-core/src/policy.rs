@@ -96,7 +96,7 @@ impl PolicySpec {
     /// The policy for this backbone, with its classifier where one is asked for.
     ///
     /// # Errors
-    /// [`PolicyError`] when the backbone has not got what the policy needs.
+    /// [`PolicyError`] when the backbone lacks what the policy needs.
     pub fn resolve<B: Backbone>(&self, backbone: &B) -> Result<Policy, PolicyError> {
         let shape = backbone.shape();
         let policy = match *self {
@@ -195,14 +195,14 @@ pub enum PolicyError {
     #[error("the classifier measure needs an exit classifier, and the model has none")]
     NoClassifier,
     /// The classifier belongs to another backbone.
-    #[error("the exit classifier has {width} weights, and the states of the model {d_model} elements")]
+    #[error("the exit classifier has {width} weights, but the model's states have {d_model} elements")]
     ClassifierWidth {
         /// Weights of the classifier.
         width: usize,
         /// Width of the residual stream.
         d_model: usize,
     },
-    /// The decoder has not got that many layers.
+    /// The decoder has fewer layers.
     #[error("static depth must be from 1 to the decoder's {available} layers, not {layers}")]
     StaticLayers {
         /// Layers asked for.

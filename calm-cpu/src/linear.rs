@@ -317,7 +317,7 @@ impl Writer<'_, '_> {
     }
 }
 
-/// 0 for 0.
+/// 1 / scale, or 0 for the scale of a row of zeros.
 pub(crate) fn inverse(scale: f32) -> f32 {
     if scale > 0.0 { 1.0 / scale } else { 0.0 }
 }

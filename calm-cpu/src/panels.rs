@@ -25,7 +25,7 @@ pub(crate) trait Weight: Copy + Send + Sync + 'static {
     type Splat<S: Simd>: Copy;
     type Sum<S: Simd>: Copy;
 
-    /// Nothing.
+    /// The sum of no products.
     ///
     /// # Safety
     /// Here and below: as in [`Simd`].

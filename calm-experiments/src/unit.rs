@@ -42,7 +42,7 @@ pub struct UnitKey {
 pub struct Common {
     /// Hash of weights and tokenizer.
     pub model: String,
-    /// `cpu` or `cuda`: their times must not be mixed.
+    /// What computed, such as `cpu int8`: times of different ones cannot be compared.
     pub device: String,
     /// Longest output.
     pub max_tokens: usize,
@@ -112,17 +112,16 @@ impl UnitKey {
     /// What differs between two units of the same name, to tell why one of them is of no use.
     fn difference(&self, other: &UnitKey) -> &'static str {
         let (a, b) = (&self.common, &other.common);
-        match () {
-            () if self.format != other.format => "file format",
-            () if a.model != b.model => "model",
-            () if self.data != other.data || self.examples != other.examples => "data",
-            () if a.max_tokens != b.max_tokens || a.max_source_tokens != b.max_source_tokens => {
-                "maximal length"
-            }
-            () if a.batch_size != b.batch_size => "batch size",
-            () if a.device != b.device => "device",
-            () => "setting",
-        }
+        let lengths = |key: &Common| (key.max_tokens, key.max_source_tokens);
+        let parts = [
+            ("file format", self.format != other.format),
+            ("model", a.model != b.model),
+            ("data", self.data != other.data || self.examples != other.examples),
+            ("maximal length", lengths(a) != lengths(b)),
+            ("batch size", a.batch_size != b.batch_size),
+            ("device", a.device != b.device),
+        ];
+        parts.into_iter().find(|(_, differs)| *differs).map_or("setting", |(part, _)| part)
     }
 }
 

@@ -6,7 +6,6 @@ mod error;
 pub mod init;
 mod t5;
 mod weights;
-pub mod workers;
 
 pub use crate::error::Error;
 pub use crate::t5::{Dropout, Encoded, Session, T5, TeacherForcing};

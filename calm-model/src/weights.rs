@@ -37,7 +37,7 @@ impl Weights {
         Weights { tensors, stacked: BTreeMap::new(), requests: RefCell::default() }
     }
 
-    /// Adds what [`Scope::stacked`] then hands out for these names without a copy: their matrices below each other.
+    /// Adds what a network that wants these names' matrices below each other then gets without a copy.
     #[must_use]
     pub fn with_stacked(mut self, stacked: BTreeMap<Vec<String>, Tensor>) -> Self {
         self.stacked = stacked;

@@ -11,7 +11,7 @@ use crate::parameters::Parameters;
 
 /// The classifier while it is trained.
 pub struct ClassifierTraining {
-    /// Weight [d_model] and bias [1].
+    /// Weight `[d_model]` and bias `[1]`.
     parameters: Parameters,
     optimizer: Optimizer,
     config: ClassifierConfig,
@@ -22,7 +22,7 @@ pub struct ClassifierTraining {
 pub struct LayerF1 {
     /// Layer, from 1.
     pub layer: usize,
-    /// F1 of "do not exit" at 0.5, the class of Table D.1 in the paper, in [0,1].
+    /// F1 of "do not exit" at 0.5, the class of Table D.1 in the paper, in `[0,1]`.
     pub do_not_exit_f1: f64,
     /// Fraction of tokens on which the layer already agrees with the last one.
     pub agreement: f64,
@@ -60,7 +60,7 @@ impl ClassifierTraining {
         loss.detach()
     }
 
-    /// Weight [d_model] and bias [1].
+    /// Weight `[d_model]` and bias `[1]`.
     pub fn parameters(&self) -> (Tensor, Tensor) {
         weight_and_bias(&self.parameters.weights())
     }

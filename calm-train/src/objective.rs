@@ -78,7 +78,7 @@ pub fn exits_of_step(config: &ObjectiveConfig, layers: usize, seed: u64, step: u
 
 /// What an exit gives in one step, and the gradient of its cross-entropy.
 pub struct ExitLoss {
-    /// Probabilities of the targets: [tokens]
+    /// Probabilities of the targets: `[tokens]`
     pub target_probabilities: Tensor,
     /// Of the weighted smoothed cross-entropy per token, with respect to the head's inputs: [tokens, d_model].
     pub gradient: Tensor,
@@ -88,7 +88,7 @@ pub struct ExitLoss {
 pub struct HeadLoss<'a> {
     /// [vocab_size, d_model]
     pub head: &'a Tensor,
-    /// [tokens]
+    /// The tokens to predict: `[tokens]`
     pub targets: &'a Tensor,
     /// The tokens that the mean is over: those of this batch, or of all the batches that make one step.
     pub step_tokens: usize,
@@ -147,7 +147,8 @@ impl HeadLoss<'_> {
     }
 }
 
-/// Sum over the tokens of one exit's negative log-likelihood: head inputs and `head` as in [`HeadLoss`], `targets` [tokens].
+/// Sum over the tokens of one exit's negative log-likelihood: head inputs and `head` as in [`HeadLoss`], `targets`
+/// `[tokens]`.
 pub fn exit_nll(inputs: &Tensor, head: &Tensor, targets: &Tensor) -> Tensor {
     let _no_grad = tch::no_grad_guard();
     let of_targets = chunks(inputs, head).map(|(start, rows)| {

@@ -16,7 +16,7 @@ pub struct ScheduleConfig {
     /// Length of the final linear decay of the `stable` curve.
     #[serde(default)]
     pub decay_steps: u64,
-    /// Where the cosine and the final decay of the `stable` curve end, as a fraction of the largest learning rate in [0,1].
+    /// Where the cosine and the final decay of the `stable` curve end, as a fraction of the largest learning rate in `[0,1]`.
     #[serde(default)]
     pub min_factor: f64,
 }
@@ -35,7 +35,7 @@ pub enum Curve {
     InverseSqrt,
 }
 
-/// Factor in [0,1] on the largest learning rate at a step counted from 1.
+/// Factor in `[0,1]` on the largest learning rate at a step counted from 1.
 pub fn learning_rate_factor(schedule: &ScheduleConfig, step: u64) -> f64 {
     let ScheduleConfig { steps, warmup_steps, curve, decay_steps, min_factor } = *schedule;
     if step <= warmup_steps {

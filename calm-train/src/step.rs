@@ -28,7 +28,7 @@ pub struct StepConfig<'a> {
 pub struct BatchGradient {
     /// Layers of the exits that were computed, from 1.
     pub layers: Vec<usize>,
-    /// Sum over the target tokens of each exit's negative log-likelihood: [exits], f32 on the device.
+    /// Sum over the target tokens of each exit's negative log-likelihood: `[exits]`, f32 on the device.
     pub nll: Tensor,
     /// For the optimiser.
     pub gradients: Gradients,

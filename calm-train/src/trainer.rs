@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Returns whether the run came to its end, rather than to that of its time.
+    /// Returns false if `pause_after` stopped the run.
     fn train_backbone(&mut self) -> Result<bool, Error> {
         let config = self.config;
         let started = Instant::now();
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
                 let exit_losses = self.losses.means()?;
                 let loss = exit_losses.last().copied().flatten().unwrap_or(f64::NAN);
                 let gradient_norm = norm.double_value(&[]);
-                // Numbers that are none poison the parameters in this step or the next: never save those.
+                // A loss that is infinite or no number reaches the parameters within a step: never save such a step.
                 if !(loss.is_finite() && gradient_norm.is_finite()) {
                     return Err(Error::Diverged { loss, step, gradient_norm, checkpoint: checkpointed });
                 }

@@ -92,7 +92,7 @@ pub fn load_engine(directory: &Path, options: &EngineOptions) -> anyhow::Result<
     Ok(Engine { backbones, codec, fingerprint, device, prepare_thread, synchronize })
 }
 
-/// The same without a tokenizer and without a word.
+/// Like [`load_engine`], but loads no tokenizer and prints no note about unused tensors.
 ///
 /// # Errors
 /// As [`load_engine`].

@@ -179,7 +179,11 @@ fn bad_input_gives_one_clear_error() {
         .unwrap();
     check(&["--set", "data.test=broken.jsonl"], "broken.jsonl:2");
     check(&["--set", "model=absent"], "absent/config.json");
-    check(&["--device", "tpu"], "unknown device `tpu`");
+    let without_libtorch = "this program was built without libtorch";
+    check(
+        &["--device", "tpu"],
+        if cfg!(feature = "libtorch") { "unknown device `tpu`" } else { without_libtorch },
+    );
     check(&["--statistics-only"], "runs/trial/generations/test/full/shard-0000.jsonl");
 
     let weights = folder.path("model/model.safetensors");

@@ -186,14 +186,14 @@ impl T5 {
         self.head_input_by(self.head_norm(), state)
     }
 
-    /// The same with other weights of the final norm [d_model], such as those that a gradient is wanted for.
+    /// The same with other weights of the final norm, `[d_model]`, such as those that a gradient is wanted for.
     pub fn head_input_by(&self, norm: &Tensor, state: &Tensor) -> Tensor {
         let normed = self.decoder.final_layer_norm.forward_by(norm, state);
         let scale = self.config.head_scale();
         if scale == 1.0 { normed } else { normed * scale }
     }
 
-    /// Weights of the final norm, shared by all exits: [d_model]
+    /// Weights of the final norm, shared by all exits: `[d_model]`
     pub fn head_norm(&self) -> &Tensor {
         self.decoder.final_layer_norm.weight()
     }

@@ -123,7 +123,7 @@ impl TrainConfig {
             return fail("validation.patience", "needs validation.every".to_owned());
         }
         if self.schedule.steps == 0 && (self.init.is_none() || self.classifier.steps == 0) {
-            let reason = "is 0, which has a meaning for init with a classifier to train alone";
+            let reason = "is 0, which is allowed only with init and classifier.steps above 0";
             return fail("schedule.steps", reason.to_owned());
         }
         Ok(())

@@ -117,7 +117,7 @@ fn ranges() {
     check(
         "steps = 12\nwarmup_steps = 4",
         "steps = 0\nwarmup_steps = 0",
-        ":33: schedule.steps is 0, which has a meaning for init",
+        ":33: schedule.steps is 0, which is allowed only with init",
     );
     check("steps = 12", "steps = 3", ":33: schedule.steps is 3, but warmup_steps and decay_steps are more");
     check(
