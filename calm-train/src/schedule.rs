@@ -63,28 +63,28 @@ pub struct Pace {
     configured: ScheduleConfig,
     /// The schedule in force.
     schedule: ScheduleConfig,
-    /// Steps done and time passed when the speed was first measured from: the first steps are slow.
-    measured_from: (u64, Duration),
+    /// Steps done and time passed when the speed is measured from. The first steps are slow, and a schedule that they shortened would
+    /// leave its warm-up at once.
+    measured_from: Option<(u64, Duration)>,
 }
 
 impl Pace {
-    /// A run that starts after `done` steps and may take the time `limit`.
-    pub fn new(configured: ScheduleConfig, limit: Duration, done: u64) -> Self {
-        Pace { limit, configured, schedule: configured, measured_from: (done, Duration::ZERO) }
+    /// A run that may take the time `limit`.
+    pub fn new(configured: ScheduleConfig, limit: Duration) -> Self {
+        Pace { limit, configured, schedule: configured, measured_from: None }
     }
 
-    /// The schedule in force after `step` steps, for which the run took the time `elapsed`. It changes until the final decay begins.
+    /// The schedule in force after step `step`, at the time `elapsed` since the start. It changes from the second call on, until the final
+    /// decay begins.
     pub fn schedule(&mut self, step: u64, elapsed: Duration) -> ScheduleConfig {
-        let decay_start = self.schedule.steps - self.schedule.decay_steps.min(self.schedule.steps);
-        let decays = self.schedule.decay_steps > 0 && step > decay_start;
-        let (from, since) = self.measured_from;
-        let per_step = elapsed.saturating_sub(since).as_secs_f64() / step.saturating_sub(from).max(1) as f64;
-        if !decays && per_step > 0.0 {
-            let left = self.limit.saturating_sub(elapsed).as_secs_f64() / per_step;
-            self.schedule = self.configured.shortened(step.saturating_add(left as u64).max(1));
-        }
-        if since.is_zero() {
-            self.measured_from = (step, elapsed);
+        let (from, since) = *self.measured_from.get_or_insert((step, elapsed));
+        let seconds = elapsed.saturating_sub(since).as_secs_f64();
+        let ScheduleConfig { steps, decay_steps, .. } = self.schedule;
+        let decays = decay_steps > 0 && step + decay_steps > steps;
+        if !decays && seconds > 0.0 {
+            let steps_left =
+                self.limit.saturating_sub(elapsed).as_secs_f64() / seconds * (step - from) as f64;
+            self.schedule = self.configured.shortened(step.saturating_add(steps_left as u64));
         }
         self.schedule
     }

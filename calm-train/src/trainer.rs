@@ -121,8 +121,7 @@ impl<'a> Run<'a> {
     fn train_backbone(&mut self) -> Result<bool, Error> {
         let config = self.config;
         let started = Instant::now();
-        let mut pace =
-            self.options.time_limit.map(|limit| Pace::new(config.schedule, limit, self.state.step));
+        let mut pace = self.options.time_limit.map(|limit| Pace::new(config.schedule, limit));
         let mut checkpointed = (self.state.step > 0).then_some(self.state.step);
         let mut progress = Progress::new(&config.checkpoints, config.schedule.steps, self.state.step)?;
         let mut watch = LossWatch::new(config.loss_spike);

@@ -137,7 +137,7 @@ fn limited_run(
     limit: f64,
     seconds_of_step: impl Fn(u64) -> f64,
 ) -> (Vec<f64>, f64) {
-    let mut pace = Pace::new(schedule, Duration::from_secs_f64(limit), 0);
+    let mut pace = Pace::new(schedule, Duration::from_secs_f64(limit));
     let (mut in_force, mut step, mut elapsed, mut factors) = (schedule, 0, 0.0, Vec::new());
     while step < in_force.steps {
         step += 1;
@@ -164,6 +164,14 @@ fn a_run_of_limited_time_comes_to_the_end_of_its_schedule() {
             assert!(factors[factors.len() - 1] < 0.02, "{context}: ends at {:?}", factors.last());
             let largest = factors.iter().copied().fold(0.0, f64::max);
             assert!(largest > 0.95, "{context}: {largest}");
+            // Slow first steps do not shorten the warm-up.
+            let warmup_steps = 1000.0 * factors.len() as f64 / 20_000.0;
+            for (step, factor) in (1..=60).zip(&factors) {
+                assert!(
+                    *factor <= 1.5 * f64::from(step) / warmup_steps,
+                    "{context}: {factor} at step {step}"
+                );
+            }
         }
         // Faster than needed: nothing is shortened.
         let (factors, _) = limited_run(schedule, 400.0, |_| 0.01);
