@@ -60,6 +60,15 @@ pub(super) fn fetch(
     Ok(lists)
 }
 
+/// The first file in a folder that apt has fetched into, in the order of names, whose name is wanted.
+pub(super) fn find(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let is_wanted = |path: &PathBuf| path.file_name().is_some_and(|name| is_wanted(&name.to_string_lossy()));
+    Ok(files.into_iter().find(is_wanted))
+}
+
 /// Unpacks a `.deb` into a folder.
 pub(super) fn unpack(package: &Path, folder: &Path) -> Result<()> {
     let mut dpkg = Command::new("dpkg-deb");

@@ -6,7 +6,6 @@ use crate::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::collections::btree_map::{BTreeMap, Entry};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What the three indices say, joined.
@@ -71,15 +70,11 @@ fn source_package<'a>(stanza: &Stanza<'a>) -> Option<(&'a str, &'a str)> {
 }
 
 fn find(folder: &Path, suffix: &str) -> Result<PathBuf> {
-    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    let is_index = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_index = |name: &str| {
         name.split_once(suffix).is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with('.'))
     };
     let missing = || Error::NoIndex { folder: folder.to_owned(), suffix: suffix.to_owned() };
-    files.into_iter().find(is_index).ok_or_else(missing)
+    apt::find(folder, is_index)?.ok_or_else(missing)
 }
 
 /// The fields of one stanza; continuation lines stay in the value, with their line breaks and indentation.

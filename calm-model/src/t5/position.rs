@@ -25,8 +25,12 @@ pub(super) fn square_bias(table: &Tensor, config: &T5Config, direction: Directio
             false => bucket(config, direction, relative),
         })
         .collect();
-    let unseen = Tensor::full([1, heads], f64::NEG_INFINITY, (table.kind(), table.device()));
-    let table = if is_causal { Tensor::cat(&[table, &unseen], 0) } else { table.shallow_clone() };
+    let table = if is_causal {
+        let unseen = Tensor::full([1, heads], f64::NEG_INFINITY, (table.kind(), table.device()));
+        Tensor::cat(&[table, &unseen], 0)
+    } else {
+        table.shallow_clone()
+    };
     // Keys of a query at position q are the window of distances that starts with -q, so that the table is read length + keys times
     // instead of length * keys: [length + keys - 1, heads] -> [heads, windows, keys] -> [1, heads, length, keys]
     let distances = table.index_select(0, &upload(&index, table.device())).transpose(0, 1).contiguous();

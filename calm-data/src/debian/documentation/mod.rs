@@ -195,15 +195,11 @@ impl Pages {
 }
 
 fn find(folder: &Path, package: &str) -> Result<PathBuf> {
-    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    let is_package = |path: &PathBuf| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_package = |name: &str| {
         name.strip_prefix(package).is_some_and(|rest| rest.starts_with('_') && rest.ends_with(".deb"))
     };
     let missing = || Error::NoPackage { folder: folder.to_owned(), package: package.to_owned() };
-    files.into_iter().find(is_package).ok_or_else(missing)
+    apt::find(folder, is_package)?.ok_or_else(missing)
 }
 
 fn remove(folder: &Path) -> Result<()> {
