@@ -3,12 +3,14 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Where a dataset is: one path or several, whose examples follow each other. Each is one of
+/// Where a dataset is: one path, or several whose examples follow each other.
+///
+/// Each path is one of
 ///
 /// - a file;
 /// - a pattern with `*`, `?`, `[ab]` or `**`, for all files that match it, in the order of their names;
-/// - `hf://datasets/OWNER/NAME/FILE` or `hf://datasets/OWNER/NAME@REVISION/FILE`, for a file or a pattern in a dataset that
-///   `hf download` has brought into the [`HubCache`]; the revision is `main` unless given.
+/// - `hf://datasets/OWNER/NAME/FILE` or `hf://datasets/OWNER/NAME@REVISION/FILE`, for a file or a pattern in
+///   a dataset that `hf download` has brought into the [`HubCache`]; the revision is `main` if none is given.
 ///
 /// In a configuration it is a string or a list of strings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +21,8 @@ impl DatasetPaths {
     /// The files themselves, at least one. A path without wildcards need not exist yet.
     ///
     /// # Errors
-    /// A pattern that matches nothing or is none; for `hf://`, what is malformed or not in the cache.
+    /// Fails for a pattern that is malformed or matches nothing, and for an `hf://` path that is malformed or
+    /// not in the cache.
     pub fn files(&self, cache: &HubCache) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for path in &self.0 {
@@ -56,7 +59,7 @@ impl From<&DatasetPaths> for DatasetPaths {
     }
 }
 
-/// The paths separated by commas.
+/// Writes the paths separated by commas.
 impl fmt::Display for DatasetPaths {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let paths: Vec<_> = self.0.iter().map(|path| path.to_string_lossy()).collect();
@@ -64,7 +67,7 @@ impl fmt::Display for DatasetPaths {
     }
 }
 
-/// What matches `pattern` below `folder`, or as a path of its own. `path` is what errors name.
+/// Lists what matches `pattern` below `folder`, or as a path of its own without one. Errors name `path`.
 pub(crate) fn expand(path: &Path, folder: Option<&Path>, pattern: &str) -> Result<Vec<PathBuf>> {
     let pattern = match folder {
         Some(folder) => format!("{}/{pattern}", glob::Pattern::escape(&folder.to_string_lossy())),
@@ -83,7 +86,7 @@ pub(crate) fn expand(path: &Path, folder: Option<&Path>, pattern: &str) -> Resul
     Ok(files)
 }
 
-/// What exists is a file, whatever characters are in its name.
+/// A path that exists is a file, whatever characters are in its name: it is not read as a pattern.
 fn local_files(path: &Path) -> Result<Vec<PathBuf>> {
     let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
     let Some(pattern) = pattern else { return Ok(vec![path.to_owned()]) };

@@ -41,7 +41,7 @@ pub enum Error {
     Pattern {
         /// The pattern.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the pattern.
         source: glob::PatternError,
     },
     /// A path into Hugging Face's cache is malformed.
@@ -50,7 +50,7 @@ pub enum Error {
         path.display()
     )]
     HubPath {
-        /// The path.
+        /// The malformed path.
         path: PathBuf,
     },
     /// A dataset or a file of it was not brought into Hugging Face's cache.
@@ -58,7 +58,7 @@ pub enum Error {
     NotInHubCache {
         /// The `hf://` path.
         path: PathBuf,
-        /// The folder that should be there, or should hold the file.
+        /// The folder that should exist, or should hold the file.
         folder: PathBuf,
         /// The command that fetches it.
         command: String,
@@ -75,7 +75,7 @@ pub enum Error {
         repository: PathBuf,
         /// The revision asked for.
         revision: String,
-        /// The commits there are.
+        /// The commits that the cache has.
         cached: Vec<String>,
     },
     /// A line or record is not what it should be.
@@ -83,11 +83,11 @@ pub enum Error {
     Malformed {
         /// The file, or what stands for one (`standard input`).
         path: PathBuf,
-        /// The line of a JSON Lines file or the record of any other, counted from 1.
+        /// Number of the line in a JSON Lines file, or of the record in any other, counted from 1.
         line: usize,
-        /// The byte of the line, counted from 1, where that is known.
+        /// Number of the byte in the line, counted from 1, where it is known.
         column: Option<usize>,
-        /// What is wrong.
+        /// Description of the fault.
         message: String,
     },
     /// A column that was asked for does not exist.
@@ -95,26 +95,26 @@ pub enum Error {
     MissingColumn {
         /// The file.
         path: PathBuf,
-        /// The line of a JSON Lines file or the record of a JSON file, counted from 1; a Parquet file has the same columns
-        /// everywhere.
+        /// Number of the line in a JSON Lines file, or of the record in a JSON file, counted from 1. It is
+        /// `None` for a Parquet file, which has the same columns everywhere.
         line: Option<usize>,
         /// The column that was asked for.
         column: String,
-        /// The columns there are.
+        /// The columns that exist.
         available: Vec<String>,
     },
-    /// A column holds something else than text.
+    /// A column holds something other than text.
     #[error("{}: column `{column}` should be {expected}, found {found}", place(path, Some(*line), None))]
     WrongType {
         /// The file.
         path: PathBuf,
-        /// The line of a JSON Lines file or the record of any other, counted from 1.
+        /// Number of the line in a JSON Lines file, or of the record in any other, counted from 1.
         line: usize,
-        /// The column.
+        /// The name of the column.
         column: String,
         /// What the column should hold.
         expected: &'static str,
-        /// What it holds.
+        /// What the column holds.
         found: &'static str,
     },
     /// A record has no text that counts as right.
@@ -126,7 +126,7 @@ pub enum Error {
     NoReference {
         /// The file.
         path: PathBuf,
-        /// The line of a JSON Lines file or the record of any other, counted from 1.
+        /// Number of the line in a JSON Lines file, or of the record in any other, counted from 1.
         line: usize,
         /// The column of the target.
         column: String,
@@ -134,18 +134,18 @@ pub enum Error {
     /// A dataset has no examples.
     #[error("{paths}: the dataset is empty")]
     Empty {
-        /// Its files, as they were asked for.
+        /// The files of the dataset, as they were asked for.
         paths: DatasetPaths,
     },
-    /// A program the corpus builder needs did not start or failed.
+    /// A program that the corpus builder needs did not start, or failed.
     #[error("{program}: {message}")]
     Command {
         /// The program's name.
         program: String,
-        /// Why it failed: its own last words where it had any.
+        /// Why the program failed, in its own last words if it had any.
         message: String,
     },
-    /// There is nowhere to fetch the corpus's indices from.
+    /// There is no mirror to fetch the corpus's indices from.
     #[error("{} names no mirror of Debian bookworm: give one, or a folder of lists that apt has fetched", etc.display())]
     NoMirror {
         /// Folder of the system's apt configuration.
@@ -175,7 +175,7 @@ pub enum Error {
     UnknownDocumentation {
         /// The name asked for.
         name: String,
-        /// The names there are.
+        /// The names that exist.
         known: Vec<&'static str>,
     },
     /// An apt index is not made of `Field: value` stanzas.
@@ -183,7 +183,7 @@ pub enum Error {
     Stanza {
         /// The index.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
     },
     /// The indices hold too little text for the splits that were asked for.
@@ -193,9 +193,9 @@ pub enum Error {
         task: &'static str,
         /// The split's name.
         split: &'static str,
-        /// Examples there are.
+        /// Number of examples that there are.
         found: usize,
-        /// Examples the split should have.
+        /// Number of examples that the split should have.
         wanted: usize,
     },
     /// The tokenizer could not be trained or saved.
@@ -204,7 +204,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// The message without the place that serde_json adds, whose line counts from the start of what it was given.
+    /// Makes an error of the message without the place that serde_json adds.
+    ///
+    /// The line in that place counts from the start of the text that serde_json was given, which may be one
+    /// line of a file.
     pub(crate) fn malformed_json(path: &Path, line: usize, error: &serde_json::Error) -> Error {
         let message = error.to_string();
         let suffix = format!(" at line {} column {}", error.line(), error.column());
@@ -227,7 +230,7 @@ impl Error {
     }
 }
 
-/// `file`, `file:line` or `file:line:column`.
+/// Formats a place as `file`, `file:line` or `file:line:column`.
 fn place(path: &Path, line: Option<usize>, column: Option<usize>) -> String {
     let numbers = [line, column].into_iter().flatten().map(|number| format!(":{number}"));
     format!("{}{}", path.display(), numbers.collect::<String>())

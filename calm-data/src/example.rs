@@ -6,39 +6,44 @@ use std::path::Path;
 /// One example of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
-    /// Names the example in results.
+    /// Name of the example in results.
     pub id: String,
     /// The model's input, prefix included.
     pub source: String,
-    /// The text to learn: the first of the references.
+    /// The text to learn, which is the first of the references.
     pub target: String,
-    /// All texts that count as right, each once; at least one.
+    /// All texts that count as right: at least one, and each only once.
     pub references: Vec<String>,
 }
 
-/// Which columns of a dataset make its examples, and how. A field of a struct is `STRUCT.FIELD`.
+/// Which columns of a dataset its examples are made of, and how.
 ///
-/// The default reads the bundled corpus. WMT's files on the Hugging Face hub need `source = "translation.en"`,
-/// `target = "translation.fr"`, `prefix = "translate English to French: "`; CNN/DailyMail's `source = "article"`,
-/// `target = "highlights"`, `prefix = "summarize: "`; SQuAD's `source = "question"`, `context = "context"`,
-/// `target = "answers.text"`, `prefix = "question: "`.
+/// A field of a struct is named `STRUCT.FIELD`.
+///
+/// The default reads the bundled corpus. WMT's files on the Hugging Face hub need
+/// `source = "translation.en"`, `target = "translation.fr"`, `prefix = "translate English to French: "`;
+/// CNN/DailyMail's `source = "article"`, `target = "highlights"`, `prefix = "summarize: "`; SQuAD's
+/// `source = "question"`, `context = "context"`, `target = "answers.text"`, `prefix = "question: "`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Columns {
-    /// A string or an integer. `None`: the column `id` where there is one, else the record's number from 1, counted through
+    /// The column of the id, a string or an integer.
+    ///
+    /// `None` takes the column `id` if there is one, else the number of the record, counted from 1 through
     /// all files.
     pub id: Option<String>,
-    /// A string.
+    /// The column of the source, a string.
     pub source: String,
-    /// A string that follows the source after ` context: `, as T5 writes questions about a text.
+    /// The column of a text that follows the source after ` context: `, as T5 writes questions about a text;
+    /// a string.
     pub context: Option<String>,
-    /// A string, or a list of them: the references.
+    /// The column of the references: a string, or a list of strings.
     pub target: String,
-    /// More columns of references: a string, a list of them, or null.
+    /// More columns of references: each a string, a list of strings, or null.
     pub more_references: Vec<String>,
-    /// What becomes of a record whose target is an empty list.
+    /// What to do with a record whose target is an empty list.
     pub without_reference: WithoutReference,
-    /// Put in front of every source: T5's task prefix, its last space included.
+    /// Text in front of every source: T5's task prefix, with its last space.
     pub prefix: String,
 }
 
@@ -56,30 +61,34 @@ impl Default for Columns {
     }
 }
 
-/// What becomes of records without any reference, as SQuAD 2.0's questions that its texts do not answer. No metric of this
-/// project has a score for them.
+/// What to do with records without any reference.
+///
+/// SQuAD 2.0 has them for questions that its texts do not answer. No metric of this project has a score for
+/// them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WithoutReference {
-    /// They are an error.
+    /// Such a record is an error.
     #[default]
     Refuse,
-    /// They make no example.
+    /// Such a record makes no example.
     LeaveOut,
 }
 
-/// Reads all examples of a dataset, of which there must be one at least. Its files may have different formats, which their
-/// names' endings tell:
+/// Reads all examples of a dataset, of which there must be at least one.
+///
+/// The files of the dataset may have different formats, which the endings of their names tell:
 ///
 /// - `.parquet`;
-/// - `.jsonl`, one record a line;
-/// - `.json`: an array of records, an object with such an array as `data`, or SQuAD's official files, whose questions become
-///   records as the Hugging Face hub has them (`id`, `title`, `context`, `question`, `answers.text`);
+/// - `.jsonl`, with one record a line;
+/// - `.json`: an array of records, an object with such an array as `data`, or SQuAD's official files, whose
+///   questions become records like those of the Hugging Face hub (`id`, `title`, `context`, `question`,
+///   `answers.text`);
 /// - `.jsonl.gz` and `.json.gz`.
 ///
 /// # Errors
-/// Files that are not there, cannot be read or are malformed, and records that lack a column or hold something else in it; all
-/// of them name the file, and the line where there is one.
+/// Fails if a file does not exist, cannot be read or is malformed, and if a record lacks a column or holds
+/// something else in it. All errors name the file, and the line where there is one.
 pub fn read_examples(paths: impl Into<DatasetPaths>, columns: &Columns) -> Result<Vec<Example>> {
     let paths = paths.into();
     let (mut examples, mut records_before) = (Vec::new(), 0);
@@ -108,15 +117,15 @@ impl Columns {
 /// One record of any format.
 struct Record<'a> {
     path: &'a Path,
-    /// In its file.
+    /// Number of the line or record in its file, from 1.
     line: usize,
-    /// In all files.
+    /// Number of the record in all files, from 1.
     number: usize,
     value: &'a Value,
 }
 
 impl<'a> Record<'a> {
-    /// `None` if it is to be left out.
+    /// Makes an example of the record; `None` if the record is to be left out.
     fn example(&self, columns: &Columns) -> Result<Option<Example>> {
         let mut source = columns.prefix.clone() + self.text(&columns.source)?;
         if let Some(context) = &columns.context {
@@ -146,7 +155,7 @@ impl<'a> Record<'a> {
         }
         let mut references: Vec<String> = Vec::with_capacity(texts.len());
         for text in texts {
-            // People agree on many of SQuAD's answers.
+            // Several people answered each of SQuAD's questions, and often gave the same answer.
             if !references.iter().any(|reference| reference == text) {
                 references.push(text.to_owned());
             }
@@ -216,7 +225,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The value of a column; dots lead into structs.
+/// Finds the value of a column; dots lead into structs.
 fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     value.get(name).or_else(|| {
         let (first, rest) = name.split_once('.')?;

@@ -3,14 +3,15 @@ use crate::{Error, Result};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// What paths into the cache start with, as in Hugging Face's own libraries.
+/// Start of paths into the cache, as in Hugging Face's own libraries.
 const SCHEME: &str = "hf://";
 const MAIN: &str = "main";
 
-/// The folder in which Hugging Face's tools keep what they have downloaded. Nothing is ever fetched from here.
+/// The folder in which Hugging Face's tools keep what they have downloaded. This crate never fetches anything
+/// into it.
 ///
-/// Its layout is that of huggingface_hub
-/// (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>): `datasets--OWNER--NAME/refs/REVISION` holds a commit,
+/// The layout is that of huggingface_hub (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>):
+/// the file `datasets--OWNER--NAME/refs/REVISION` holds a commit, the folder
 /// `datasets--OWNER--NAME/snapshots/COMMIT` the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubCache {
@@ -18,18 +19,20 @@ pub struct HubCache {
 }
 
 impl HubCache {
-    /// A cache at `folder`.
+    /// Creates a cache at `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> HubCache {
         HubCache { folder: folder.into() }
     }
 
-    /// The cache that huggingface_hub uses in this environment.
+    /// Finds the cache that huggingface_hub uses in this environment.
     pub fn from_env() -> HubCache {
         HubCache::from_variables(|name| std::env::var_os(name))
     }
 
-    /// The cache that huggingface_hub uses with these environment variables: `HF_HUB_CACHE`, or `HUGGINGFACE_HUB_CACHE`, or
-    /// `HF_HOME/hub`, or `XDG_CACHE_HOME/huggingface/hub`, or `HOME/.cache/huggingface/hub`.
+    /// Finds the cache that huggingface_hub uses with these environment variables.
+    ///
+    /// That is `HF_HUB_CACHE`, or `HUGGINGFACE_HUB_CACHE`, or `HF_HOME/hub`, or
+    /// `XDG_CACHE_HOME/huggingface/hub`, or `HOME/.cache/huggingface/hub`.
     pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> HubCache {
         const PLACES: [(&str, &str); 4] = [
             ("HF_HUB_CACHE", ""),
@@ -41,16 +44,16 @@ impl HubCache {
         let given = PLACES.iter().find_map(|(name, below)| Some((value(name)?, *below)));
         let (base, below) =
             given.unwrap_or_else(|| (value("HOME").unwrap_or_default(), ".cache/huggingface/hub"));
-        // Without a last slash, which `join("")` would add to the names in messages.
+        // `join("")` would add a slash at the end, which would show in messages.
         HubCache::new(if below.is_empty() { base } else { base.join(below) })
     }
 
-    /// Where the cache is.
+    /// The folder of the cache.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The files that `path` names; `None` if it does not start with `hf://`.
+    /// Finds the files that `path` names; `None` if it does not start with `hf://`.
     pub(crate) fn files(&self, path: &Path) -> Option<Result<Vec<PathBuf>>> {
         let location = path.to_str()?.strip_prefix(SCHEME)?;
         let parsed = Location::parse(location).ok_or_else(|| Error::HubPath { path: path.to_owned() });
@@ -70,7 +73,7 @@ impl HubCache {
         }
         let commit = match std::fs::read_to_string(repository.join("refs").join(revision)) {
             Ok(commit) => commit.trim().to_owned(),
-            // A commit names itself.
+            // Without such a file the revision is a commit itself.
             Err(_) => (*revision).to_owned(),
         };
         let snapshots = repository.join("snapshots");
@@ -92,13 +95,13 @@ impl HubCache {
             return Ok(vec![literal]);
         }
         let found = expand(path, Some(&snapshot), file)?;
-        // A link without its blob is what an interrupted download leaves.
+        // An interrupted download leaves links without their blobs.
         let is_complete = !found.is_empty() && found.iter().all(|file| file.exists());
         if is_complete { Ok(found) } else { Err(absent(snapshot)) }
     }
 }
 
-/// `datasets/OWNER/NAME@REVISION/FILE` in its parts.
+/// The parts of `datasets/OWNER/NAME@REVISION/FILE`.
 struct Location<'a> {
     owner: &'a str,
     name: &'a str,
@@ -128,8 +131,10 @@ impl<'a> Location<'a> {
     }
 }
 
-/// Up to the slash before the file. Two kinds of revisions have slashes in their names: `refs/convert/parquet`, where the hub
-/// keeps its own conversion to Parquet, and `refs/pr/NUMBER`.
+/// Length of the revision, up to the slash in front of the file.
+///
+/// Two kinds of revisions have slashes in their names: `refs/convert/parquet`, where the hub keeps its own
+/// conversion to Parquet, and `refs/pr/NUMBER`.
 fn revision_length(text: &str) -> Option<usize> {
     let is_special = text.starts_with("refs/convert/") || text.starts_with("refs/pr/");
     let slash = if is_special { 2 } else { 0 };

@@ -1,19 +1,21 @@
-//! JSON files that are no JSON Lines: lists of records, and the official files of SQuAD.
+//! JSON files that are not JSON Lines: lists of records, and the official files of SQuAD.
 
 use crate::json_lines::without_byte_order_mark;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// The records of a JSON text, which is one of
+/// Reads the records of a JSON text.
+///
+/// The text is one of
 ///
 /// - an array of records;
-/// - an object whose `data` is such an array, as `{"version": "1", "data": [...]}`;
-/// - records one after another, as JSON Lines have them.
+/// - an object whose `data` is such an array, for example `{"version": "1", "data": [...]}`;
+/// - records one after another, as in JSON Lines.
 ///
-/// Where the records are SQuAD's articles (<https://rajpurkar.github.io/SQuAD-explorer/>), its questions are the records, with
-/// the fields that the files on the Hugging Face hub have: `id`, `title`, `context`, `question`, `answers.text`,
-/// `answers.answer_start`.
+/// If the records are SQuAD's articles (<https://rajpurkar.github.io/SQuAD-explorer/>), their questions
+/// become the records, with the fields that the files on the Hugging Face hub have: `id`, `title`, `context`,
+/// `question`, `answers.text`, `answers.answer_start`.
 pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Vec<Value>> {
     let text = without_byte_order_mark(text);
     let values: serde_json::Result<Vec<Value>> =
@@ -36,7 +38,7 @@ fn listed(value: Value) -> Vec<Value> {
     }
 }
 
-/// A SQuAD article's paragraphs, each with its questions; `None` for anything else.
+/// Returns the paragraphs of a SQuAD article, each with its questions; `None` for anything else.
 fn paragraphs(value: &Value) -> Option<Vec<(&Value, &Vec<Value>)>> {
     let paragraphs = value.get("paragraphs")?.as_array()?;
     paragraphs.iter().map(|paragraph| Some((paragraph, paragraph.get("qas")?.as_array()?))).collect()
@@ -60,7 +62,7 @@ fn questions(article: &Value) -> Vec<Value> {
     records
 }
 
-/// A list of structs turned over; what a struct lacks is null.
+/// Turns a list of structs into a struct of lists. A field that a struct lacks is null.
 fn struct_of_lists(items: &[Value], fields: &[&str]) -> Value {
     let list = |field: &str| items.iter().map(|item| item.get(field).cloned().unwrap_or_default()).collect();
     let lists = fields.iter().map(|&field| (field.to_owned(), Value::Array(list(field))));

@@ -4,10 +4,12 @@ use std::io::BufRead;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
-/// Reads JSON Lines (<https://jsonlines.org>) as a stream: one `T` a line, with the line's number, counted from 1.
+/// Reads JSON Lines (<https://jsonlines.org>) as a stream.
 ///
-/// Lines of white space are skipped, and a byte order mark at the start. After a malformed line the next call goes on with
-/// the line after it; after a reading error the stream is over.
+/// Every line gives one `T`, together with the number of the line, counted from 1.
+///
+/// Lines of white space are skipped, and so is a byte order mark at the start. After a malformed line the
+/// next call goes on with the line after it; after a reading error the stream is over.
 ///
 /// ```
 /// #[derive(serde::Deserialize)]
@@ -23,7 +25,7 @@ use std::path::PathBuf;
 /// ```
 pub struct JsonLines<R, T> {
     reader: R,
-    /// What errors call the stream.
+    /// Name of the stream in errors.
     name: PathBuf,
     line: usize,
     buffer: Vec<u8>,
@@ -32,7 +34,7 @@ pub struct JsonLines<R, T> {
 }
 
 impl<R: BufRead, T: DeserializeOwned> JsonLines<R, T> {
-    /// Reads from `reader`, which errors call `name`.
+    /// Reads from `reader`; errors use `name` for it.
     pub fn new(reader: R, name: impl Into<PathBuf>) -> JsonLines<R, T> {
         JsonLines { reader, name: name.into(), line: 0, buffer: Vec::new(), failed: false, item: PhantomData }
     }
@@ -43,7 +45,7 @@ impl<R: BufRead, T: DeserializeOwned> JsonLines<R, T> {
     }
 }
 
-/// Some editors and spreadsheets put a mark in front of UTF-8, which JSON does not allow.
+/// Removes the mark that some editors and spreadsheets put in front of UTF-8, and that JSON does not allow.
 pub(crate) fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
 }
@@ -66,7 +68,8 @@ impl<R: BufRead, T: DeserializeOwned> Iterator for JsonLines<R, T> {
                 let mark = self.buffer.len() - without_byte_order_mark(&self.buffer).len();
                 self.buffer.drain(..mark);
             }
-            // A line that is cut off ends inside the line, not at the start of a next one.
+            // Without its line break, a line that is cut off gives an error inside the line, not at the start
+            // of the next one.
             self.buffer.truncate(self.buffer.trim_ascii_end().len());
             if !self.buffer.is_empty() {
                 return Some(self.parse().map(|item| (self.line, item)));

@@ -1,8 +1,9 @@
 //! Datasets: JSON, Parquet, and the bundled corpus.
 //!
-//! [`read_examples`] reads what a model is trained, calibrated or tested on from files of either format, whatever their
-//! columns are called and wherever [`DatasetPaths`] says they are, Hugging Face's cache included. [`JsonLines`] reads any type
-//! line by line from any stream. [`debian::build`] makes the bundled corpus, and [`tokenizer::train`] its tokenizer.
+//! [`read_examples`] reads what a model is trained, calibrated or tested on, from files of either format,
+//! whatever their columns are called and wherever [`DatasetPaths`] says they are, Hugging Face's cache
+//! included. [`JsonLines`] reads any type line by line from any stream. [`debian::build`] makes the bundled
+//! corpus, and [`tokenizer::train`] its tokenizer.
 
 mod dataset_paths;
 pub mod debian;

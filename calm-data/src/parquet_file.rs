@@ -1,4 +1,4 @@
-//! Parquet files: the table every bundled dataset is stored as, and records of any other.
+//! Parquet files: the table that every bundled dataset is stored as, and records of any other schema.
 
 use crate::{Error, Result};
 use parquet::basic::{Compression, ConvertedType, LogicalType, ZstdLevel};
@@ -15,12 +15,12 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-/// One line of a bundled dataset.
+/// One row of a bundled dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
-    /// Stable and unique within the task.
+    /// Name of the example, stable and unique within the task.
     pub id: String,
-    /// The source package the text comes from; splits are made by it.
+    /// The source package that the text comes from, by which the splits are divided.
     pub package: String,
     /// The model's input, task prefix included.
     pub source: String,
@@ -72,7 +72,7 @@ pub fn read_rows(path: &Path) -> Result<Vec<Row>> {
     file.records(&columns)?.into_iter().map(row).collect()
 }
 
-/// An open Parquet file of any schema.
+/// An open Parquet file with any schema.
 pub(crate) struct ParquetFile<'a> {
     path: &'a Path,
     reader: SerializedFileReader<File>,
@@ -85,7 +85,7 @@ impl<'a> ParquetFile<'a> {
         Ok(ParquetFile { path, reader })
     }
 
-    /// The columns' names; a field of a struct is `STRUCT.FIELD`, a list is one column.
+    /// Names of the columns. A field of a struct is `STRUCT.FIELD`, a list is one column.
     pub(crate) fn columns(&self) -> Vec<String> {
         let mut names = Vec::new();
         for field in self.schema().get_fields() {
@@ -94,7 +94,9 @@ impl<'a> ParquetFile<'a> {
         names
     }
 
-    /// All records, numbered from 1, with the top-level columns that `columns` need. Every one of them must exist.
+    /// Reads all records, numbered from 1, with the top-level columns that contain `columns`.
+    ///
+    /// All of `columns` must exist.
     pub(crate) fn records(&self, columns: &[&str]) -> Result<Vec<(usize, Value)>> {
         let available = self.columns();
         if let Some(missing) = columns.iter().find(|column| !available.iter().any(|name| name == *column)) {
@@ -142,8 +144,9 @@ fn add_names(prefix: &str, field: &Type, names: &mut Vec<String>) {
     }
 }
 
-/// A field as JSON, so that both formats' records are read by the same code. Dates, decimals and the like, which no
-/// text column holds, become what `Display` makes of them.
+/// Turns a field into JSON, so that the records of both formats are read by the same code.
+///
+/// Dates, decimals and the like, which no text column holds, become what `Display` makes of them.
 fn json(field: &Field) -> Value {
     match field {
         Field::Null => Value::Null,
@@ -159,7 +162,7 @@ fn json(field: &Field) -> Value {
         Field::Float(value) => Value::from(*value),
         Field::Double(value) => Value::from(*value),
         Field::Str(value) => Value::from(value.as_str()),
-        // Some writers leave the annotation away that makes bytes a string.
+        // Some writers omit the annotation that marks bytes as a string.
         Field::Bytes(value) => value.as_utf8().map_or(Value::Null, Value::from),
         Field::Group(row) => {
             Value::Object(row.get_column_iter().map(|(name, field)| (name.clone(), json(field))).collect())

@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-/// Records, each with the number of its line, counted from 1, or of its place among the records.
+/// Records, each with the number of its line or of its place among the records, counted from 1.
 pub(crate) type Records = Box<dyn Iterator<Item = Result<(usize, Value)>>>;
 
-/// Opens a file by its name's ending. `columns` learns whether there is a column `id` and says what is needed, for formats
+/// Opens a file in the format that its name's ending tells.
+///
+/// `columns` is told whether there is a column `id`, and returns the columns that are needed, for formats
 /// that can leave columns unread.
 pub(crate) fn open<'c>(path: &Path, columns: impl FnOnce(bool) -> Vec<&'c str>) -> Result<Records> {
     let unknown = || Error::UnknownFormat { path: path.to_owned() };

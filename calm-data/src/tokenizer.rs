@@ -1,4 +1,5 @@
-//! Trains the corpus's tokenizer: a unigram model (Kudo 2018) in the Hugging Face `tokenizer.json` format.
+//! Trains the tokenizer of the corpus: a unigram model (Kudo 2018) in the Hugging Face `tokenizer.json`
+//! format.
 
 use crate::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -11,13 +12,16 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Model, OffsetReferential, OffsetType, PreTokenizer, Tokenizer};
 use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper, PreTokenizedString};
 
-/// The special tokens, whose numbers are their positions: padding, end of sequence, unknown.
+/// The special tokens for padding, end of sequence and unknown text; their numbers are their positions.
 pub const SPECIAL_TOKENS: [&str; 3] = ["<pad>", "</s>", "<unk>"];
 
-/// Trains a unigram tokenizer with exactly `vocab_size` tokens on texts and how often each counts.
+/// Trains a unigram tokenizer with exactly `vocab_size` tokens.
 ///
-/// The same texts give the same tokenizer: the trainer's own input goes through hash maps and its sums through
-/// threads, so it is fed sorted words, on one thread, and what remains of the order of a hash set is made good after.
+/// Each text comes with the number of times that it counts.
+///
+/// The same texts always give the same tokenizer. The trainer passes its input through hash maps and its sums
+/// through threads, so it gets sorted words and runs on one thread, and what remains of the order of a hash
+/// set is corrected afterwards.
 pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
     let mut words: BTreeMap<String, u32> = BTreeMap::new();
     for (text, count) in texts {
@@ -68,7 +72,8 @@ pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// The text as the tokenizer sees it. A text that is its own normal form comes back from decoding unchanged.
+/// Returns the text as the tokenizer sees it. A text that is its own normal form survives encoding and
+/// decoding unchanged.
 pub fn normalize(text: &str) -> Result<String> {
     let mut normalized = NormalizedString::from(text);
     normalizer().normalize(&mut normalized).map_err(Error::Tokenizer)?;
@@ -82,7 +87,7 @@ pub fn save(tokenizer: &Tokenizer, path: &Path) -> Result<()> {
     std::fs::write(path, json).map_err(Error::io(path))
 }
 
-/// NFKC, typographic apostrophes made plain, white space collapsed.
+/// Normalises to NFKC, with plain apostrophes in place of typographic ones and single spaces for white space.
 fn normalizer() -> &'static NormalizerWrapper {
     static NORMALIZER: LazyLock<NormalizerWrapper> = LazyLock::new(|| {
         let replace = |pattern: &str, content: &str| -> NormalizerWrapper {
@@ -100,7 +105,7 @@ fn metaspace() -> Metaspace {
     Metaspace::new('▁', PrependScheme::Always, true)
 }
 
-/// The words of a text as the tokenizer will see them, `▁` in front.
+/// Splits a text into the words that the tokenizer will see, with `▁` in front.
 fn split(text: &str) -> Result<Vec<String>> {
     let mut pre_tokenized = PreTokenizedString::from(normalize(text)?.as_str());
     metaspace().pre_tokenize(&mut pre_tokenized).map_err(Error::Tokenizer)?;
@@ -118,9 +123,11 @@ fn character_frequencies(words: &[(String, u32)]) -> HashMap<char, u64> {
     frequencies
 }
 
-/// The trainer gives the characters that its pruning lost scores from the least score upwards, 0.0001 apart, in the
-/// order of a hash set (`UnigramTrainer::finalize`). Among single characters in that range of scores, the more
-/// frequent one gets the higher score here. Then all pieces are sorted by score and text.
+/// Sorts all pieces by score and text, after giving single characters their scores in a fixed order.
+///
+/// The trainer gives the characters that its pruning lost scores from the least score upwards, 0.0001 apart,
+/// in the order of a hash set (`UnigramTrainer::finalize`). Here, among single characters in that range of
+/// scores, the more frequent one gets the higher score.
 fn in_fixed_order(mut pieces: Vec<(String, f64)>, frequencies: &HashMap<char, u64>) -> Vec<(String, f64)> {
     let mut learnt = pieces.split_off(SPECIAL_TOKENS.len());
     let character = |piece: &str| {

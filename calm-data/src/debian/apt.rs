@@ -10,9 +10,11 @@ const SUITE: &str = "bookworm";
 const COMPONENT: &str = "main";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Fetches the indices of bookworm and of `releases`, and bookworm's `packages`, into `folder/indices` and returns that folder,
-/// from `mirror` or else from the mirror of the machine's own bookworm source. The system's apt configuration (proxies) is
-/// used, its lists, caches and sources are not touched.
+/// Fetches the indices of bookworm and of `releases`, and bookworm's `packages`.
+///
+/// They go into `folder/indices`, which is returned. They come from `mirror`, or else from the mirror of the
+/// machine's own bookworm source. The system's apt configuration (proxies) is used; its lists, caches and
+/// sources are not touched.
 pub(super) fn fetch(
     folder: &Path,
     mirror: Option<&str>,
@@ -28,7 +30,7 @@ pub(super) fn fetch(
     let absolute = |path: &Path| fs::canonicalize(path).map_err(Error::io(path));
     let sources = folder.join("debian.sources");
     fs::write(&sources, source).map_err(Error::io(&sources))?;
-    // Hooks of the system that run after an update are about the system's own lists.
+    // Hooks that the system runs after an update are meant for the system's own lists.
     let configuration = folder.join("apt.conf");
     let hooks = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
                  #clear APT::Update::Post-Invoke-Success;\n";
@@ -46,13 +48,14 @@ pub(super) fn fetch(
             .args(["-o", "Acquire::Languages=en,fr"])
             .args(["-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"])
             .args(["-o", "Acquire::GzipIndexes=false"])
-            // Without this an unreachable mirror is a warning.
+            // Without this an unreachable mirror is only a warning.
             .args(["-o", "APT::Update::Error-Mode=any"]);
         Ok(apt)
     };
     run(apt("update")?)?;
     if !packages.is_empty() {
-        // An update removes from its folder what is no list, so packages of earlier days do not gather there.
+        // `apt update` removes everything from its folder that is not a list, so old packages do not gather
+        // there.
         let mut download = apt("download")?;
         download.args(packages.iter().map(|package| format!("{package}/{SUITE}"))).current_dir(&lists);
         run(download)?;
@@ -60,7 +63,7 @@ pub(super) fn fetch(
     Ok(lists)
 }
 
-/// The first file in a folder that apt has fetched into, in the order of names, whose name is wanted.
+/// Finds the first file, in the order of names, whose name is wanted, in a folder that apt has fetched into.
 pub(super) fn find(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -76,7 +79,7 @@ pub(super) fn unpack(package: &Path, folder: &Path) -> Result<()> {
     run(dpkg).map(|_| ())
 }
 
-/// The contents of an index, decompressed by apt's own helper if apt stores it compressed.
+/// Reads an index; apt's own helper decompresses it if apt stores it compressed.
 pub(super) fn read_index(path: &Path) -> Result<Vec<u8>> {
     if matches!(path.extension().and_then(|e| e.to_str()), Some("lz4" | "gz" | "xz" | "bz2" | "zst")) {
         let mut helper = Command::new("/usr/lib/apt/apt-helper");
@@ -101,8 +104,10 @@ fn run(mut command: Command) -> Result<Vec<u8>> {
     }
 }
 
-/// A sources file for section main of bookworm and `releases`, of one architecture (descriptions are the same on all), at
-/// `mirror`, or else at the mirror of the machine's own bookworm source if `etc` has one.
+/// Writes a sources file for section main of bookworm and `releases`.
+///
+/// It asks for one architecture, since descriptions are the same on all of them. The mirror is `mirror`, or
+/// else that of the machine's own bookworm source if `etc` has one.
 fn sources(etc: &Path, mirror: Option<&str>, releases: &[String]) -> Result<String> {
     let (mirror, signed_by) = match mirror {
         Some(mirror) => (mirror.to_owned(), Path::new(KEYRING).exists().then(|| KEYRING.to_owned())),
@@ -118,7 +123,7 @@ fn sources(etc: &Path, mirror: Option<&str>, releases: &[String]) -> Result<Stri
     Ok(source)
 }
 
-/// Mirror and key of the first enabled bookworm main source below `etc`.
+/// Finds mirror and key of the first enabled bookworm main source below `etc`.
 fn machine_source(etc: &Path) -> Option<(String, Option<String>)> {
     let mut files: Vec<PathBuf> = fs::read_dir(etc.join("sources.list.d"))
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
@@ -135,7 +140,7 @@ fn machine_source(etc: &Path) -> Option<(String, Option<String>)> {
     })
 }
 
-/// `deb [option=value ...] URI SUITE COMPONENT...`
+/// Parses a line of the form `deb [option=value ...] URI SUITE COMPONENT...`.
 fn one_line_source(line: &str) -> Option<(String, Option<String>)> {
     let rest = line.trim().strip_prefix("deb ")?.trim_start();
     let (options, rest) = match rest.strip_prefix('[') {
@@ -163,7 +168,7 @@ fn deb822_source(stanza: &Stanza<'_>) -> Option<(String, Option<String>)> {
 mod tests {
     use super::*;
 
-    /// `files` are below `/etc/apt`; expected are the mirror and the key.
+    /// Expects this mirror and key, given these `files` below `/etc/apt`.
     #[track_caller]
     fn check(files: &[(&str, &str)], expected: Option<(&str, Option<&str>)>) {
         let etc = tempfile::tempdir().unwrap();

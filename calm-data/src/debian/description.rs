@@ -1,4 +1,4 @@
-//! One package description, English and perhaps French, as units of text.
+//! Cuts one package description, English and perhaps French, into units of text.
 
 use crate::{Result, tokenizer::normalize};
 
@@ -8,9 +8,10 @@ const MISSING_SPACE: char = '\u{22c5}';
 /// A description in one language.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Text {
-    /// The one line a package manager shows beside the name.
+    /// The one line that a package manager shows next to the name.
     pub synopsis: String,
-    /// The long description, each paragraph as its units: the paragraph itself, or the items of a list.
+    /// The long description: for each paragraph its units, which are the paragraph itself or the items of a
+    /// list.
     pub paragraphs: Vec<Vec<String>>,
 }
 
@@ -50,8 +51,9 @@ impl Description {
         format!("{}/{sum}", self.name.1)
     }
 
-    /// Pairs of English and French units that translate each other: the synopsis, and the units of each paragraph
-    /// that has as many in both languages. `None` unless both descriptions have the same number of paragraphs.
+    /// Pairs of English and French units that translate each other: the synopsis, and the units of each
+    /// paragraph that has as many in both languages. `None` unless both descriptions have the same number of
+    /// paragraphs.
     pub(super) fn aligned(&self) -> Option<Vec<(&str, &str)>> {
         let french = self.french.as_ref()?;
         if french.paragraphs.len() != self.english.paragraphs.len() {
@@ -68,8 +70,9 @@ impl Description {
 }
 
 impl Text {
-    /// Parses the value of a `Description` field (Debian Policy 5.6.13): the synopsis, then lines that start with a
-    /// space; ` .` separates paragraphs, and so does a line of white space, which translators write for it.
+    /// Parses the value of a `Description` field (Debian Policy 5.6.13): the synopsis, then lines that start
+    /// with a space; ` .` separates paragraphs, and so does a line of white space, which translators write
+    /// for it.
     pub(super) fn parse(field: &str) -> Result<Text> {
         let field = field.replace(MISSING_SPACE, " ");
         let (synopsis, body) = field.split_once('\n').unwrap_or((&field, ""));
@@ -89,8 +92,9 @@ impl Text {
     }
 }
 
-/// Joins the wrapped lines of a paragraph. A line with a list marker starts a new unit, which loses the marker and
-/// the separator that French lists end their items with; a further indented line is verbatim text, and a unit by itself unless it goes on with a list item.
+/// Joins the wrapped lines of a paragraph. A line with a list marker starts a new unit, which loses the
+/// marker and the separator that French lists end their items with; a further indented line is verbatim text,
+/// and a unit by itself unless it goes on with a list item.
 fn units(lines: &[&str]) -> Result<Vec<String>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Kind {

@@ -1,7 +1,9 @@
-//! What is added to the training split of the translation task: pairs of other origins than bookworm's descriptions.
+//! Text pairs of other origins that are added to the translation training split.
 //!
-//! They are added after the division of the source packages, and take no part in it, so that no held-out split and no
-//! tokenizer depends on them.
+//! Other origins are all except bookworm's descriptions.
+//!
+//! They are added after the division of the source packages and take no part in it, so that no held-out split
+//! and no tokenizer depends on them.
 
 use super::description::{Description, Text};
 use super::index::Indices;
@@ -17,8 +19,10 @@ pub(super) struct Origin {
     pub candidates: Vec<Candidate>,
 }
 
-/// The translated descriptions of another release. Those of packages that are held out are left out, by the name of the
-/// source package and also by that of the binary package, since sources are renamed between releases.
+/// Reads the translated descriptions of another release.
+///
+/// Descriptions of held-out packages are left out. They are recognised by the name of the source package and
+/// also by that of the binary package, since sources are renamed between releases.
 pub(super) fn release(name: &str, indices: &Indices, bookworm: &Indices, division: &Division) -> Origin {
     let is_held_out = |description: &Description| {
         let (source, binary) = &description.name;
@@ -33,20 +37,24 @@ pub(super) fn release(name: &str, indices: &Indices, bookworm: &Indices, divisio
     Origin { name: name.to_owned(), candidates }
 }
 
-/// Texts by their letters: what an added pair may not have on either side.
+/// Known texts, compared by their letters: neither side of an added pair may be one of them.
 #[derive(Default)]
 pub(super) struct Known {
     texts: HashSet<String>,
-    /// The longer texts of held-out packages by their first [`LONG`] bytes: a paragraph may not contain them either.
+    /// The longer texts of held-out packages by their first [`LONG`] bytes. An added text may not contain
+    /// them either.
     held_out: HashMap<Vec<u8>, Vec<String>>,
 }
 
-/// Bytes of letters from which on a text is too long to occur in another one by chance: about seven words.
+/// Length in bytes of letters from which on a text does not occur in another one by chance.
+///
+/// It is about seven words.
 const LONG: usize = 40;
 
 impl Known {
-    /// The texts of all pairs of the task, whichever of them were kept, and every text of the held-out packages, from
-    /// which the held-out examples of all tasks are made.
+    /// Collects the texts of all pairs of the task, kept or not, and every text of the held-out packages.
+    ///
+    /// The held-out examples of all tasks are made from the latter.
     pub(super) fn new(translation: &[Candidate], bookworm: &Indices, division: &Division) -> Known {
         let mut known = Known::default();
         for candidate in translation {
@@ -87,8 +95,10 @@ impl Known {
         self.texts.contains(skeleton) || bytes.windows(LONG).enumerate().any(is_held_out)
     }
 
-    /// The origin's pairs of which neither text is known, and which differ in more than digits, punctuation and case, in
-    /// hashed order; they are known from now on.
+    /// Selects the pairs of an origin of which neither text is known, in hashed order.
+    ///
+    /// They are known from now on. The two texts of a pair must differ in more than digits, punctuation and
+    /// case.
     pub(super) fn select(&mut self, mut candidates: Vec<Candidate>, seed: u64) -> Vec<Row> {
         candidates.sort_by_cached_key(|candidate| order(&candidate.row, seed));
         let mut rows = Vec::new();
@@ -104,14 +114,14 @@ impl Known {
     }
 }
 
-/// Mixes the added rows into the others, which keep their order.
+/// Mixes the added rows into the others, which keep their order among themselves.
 pub(super) fn merge(mut rows: Vec<Row>, added: Vec<Row>, seed: u64) -> Vec<Row> {
     rows.extend(added);
     rows.sort_by_cached_key(|row| order(row, seed));
     rows
 }
 
-/// The order of the rows of a split, in which `split` leaves them too.
+/// Key by which the rows of a split are sorted; `split` leaves them in this order.
 fn order(row: &Row, seed: u64) -> u64 {
     hash(seed, "example", &format!("{}\n{}", row.id, row.source))
 }

@@ -8,15 +8,17 @@ use std::collections::HashMap;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::{Path, PathBuf};
 
-/// What the three indices say, joined.
+/// What the three indices say, joined into one.
 pub(super) struct Indices {
-    /// One per distinct English description, ordered by its MD5 sum.
+    /// One description for each distinct English text, ordered by MD5 sum.
     pub descriptions: Vec<Description>,
     /// The source package of each binary package.
     pub source_of: HashMap<String, String>,
 }
 
-/// Reads the three indices of a release's section main in `folder`; also their names and SHA-256 sums.
+/// Reads the three indices of a release's section main in `folder`.
+///
+/// Returns their names and SHA-256 sums too.
 pub(super) fn read(folder: &Path, release: &str) -> Result<(Indices, Digests)> {
     let mut digests = Vec::new();
     let mut load = |index: &str| -> Result<(PathBuf, String)> {
@@ -44,7 +46,7 @@ pub(super) fn read(folder: &Path, release: &str) -> Result<(Indices, Digests)> {
         let fields = (stanza.get("Package"), stanza.get("Description-md5"), stanza.get("Description-en"));
         let (Some(package), Some(md5), Some(text)) = fields else { continue };
         let source = *source_of.get(package).unwrap_or(&package);
-        // Packages may share one description: the first name stands for all of them, whatever their order.
+        // Packages may share one description. The least name stands for all of them, whatever their order.
         let name = (source.to_owned(), package.to_owned());
         match descriptions.entry(md5) {
             Entry::Occupied(mut entry) => {
@@ -61,8 +63,10 @@ pub(super) fn read(folder: &Path, release: &str) -> Result<(Indices, Digests)> {
     Ok((Indices { descriptions, source_of: source_of.into_iter().map(own).collect() }, digests))
 }
 
-/// A binary package and the source package it is built from: the field `Source` (which may add a version in
-/// parentheses), or the binary package's own name if there is none (Debian Policy 5.6.1).
+/// Returns a binary package and the source package that it is built from.
+///
+/// The source package is in the field `Source`, which may add a version in parentheses. Without that field it
+/// has the name of the binary package (Debian Policy 5.6.1).
 fn source_package<'a>(stanza: &Stanza<'a>) -> Option<(&'a str, &'a str)> {
     let package = stanza.get("Package")?;
     let source = stanza.get("Source").and_then(|source| source.split_whitespace().next());
@@ -77,7 +81,7 @@ fn find(folder: &Path, suffix: &str) -> Result<PathBuf> {
     apt::find(folder, is_index)?.ok_or_else(missing)
 }
 
-/// The fields of one stanza; continuation lines stay in the value, with their line breaks and indentation.
+/// The fields of one stanza. Continuation lines stay in the value, with their line breaks and indentation.
 pub(super) struct Stanza<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Stanza<'a> {
@@ -86,14 +90,14 @@ impl<'a> Stanza<'a> {
     }
 }
 
-/// Splits an index into stanzas. Lines that start with `#` between fields are comments, as in sources files.
+/// Splits an index into stanzas. Lines between fields that start with `#` are comments, as in sources files.
 pub(super) fn stanzas<'a>(path: &Path, text: &'a str) -> Result<Vec<Stanza<'a>>> {
     let mut stanzas = Vec::new();
     let mut fields: Vec<(&str, &str)> = Vec::new();
     let mut offset = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let end = offset + line.len();
-        // Not `trim`: translations contain lines of no-break spaces.
+        // `trim` would also match lines of no-break spaces, which translations contain.
         if line.trim_ascii().is_empty() {
             if !fields.is_empty() {
                 stanzas.push(Stanza(std::mem::take(&mut fields)));
@@ -105,7 +109,7 @@ pub(super) fn stanzas<'a>(path: &Path, text: &'a str) -> Result<Vec<Stanza<'a>>>
             }
         } else if let Some((name, value)) = line.split_once(':') {
             if !line.starts_with('#') {
-                // A value may start on the next line: the line break then stays.
+                // A value may start on the next line; the line break then stays.
                 fields.push((name, value.trim_start_matches([' ', '\t']).trim_ascii_end()));
             }
         } else if !line.starts_with('#') {

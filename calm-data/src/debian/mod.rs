@@ -4,13 +4,13 @@
 //! `Translation-fr`. The same indices and seed give the same files, byte for byte, whatever the machine's
 //! thread count.
 //!
-//! To the training split of the translation task, and to nothing else, texts of other origins are added:
+//! Texts of other origins are added to the training split of the translation task, and to nothing else:
 //! documentation in both languages and the descriptions of other releases.
 //!
-//! The way of a description: `apt` fetches the indices, `index` joins them, `description` cuts the texts into
-//! units and aligns the languages, `tasks` makes examples, `split` removes duplicates and divides the source
-//! packages, and [`crate::tokenizer`] learns its vocabulary from the training splits. `documentation` reads
-//! and pairs pages, and `extra` chooses what is added. `data/README.md` has the rules and the numbers.
+//! A description takes this way: `apt` fetches the indices, `index` joins them, `description` cuts the texts
+//! into units and aligns the languages, `tasks` makes examples, `split` removes duplicates and divides the
+//! source packages, and [`crate::tokenizer`] learns its vocabulary from the training splits. `documentation`
+//! reads and pairs pages, and `extra` chooses what is added. `data/README.md` has the rules and the numbers.
 
 mod apt;
 mod description;
@@ -29,42 +29,46 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What [`build`] makes, and from what.
+/// What [`build`] should make, and from what.
 #[derive(Debug, Clone)]
 pub struct BuildOptions {
     /// Folder that receives the datasets.
     pub out: PathBuf,
-    /// A folder of lists (and, for documentation, packages) that apt has fetched before; `None` fetches them
+    /// A folder of lists (and, for documentation, packages) that apt has fetched before. `None` fetches them
     /// into `out/lists`.
     pub lists: Option<PathBuf>,
-    /// Mirror of Debian to fetch them from; `None` takes that of the machine's own bookworm source.
+    /// Mirror of Debian to fetch from. `None` takes that of the machine's own bookworm source.
     pub mirror: Option<String>,
-    /// Releases of Debian whose translated descriptions are added to the translation training split, in this
-    /// order.
+    /// Releases of Debian whose translated descriptions are added to the translation training split.
+    ///
+    /// They are added in this order.
     pub releases: Vec<String>,
-    /// Origins of documentation that are added to the translation training split, among those of
-    /// [`documentation_names`] and in their order: the LibreOffice help before the releases, the others after
-    /// them.
+    /// Origins of documentation that are added to the translation training split.
+    ///
+    /// They are some of [`documentation_names`], in the same order. The LibreOffice help is added before the
+    /// releases, the others after them.
     pub documentation: Vec<String>,
-    /// Decides which source packages go to which split, which examples are kept among duplicates, and the
+    /// Seed of all random decisions.
+    ///
+    /// It decides which source packages go to which split, which examples are kept among duplicates, and the
     /// blanks.
     pub seed: u64,
-    /// Examples in each task's calibration split, and again in each test split.
+    /// Number of examples in each task's calibration split, and as many in its test split.
     pub held_out: usize,
-    /// Tokens of the tokenizer, special ones included.
+    /// Number of tokens of the tokenizer, special ones included.
     pub vocab_size: u32,
 }
 
-/// The names of all origins of documentation, in the order of adding.
+/// Lists the names of all origins of documentation, in the order in which they are added.
 pub fn documentation_names() -> impl Iterator<Item = &'static str> {
     documentation::ALL.iter().map(|origin| origin.name)
 }
 
-/// The releases beside bookworm that add much. Unstable (sid) has only 630 pairs more.
+/// The releases that add many pairs to bookworm's. Unstable (sid) would add only 630 more.
 const RELEASES: [&str; 3] = ["trixie", "forky", "bullseye"];
 
 impl BuildOptions {
-    /// The options of the committed corpus.
+    /// Returns the options of the committed corpus.
     pub fn new(out: impl Into<PathBuf>) -> BuildOptions {
         BuildOptions {
             out: out.into(),
@@ -79,57 +83,60 @@ impl BuildOptions {
     }
 }
 
-/// What [`build`] made: the numbers of `data/README.md`.
+/// Numbers of what [`build`] made, as in `data/README.md`.
 #[derive(Debug, Clone)]
 pub struct BuildReport {
-    /// The indices and packages, and the SHA-256 of their uncompressed contents or files, in hexadecimal.
+    /// Names of the indices and packages, with SHA-256 sums in hexadecimal.
+    ///
+    /// The sum is that of the uncompressed index, or of the package.
     pub indices: Vec<(String, String)>,
-    /// Distinct English descriptions.
+    /// Number of distinct English descriptions.
     pub english_descriptions: usize,
-    /// Those of them that have a French translation with the same number of paragraphs.
+    /// Number of English descriptions that have a French translation with the same number of paragraphs.
     pub aligned_descriptions: usize,
     /// Each task's numbers, by the name of its folder.
     pub tasks: BTreeMap<&'static str, TaskReport>,
-    /// The numbers of what was added to the translation training split, in the order of adding.
+    /// The numbers of each origin that was added to the translation training split, in the order of adding.
     pub added: Vec<OriginReport>,
 }
 
 /// What one origin adds to the translation training split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginReport {
-    /// The origin's name, with which its examples' ids start: a documentation's, or a release's.
+    /// Name of the documentation or release, with which the ids of its examples start.
     pub origin: String,
-    /// Pairs by the rules of the task alone, those of held-out packages left out.
+    /// Number of pairs by the rules of the task alone, without those of held-out packages.
     pub candidates: usize,
-    /// Pairs that were added: those of which neither text is known already.
+    /// Number of pairs that were added, which are those of which neither text was known before.
     pub added: usize,
-    /// Whitespace-separated words in the added sources, task prefix included.
+    /// Number of whitespace-separated words in the added sources, task prefix included.
     pub source_words: usize,
-    /// Whitespace-separated words in the added targets.
+    /// Number of whitespace-separated words in the added targets.
     pub target_words: usize,
 }
 
-/// One task's numbers.
+/// The numbers of one task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskReport {
-    /// Examples before duplicates are removed, by the rules of the task alone.
+    /// Number of examples by the rules of the task alone, before duplicates are removed.
     pub candidates: usize,
-    /// Examples that are left without duplicates: the splits, and what held-out packages have too much.
+    /// Number of examples without duplicates: those of the splits, and the surplus of held-out packages.
     pub distinct: usize,
-    /// Examples in `train.parquet`.
+    /// Number of examples in `train.parquet`.
     pub train: usize,
-    /// Examples in `calibration.parquet`.
+    /// Number of examples in `calibration.parquet`.
     pub calibration: usize,
-    /// Examples in `test.parquet`.
+    /// Number of examples in `test.parquet`.
     pub test: usize,
-    /// Whitespace-separated words in the training split's sources, task prefix included.
+    /// Number of whitespace-separated words in the training split's sources, task prefix included.
     pub train_source_words: usize,
-    /// Whitespace-separated words in the training split's targets.
+    /// Number of whitespace-separated words in the training split's targets.
     pub train_target_words: usize,
 }
 
-/// Builds the corpus and the tokenizer under `options.out`:
-/// `TASK/{calibration,test}.parquet` and `train/TASK.parquet` for each task, and `tokenizer.json`.
+/// Builds the corpus and the tokenizer under `options.out`.
+///
+/// There are `TASK/{calibration,test}.parquet` and `train/TASK.parquet` for each task, and `tokenizer.json`.
 pub fn build(options: &BuildOptions) -> Result<BuildReport> {
     let documentation = documentation::named(&options.documentation)?;
     let lists = match &options.lists {
@@ -166,7 +173,7 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
         added_rows.extend(rows);
     };
     let read = |origin: &Documentation| origin.read(&lists, &scratch, &indices, &division);
-    // What an origin gives depends on those before it: a new one goes after them.
+    // What an origin adds depends on those added before it, so new origins have to come last.
     let (before, after) = documentation.split_at(usize::from(
         documentation.first().is_some_and(|first| first.name == documentation::LIBREOFFICE),
     ));
@@ -219,14 +226,16 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
     })
 }
 
-/// The words of all sources, and of all targets.
+/// Counts the words of all sources and of all targets.
 fn count_words(rows: &[Row]) -> [usize; 2] {
     let words = |text: fn(&Row) -> &str| rows.iter().map(|row| text::words(text(row))).sum();
     [words(|row| &row.source), words(|row| &row.target)]
 }
 
-/// All training texts, the French ones repeated until they weigh about as much as the English ones: two of
-/// the three tasks are English alone, and French is what a translation model has to write.
+/// Collects all training texts. The French ones are repeated until they weigh about as much as the English
+/// ones.
+///
+/// Two of the three tasks are in English alone, and French is what a translation model has to write.
 fn training_texts(splits: &[Splits]) -> Vec<(&str, u32)> {
     let french = |task: &str| task == tasks::TRANSLATION;
     let size = |keep: &dyn Fn(&str) -> bool, text: fn(&Row) -> &str| -> usize {

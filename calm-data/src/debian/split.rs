@@ -1,4 +1,4 @@
-//! Removes duplicates and splits by source package.
+//! Removes duplicates and divides the examples by source package.
 
 use super::tasks::{Candidate, Candidates};
 use super::text;
@@ -6,21 +6,22 @@ use crate::{Error, Result, Row};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 
-/// One task's splits, their rows in an order that depends on the seed alone.
+/// One task's splits, with their rows in an order that depends on the seed alone.
 pub(super) struct Splits {
     pub task: &'static str,
-    /// Examples before the division.
+    /// Number of examples before the division.
     pub distinct: usize,
     pub train: Vec<Row>,
     pub calibration: Vec<Row>,
     pub test: Vec<Row>,
 }
 
-/// No more examples than this come from one source package into a held-out split of a task: a few packages with a
-/// hundred look-alike binary packages would make its examples anything but independent.
+/// Largest number of examples that come from one source package into a held-out split of a task.
+///
+/// A few packages with a hundred look-alike binary packages would make its examples anything but independent.
 const MAX_PER_PACKAGE: usize = 8;
 
-/// Which source packages are held out.
+/// The source packages that are held out.
 pub(super) struct Division {
     test: HashSet<String>,
     calibration: HashSet<String>,
@@ -32,9 +33,11 @@ impl Division {
     }
 }
 
-/// Splits all tasks by one division of the source packages: the first packages in hashed order, until every task has
-/// `held_out` examples, are for testing, the next for calibration, the rest for training. Held-out packages' examples
-/// beyond `held_out` or [`MAX_PER_PACKAGE`] are left out altogether.
+/// Splits all tasks by one division of the source packages.
+///
+/// The first packages in hashed order, until every task has `held_out` examples, are for testing, the next
+/// ones for calibration, the rest for training. Examples of held-out packages beyond `held_out` or
+/// [`MAX_PER_PACKAGE`] are left out altogether.
 pub(super) fn split(tasks: &[Candidates], seed: u64, held_out: usize) -> Result<(Vec<Splits>, Division)> {
     let tasks: Vec<(&'static str, Vec<Row>)> =
         tasks.iter().map(|task| (task.task, distinct(&task.examples, seed))).collect();
@@ -86,9 +89,11 @@ fn held_out_rows(rows: &[Row], packages: &HashSet<String>, held_out: usize) -> V
     chosen
 }
 
-/// The examples in hashed order, each only if neither of its texts has occurred before, nor, in another source
-/// package, a text with the same letters. So no split can hold a (near-)duplicate of another's text, and which of the
-/// duplicates stays favours no split.
+/// Removes duplicates; what is left is in hashed order.
+///
+/// An example stays if neither of its texts has occurred before, nor, in another source package, a text with
+/// the same letters. So no split can hold a (near-)duplicate of another's text, and which of the duplicates
+/// stays favours no split.
 fn distinct(examples: &[Candidate], seed: u64) -> Vec<Row> {
     let mut examples: Vec<&Candidate> = examples.iter().collect();
     examples.sort_by_cached_key(|example| {
@@ -114,7 +119,7 @@ fn distinct(examples: &[Candidate], seed: u64) -> Vec<Row> {
     rows
 }
 
-/// A number that depends on the seed, the purpose and the text alone: an order that no file's order can change.
+/// Hashes the seed, the purpose and the text: sorting by it gives an order that no file's order can change.
 pub(super) fn hash(seed: u64, purpose: &str, text: &str) -> u64 {
     let digest = Sha256::digest(format!("{seed} {purpose} {text}"));
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))

@@ -1,4 +1,4 @@
-//! The three tasks: which examples a description gives, before duplicates are removed.
+//! The three tasks: the examples that a description gives, before duplicates are removed.
 
 use super::description::Description;
 use super::split::hash;
@@ -9,16 +9,16 @@ pub(super) const TRANSLATION: &str = "translation";
 pub(super) const SUMMARISATION: &str = "summarisation";
 pub(super) const QUESTION_ANSWERING: &str = "qa";
 
-/// Longest paragraph to translate, in words of either language.
+/// Length of the longest paragraph to translate, in words of either language.
 pub(super) const MAX_PARAGRAPH_WORDS: usize = 80;
-/// Longest description to summarise or to ask about, in words.
+/// Length of the longest description to summarise or to ask about, in words.
 const MAX_DESCRIPTION_WORDS: usize = 200;
-/// A translation this many times longer or shorter than its source belongs to another paragraph.
+/// Largest ratio of the lengths of two texts; a longer or shorter translation belongs to another paragraph.
 const MAX_LENGTH_RATIO: f64 = 2.5;
 const BLANK: &str = "___";
 const MAX_ANSWER_WORDS: usize = 3;
 
-/// A task's name and all its examples.
+/// The name of a task, with all its examples.
 pub(super) struct Candidates {
     pub task: &'static str,
     pub examples: Vec<Candidate>,
@@ -27,7 +27,7 @@ pub(super) struct Candidates {
 /// An example and the two texts by which it is compared with others.
 pub(super) struct Candidate {
     pub row: Row,
-    /// The texts without prefixes. Of a question's two texts the answer is none: it is a word or two.
+    /// The texts without prefixes. A question's answer is not among them, since it is only a word or two.
     pub texts: [String; 2],
 }
 
@@ -43,7 +43,7 @@ pub(super) fn all(descriptions: &[Description], seed: u64) -> Vec<Candidates> {
     ]
 }
 
-/// English unit -> French unit. The synopsis is number 0.
+/// Makes examples that translate an English unit into the French one. The synopsis has number 0.
 pub(super) fn translations(description: &Description) -> Vec<Candidate> {
     let pairs = description.aligned().unwrap_or_default();
     let candidate = |(number, (english, french))| {
@@ -52,7 +52,7 @@ pub(super) fn translations(description: &Description) -> Vec<Candidate> {
     pairs.into_iter().enumerate().filter_map(candidate).collect()
 }
 
-/// A pair of texts as an example, if it is one to learn from.
+/// Makes an example of a pair of texts, if it is one to learn from.
 pub(super) fn translation(id: String, package: &str, english: &str, french: &str) -> Option<Candidate> {
     let length = |text: &str| text.chars().count() as f64 + 10.0;
     let ratio = length(french) / length(english);
@@ -72,7 +72,8 @@ pub(super) fn translation(id: String, package: &str, english: &str, french: &str
     })
 }
 
-/// Whether there is something to summarise: the long description is at least twice as long as the synopsis.
+/// Whether the long description can be summarised: it is at least twice as long as the synopsis, and not too
+/// long.
 fn is_summarised(description: &Description) -> bool {
     let (synopsis, long) = (&description.english.synopsis, &description.long);
     let words = text::words(long);
@@ -82,7 +83,7 @@ fn is_summarised(description: &Description) -> bool {
         && text::is_latin(long)
 }
 
-/// Long description -> synopsis.
+/// Makes the example that summarises the long description as the synopsis.
 fn summary(description: &Description) -> Option<Candidate> {
     let (synopsis, long) = (&description.english.synopsis, &description.long);
     is_summarised(description).then(|| Candidate {
@@ -96,7 +97,9 @@ fn summary(description: &Description) -> Option<Candidate> {
     })
 }
 
-/// The synopsis with a blank, and the long description -> the missing words (cloze, after Hermann et al. 2015).
+/// Makes a cloze question (after Hermann et al. 2015): the synopsis with a blank for the words to find.
+///
+/// The source is that and the long description, the target the missing words.
 fn question(description: &Description, seed: u64) -> Option<Candidate> {
     if !is_summarised(description) {
         return None;
@@ -117,8 +120,10 @@ fn question(description: &Description, seed: u64) -> Option<Candidate> {
     })
 }
 
-/// Runs of at most [`MAX_ANSWER_WORDS`] words that occur once in the synopsis, occur in the long description too, and
-/// neither start nor end with a function word.
+/// Lists the possible answers: runs of at most [`MAX_ANSWER_WORDS`] words that the question may leave out.
+///
+/// They occur once in the synopsis, occur in the long description too, and neither start nor end with a
+/// function word.
 fn answers<'a>(synopsis: &'a str, long: &str) -> Vec<&'a str> {
     let words: Vec<(usize, &str)> = words_with_offsets(synopsis);
     let mut answers = Vec::new();
@@ -144,7 +149,7 @@ fn answers<'a>(synopsis: &'a str, long: &str) -> Vec<&'a str> {
     answers
 }
 
-/// The words without the punctuation around them, and where they start.
+/// Splits a text into words without the punctuation around them, each with the place where it starts.
 fn words_with_offsets(text: &str) -> Vec<(usize, &str)> {
     let edge = |c: char| !c.is_alphanumeric();
     text.split(' ')

@@ -1,4 +1,4 @@
-//! What is added to the training split of the translation task.
+//! Tests of what is added to the training split of the translation task.
 
 use crate::builder::{Package, TASKS, filler, options, word, write_indices};
 use calm_data::debian::{BuildOptions, BuildReport, OriginReport, build};
@@ -14,14 +14,14 @@ fn rows(out: &Path, file: &str) -> Vec<Row> {
     read_rows(&out.join(file)).unwrap()
 }
 
-/// The training split's rows of an origin.
+/// Reads the rows of the training split that an origin added.
 fn added(out: &Path, origin: &str) -> Vec<Row> {
     let mut rows = rows(out, "train/translation.parquet");
     rows.retain(|row| row.id.starts_with(&format!("{origin}/")));
     rows
 }
 
-/// Every file but the one that is added to.
+/// Reads every file except the one that rows are added to.
 fn other_files(out: &Path) -> BTreeMap<String, Vec<u8>> {
     let held_out =
         TASKS.iter().flat_map(|task| ["calibration", "test"].map(|split| format!("{task}/{split}")));
@@ -30,7 +30,7 @@ fn other_files(out: &Path) -> BTreeMap<String, Vec<u8>> {
     files.map(|file| (file.clone(), fs::read(out.join(file)).unwrap())).collect()
 }
 
-/// The source packages of the held-out splits.
+/// Reads the names of the source packages in the held-out splits.
 fn held_out_packages(out: &Path) -> HashSet<String> {
     let splits =
         TASKS.iter().flat_map(|task| ["calibration", "test"].map(|split| format!("{task}/{split}.parquet")));
@@ -46,7 +46,7 @@ fn package(name: &str, english: &str, french: &str) -> Package {
     }
 }
 
-/// A small bookworm, built without and then with another release.
+/// A small bookworm corpus, built first without and then with another release.
 struct Releases {
     folder: tempfile::TempDir,
     report: BuildReport,
@@ -72,7 +72,8 @@ impl Releases {
 
 #[test]
 fn new_descriptions_of_training_packages_are_added() {
-    // Everything anew, with other digits, and with one new paragraph a package; sources have other names.
+    // The release has every description again with other digits and one new paragraph; sources have other
+    // names.
     let renamed = |mut package: Package| {
         let source = package.source.unwrap();
         let name = package.name.clone();
@@ -104,7 +105,7 @@ fn new_descriptions_of_training_packages_are_added() {
         assert_eq!(row.target, format!("Bref, {name} compte ses moutons."));
     }
 
-    // Nothing else depends on what is added, and the rows there were keep their order.
+    // Nothing else depends on what is added, and the rows that were there before keep their order.
     let plain = built.folder.path().join("plain");
     for (file, bytes) in other_files(&plain) {
         assert!(bytes == other_files(&out)[&file], "{file} differs");
@@ -157,7 +158,7 @@ fn known_and_held_out_texts_are_not_added() {
         packages.push(package("goats", "it counts goats", "Il compte 1 les moutons !"));
         packages.push(package("copy", "it counts pigs", "it counts pigs"));
         packages.push(package("nearly-a-copy", "it counts cows", "It counts: cows 2"));
-        // A long held-out text within another.
+        // A long held-out text occurs within another one.
         let held_out = rows(plain, "summarisation/test.parquet");
         let long =
             held_out.iter().map(|row| row.source.replace("summarize: ", "")).max_by_key(String::len).unwrap();
@@ -173,7 +174,7 @@ fn known_and_held_out_texts_are_not_added() {
     assert!(matches!(found[..], ["sheep"] | ["goats"]), "{added:?}");
 }
 
-/// A package of files below `usr/share`.
+/// Writes a package of files below `usr/share`.
 fn write_package(lists: &Path, name: &str, pages: &[(&str, &[u8])]) {
     let tree = tempfile::tempdir().unwrap();
     for (page, contents) in pages {
@@ -262,7 +263,7 @@ fn the_help_is_added() {
     assert_eq!(added(&options.out, "libreoffice-help").len(), expected.len());
 }
 
-/// A page without ids, in Latin-1; its second section has another paragraph in French.
+/// The page has no ids and is in Latin-1; its second section has one more paragraph in French.
 #[test]
 fn documentation_is_added_after_the_releases() {
     if Command::new("dpkg-deb").arg("--version").output().is_err() {
@@ -304,7 +305,7 @@ fn documentation_is_added_after_the_releases() {
         [row("1.0", "The window", "La fen\u{ea}tre"), row("1.1", "It has a bar.", "Elle a une barre.")];
     assert_eq!(found, expected);
 
-    // By the index the package belongs to a source that is held out: the origin is left out whole.
+    // The index says that the package belongs to a held-out source, so the whole origin is left out.
     let held_out = held_out_packages(&out).into_iter().min().unwrap();
     let (name, english) = ("weechat-doc".to_owned(), "documentation".to_owned());
     bookworm.push(Package { name, source: Some(held_out), english, french: None });

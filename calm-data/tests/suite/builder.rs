@@ -19,7 +19,8 @@ pub(crate) struct Package {
 }
 
 impl Package {
-    /// Stanzas of the three indices. The sum is not MD5: the builder only compares it.
+    /// Writes the package's stanzas of the three indices. The sum is not MD5, since the builder only compares
+    /// it.
     fn stanzas(&self) -> [String; 3] {
         let name = &self.name;
         let sum =
@@ -37,13 +38,13 @@ impl Package {
     }
 }
 
-/// Words that differ in their letters, since texts that differ in digits alone count as duplicates.
+/// Makes words that differ in their letters, since texts that differ only in digits count as duplicates.
 pub(crate) fn word(number: usize) -> String {
     let syllable = |n: usize| ["ba", "de", "fi", "go", "lu", "ma", "ne", "pi", "ro", "su"][n % 10];
     [number / 100, number / 10, number].map(syllable).concat()
 }
 
-/// Enough other packages to train a tokenizer on; two binary packages each from the same source.
+/// Makes enough other packages to train a tokenizer on, with two binary packages for each source.
 pub(crate) fn filler(sources: usize) -> Vec<Package> {
     let package = |number: usize| {
         let (own, source) = (word(number), word(number / 2));
@@ -76,7 +77,7 @@ struct Built {
     report: BuildReport,
 }
 
-/// Nothing is added, and the tokenizer is small.
+/// Options for a corpus to which nothing is added, with a small tokenizer.
 pub(crate) fn options(out: &Path, lists: impl Into<PathBuf>, held_out: usize) -> BuildOptions {
     let mut options = BuildOptions::new(out);
     options.lists = Some(lists.into());
@@ -116,7 +117,7 @@ impl Built {
     }
 }
 
-/// The examples that one package gives, as (number in the description, source, target).
+/// Returns the examples that one package gives, as (number in the description, source, target).
 fn translations(english: &str, french: &str) -> Vec<(String, String, String)> {
     let mut packages = filler(20);
     packages.push(Package {
@@ -159,9 +160,9 @@ fn paragraphs_are_aligned_and_unwrapped() {
             ("2", "It is small.", "Il est petit."),
         ],
     );
-    // Another number of paragraphs: nothing can be said, not even of the synopsis.
+    // The numbers of paragraphs differ, so nothing is paired, not even the synopsis.
     check_translations("a viewer\n One.\n .\n Two.\n", "visionneur\n Un et deux.\n", &[]);
-    // A translator's empty line made of a no-break space, and U+22C5 for such a space.
+    // A translator's empty line may consist of a no-break space, and U+22C5 may stand for such a space.
     check_translations(
         "a viewer\n One: two.\n .\n Three.\n",
         "visionneur\n Un⋅: d’eux.\n \u{a0}\n Trois.\n",
@@ -192,7 +193,7 @@ fn list_items_are_units() {
             ("2", "second", "second objet"),
         ],
     );
-    // Verbatim lines stand alone.
+    // Verbatim lines are units by themselves.
     check_translations(
         "a viewer\n Call:\n   view one\n   view two\n",
         "visionneur\n Appel :\n   voir un\n   voir deux\n",
@@ -249,7 +250,7 @@ fn questions_have_their_answer_in_the_context() {
         }
     }
     assert_eq!(n_questions, built.report.tasks["qa"].train + 20);
-    // The choice among possible answers (the name, `files`) varies.
+    // Both possible answers (the name and `files`) are asked for.
     assert!(targets.len() == 2, "{targets:?}");
 }
 
@@ -269,7 +270,7 @@ fn function_words_and_parts_of_words_are_no_answers() {
     assert_eq!(answer("with the viewer", "with the reviewers of these images there"), None);
     assert_eq!(answer("viewer, viewer", "the viewer is one viewer of many"), None);
     assert_eq!(answer("(small) viewer", "it is a small program, and a fast one"), Some("small".to_owned()));
-    // `moons` is another word, `of the` none to ask for; a phrase may hold a function word.
+    // `moons` is another word, and `of the` is nothing to ask for; a phrase may contain a function word.
     assert_eq!(
         answer("moons of the sun", "pictures of the moon and the sun at night"),
         Some("sun".to_owned())
@@ -281,7 +282,7 @@ fn function_words_and_parts_of_words_are_no_answers() {
 #[test]
 fn splits_are_made_by_source_package() {
     let mut packages = filler(60);
-    // Versions of one library in source packages of their own: texts that differ in digits alone.
+    // Versions of one library, each in its own source package, have texts that differ only in digits.
     for number in 1..30 {
         packages.push(Package {
             name: format!("library{number}"),
@@ -317,7 +318,7 @@ fn splits_are_made_by_source_package() {
             }
         }
     }
-    // Of each text one version stays; translation has the synopsis and the paragraph.
+    // One version of each text stays; translation has both the synopsis and the paragraph.
     assert_eq!(n_libraries, BTreeMap::from([("qa", 1), ("summarisation", 1), ("translation", 2)]));
 }
 
@@ -326,7 +327,7 @@ fn packages_of_one_source_stay_together() {
     let built = build_from(&filler(40), 10).unwrap();
     let rows = built.rows("summarisation", "train");
     let names: HashSet<&str> = rows.iter().map(|row| row.package.as_str()).collect();
-    // The version that `Source` may add is no part of the name, and both binary packages have it.
+    // The version that `Source` may add is not part of the name, which both binary packages share.
     assert!(names.contains(&*word(0)) || names.contains(&*word(1)));
     assert!(rows.len() > names.len());
 }

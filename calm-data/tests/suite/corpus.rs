@@ -20,7 +20,7 @@ fn split(task: &str, split: &str) -> Vec<Row> {
     read_rows(&data().join(task).join(format!("{split}.parquet"))).unwrap()
 }
 
-/// The text without digits and punctuation, as the builder compares texts of different packages.
+/// Removes digits and punctuation, as the builder does to compare texts of different packages.
 fn letters(text: &str) -> String {
     text.chars().filter(|c| c.is_alphabetic()).flat_map(char::to_lowercase).collect()
 }
@@ -41,7 +41,7 @@ fn sizes_prefixes_and_names() {
     }
 }
 
-/// One division of the source packages holds for all tasks.
+/// All tasks share one division of the source packages.
 #[test]
 fn splits_share_no_source_package() {
     let packages = |name: &str| -> HashSet<String> {
@@ -58,7 +58,7 @@ fn splits_share_no_text() {
         let mut texts = HashSet::new();
         for row in ["calibration", "test"].iter().flat_map(|name| split(task, name)) {
             let source = row.source.strip_prefix(prefix).unwrap();
-            // A question's answer is a word or two, and many have the same.
+            // The answer to a question is a word or two, which many questions share.
             let compared = if task == "qa" {
                 <[&str; 2]>::from(source.split_once(" context: ").unwrap())
             } else {
@@ -88,6 +88,6 @@ fn the_tokenizer_can_write_every_target() {
             assert_eq!(tokenizer.decode(ids.get_ids(), true).unwrap(), row.target);
         }
     }
-    // Characters that no training text has: at most one target in a thousand may need one.
+    // At most one target in a thousand may need a character that no training text has.
     assert!(with_unknown <= 6, "{with_unknown}");
 }

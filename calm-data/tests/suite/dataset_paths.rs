@@ -1,4 +1,4 @@
-//! Where a dataset's files are: lists, patterns, Hugging Face's cache.
+//! Where the files of a dataset are: lists, patterns, Hugging Face's cache.
 
 use calm_data::{Columns, DatasetPaths, HubCache, read_examples};
 use std::fs;
@@ -14,7 +14,7 @@ fn paths(json: &str) -> Result<DatasetPaths, String> {
     serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
-/// A folder with files of one example each, whose source is the file's name.
+/// Makes a folder with files of one example each, whose source is the name of the file.
 fn folder(names: &[&str]) -> TempDir {
     let folder = TempDir::new().unwrap();
     for name in names {
@@ -55,9 +55,9 @@ fn a_pattern_takes_its_files_in_the_order_of_their_names() {
     check("b/[12].jsonl", &["b/1.jsonl", "b/2.jsonl"]);
     check("*/1*.jsonl", &["b/1.jsonl", "b/10.jsonl"]);
     check("b/**/[23].jsonl", &["b/2.jsonl", "b/deep/3.jsonl"]);
-    // Folders are no files.
+    // Folders do not count as files.
     check("b/[o1]*", &["b/1.jsonl", "b/10.jsonl", "b/other.json"]);
-    // The name of a file that exists is no pattern.
+    // The name of an existing file is not read as a pattern.
     check("[x].jsonl", &["[x].jsonl"]);
 }
 
@@ -71,7 +71,7 @@ fn several_files_are_one_dataset() {
     ];
     check(&fixture("articles-*.parquet"), &news, Ok(&expected));
 
-    // A list keeps its own order, and numbers in place of ids go on from file to file.
+    // A list keeps its own order, and the numbers in place of ids continue from file to file.
     let folder = folder(&["a.jsonl", "b.json"]);
     let list: Vec<PathBuf> = ["b.json", "a.jsonl"].map(|name| folder.path().join(name)).to_vec();
     let list = paths(&serde_json::to_string(&list).unwrap()).unwrap();
@@ -95,7 +95,7 @@ fn pattern_errors() {
     assert!(error.contains("[a.jsonl: Pattern syntax error near position"), "{error}");
 }
 
-/// `datasets--owner--set` as `hf download` leaves it: files are links to blobs.
+/// Makes `datasets--owner--set` as `hf download` leaves it, with links to blobs in place of files.
 fn cache() -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let repository = folder.path().join("datasets--owner--set");
@@ -190,7 +190,7 @@ fn hugging_face_cache_errors() {
         check(path, "expected hf://datasets/OWNER/NAME/FILE or hf://datasets/OWNER/NAME@REVISION/FILE");
     }
 
-    // Without `main` a revision has to be named: which of several would be a guess.
+    // Without `main` a revision has to be named, since a choice among several would be a guess.
     let refs = folder.path().join("datasets--owner--set/refs");
     fs::remove_file(refs.join("main")).unwrap();
     fs::create_dir(folder.path().join("datasets--owner--set/snapshots/00aa")).unwrap();
@@ -201,7 +201,7 @@ fn hugging_face_cache_errors() {
              hf://datasets/OWNER/NAME@REVISION/FILE"
         ),
     );
-    // What a download leaves that was interrupted early.
+    // A download that was interrupted early may leave no snapshots.
     fs::remove_dir_all(folder.path().join("datasets--owner--set/snapshots")).unwrap();
     check(
         "hf://datasets/owner/set/a.parquet",
@@ -210,7 +210,7 @@ fn hugging_face_cache_errors() {
     );
 }
 
-/// As huggingface_hub's `constants.py` has it.
+/// The variables are those of huggingface_hub's `constants.py`.
 #[test]
 fn the_cache_is_where_the_environment_says() {
     let home = ("HOME", "/home/me");

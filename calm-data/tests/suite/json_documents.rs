@@ -1,4 +1,4 @@
-//! `.json` files, and what is compressed.
+//! `.json` files and compressed files.
 
 use calm_data::{Columns, Example, read_examples};
 
@@ -26,7 +26,7 @@ fn an_array_or_an_object_around_one_or_records_in_a_row() {
         check_text(&text, &Columns::default(), Ok(&expected));
     }
     check_text(one, &Columns::default(), Ok(&expected[..1]));
-    // What looks like a wrapper or an article, and is a record.
+    // Records that look like a wrapper or an article.
     check_text(
         r#"{"source": "one", "data": "un"}"#,
         &columns("source", "data"),
@@ -39,7 +39,7 @@ fn an_array_or_an_object_around_one_or_records_in_a_row() {
     );
 }
 
-/// The official files give what the hub's files do.
+/// The official files give the same examples as the files on the hub.
 #[test]
 fn squads_nested_file() {
     let hub = read_examples(fixture("questions.parquet"), &squad()).unwrap();
@@ -62,7 +62,7 @@ fn gzip() {
     ];
     check(&fixture("articles.jsonl.gz"), &news, Ok(&expected));
     check(&fixture("articles.json.gz"), &news, Ok(&expected));
-    // Inside Parquet it is the pages that are compressed.
+    // Parquet compresses its pages, not the file.
     check(&fixture("articles-00000-of-00002.parquet"), &news, Ok(&expected[..2]));
 }
 
@@ -72,7 +72,7 @@ fn errors() {
     check_text("", &plain, Err(": the dataset is empty"));
     check_text("[]", &plain, Err(": the dataset is empty"));
     check_text(r#"{"data": []}"#, &plain, Err(": the dataset is empty"));
-    // In a document it is the text's line and column where something is wrong with the JSON, else the record.
+    // An error in the JSON names the line and column of the text, any other error the record.
     check_text("[\n{\"source\" 1}]", &plain, Err(":2:11: expected `:`"));
     check_text("[{}]\n]", &plain, Err(":2:1: expected value"));
     check_text(
@@ -85,7 +85,7 @@ fn errors() {
         &plain,
         Err(":1: no column `source`; there are: dataset"),
     );
-    // An unanswerable question of SQuAD 2.0, and an answer without its text.
+    // Answers of an unanswerable question of SQuAD 2.0, and an answer without its text.
     let article = |answers: &str| {
         format!(
             r#"{{"data": [{{"paragraphs": [{{"context": "C", "qas": [{{"question": "Q", "answers": {answers}}}]}}]}}]}}"#

@@ -1,6 +1,6 @@
 //! Tests of the crate's public interface.
 
-// Clippy knows test functions, not the helpers beside them.
+// Clippy exempts test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
 
 mod added;

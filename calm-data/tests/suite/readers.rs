@@ -36,7 +36,7 @@ fn check_lines(lines: &str, columns: &Columns, expected: Result<&[Example], &str
     check(&path, columns, expected);
 }
 
-/// An expected error is the message with the path cut off in front.
+/// Expects these examples, or an error with this message after the path.
 #[track_caller]
 pub(crate) fn check(path: &Path, columns: &Columns, expected: Result<&[Example], &str>) {
     match (read_examples(path, columns), expected) {
@@ -57,13 +57,13 @@ fn json_lines_columns() {
         &plain,
         Ok(&[example("a", "one", &["un"]), example("12", "two", &["deux", "2"])]),
     );
-    // The mark that some editors put in front of UTF-8.
+    // The byte order mark that some editors put in front of UTF-8 is skipped.
     check_lines(
         "\u{feff}{\"source\": \"one\", \"target\": \"un\"}",
         &plain,
         Ok(&[example("1", "one", &["un"])]),
     );
-    // Without a column of ids the line is the name.
+    // Without a column of ids the number of the line is the id.
     check_lines(
         "\n{\"source\": \"one\", \"target\": \"un\"}\r\n",
         &Columns { prefix: "say: ".to_owned(), ..plain.clone() },
@@ -74,7 +74,7 @@ fn json_lines_columns() {
         &Columns { id: Some("key".to_owned()), ..columns("translation.en", "translation.fr") },
         Ok(&[example("k", "one", &["un"])]),
     );
-    // A name with a dot in it is a name first.
+    // A name with a dot is looked up as it is before the dot leads into a struct.
     check_lines(
         "{\"a.b\": \"one\", \"c\": \"un\"}",
         &columns("a.b", "c"),
@@ -189,7 +189,7 @@ fn several_references() {
         &more(&["fr_other", "fr_more"]),
         Ok(&[example("1", "one", &["un", "une", "1"]), example("2", "two", &["deux"])]),
     );
-    // The target alone may be neither missing nor without a text.
+    // Only the target must be present and hold a text.
     let wrong = ":2: column `fr_other` should be a string or a list of strings, found null";
     check(&file, &columns("en", "fr_other"), Err(wrong));
     check(&file, &more(&["fr_third"]), Err(": no column `fr_third`; there are: en, fr, fr_other, fr_more"));
@@ -214,10 +214,10 @@ fn records_without_reference_are_left_out_if_so_wanted() {
     let columns = Columns { without_reference: WithoutReference::LeaveOut, ..Columns::default() };
     let empty = "{\"source\": \"one\", \"target\": []}\n";
     check_lines(empty, &columns, Err(": the dataset is empty"));
-    // Those that stay keep their numbers.
+    // The records that stay keep their numbers.
     let line = "{\"source\": \"two\", \"target\": \"deux\"}";
     check_lines(&format!("{empty}{line}"), &columns, Ok(&[example("2", "two", &["deux"])]));
-    // Another column may have a reference.
+    // A reference may come from another column.
     check_lines(
         "{\"source\": \"one\", \"target\": [], \"more\": \"un\"}",
         &Columns { more_references: vec!["more".to_owned()], ..columns },
@@ -248,7 +248,7 @@ fn parquet_errors() {
         ),
     );
     check(&fixture("empty.parquet"), &squad(), Err(": the dataset is empty"));
-    // A null, after a record whose target is a string without the annotation that says so.
+    // The null comes after a record whose target is a string without the annotation that says so.
     check(
         &fixture("other.parquet"),
         &Columns::default(),

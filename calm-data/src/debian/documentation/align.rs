@@ -5,7 +5,7 @@ use super::super::{tasks, text};
 /// One text in both languages.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Pair {
-    /// What the text is known by within its page.
+    /// Name of the text, unique within its page.
     pub key: String,
     pub english: String,
     pub french: String,
@@ -16,16 +16,18 @@ pub(super) struct Pair {
 pub(super) struct Block {
     /// The kind of element, which is the same in both languages.
     pub kind: &'static str,
-    /// The normalized text; `None` where it is no prose but program code, say.
+    /// The normalized text; `None` if it is not prose but, say, program code.
     pub text: Option<String>,
 }
 
 /// A heading with all that follows it until the next one.
 pub(super) type Section = Vec<Block>;
 
-/// The pairs of a page that has as many sections in both languages: the blocks of every section that has the
-/// same kinds in the same order, and the sentences of blocks that are too long. All else is left out, since
-/// one block more or less is enough to pair the wrong texts.
+/// Pairs the blocks of a page that has the same number of sections in both languages.
+///
+/// Blocks are paired in every section that has the same kinds in the same order; blocks that are too long are
+/// paired by their sentences. Everything else is left out, since one block more or less is enough to pair the
+/// wrong texts.
 pub(super) fn pairs(english: Vec<Section>, french: Vec<Section>) -> Vec<Pair> {
     if english.len() != french.len() {
         return Vec::new();
@@ -60,8 +62,10 @@ fn add(pairs: &mut Vec<Pair>, key: String, english: String, french: String) {
     }
 }
 
-/// The sentences of a text: each ends with a full stop, an exclamation mark or a question mark, perhaps a
-/// closing bracket or quotation mark, a space, and a capital letter after it.
+/// Splits a text into sentences.
+///
+/// A sentence ends with a full stop, an exclamation mark or a question mark, perhaps followed by a closing
+/// bracket or quotation mark, then a space with a capital letter after it.
 fn sentences(text: &str) -> Vec<&str> {
     const ABBREVIATIONS: [&str; 7] = ["e.g.", "i.e.", "etc.", "cf.", "ex.", "vs.", "M."];
     let mut sentences = Vec::new();
@@ -85,7 +89,7 @@ fn sentences(text: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    /// A page of one-letter kinds and texts; a text `-` is no prose.
+    /// Builds a page of one-letter kinds and texts; the text `-` stands for a block that is not prose.
     fn page(sections: &[&[(&'static str, &str)]]) -> Vec<Section> {
         let block = |(kind, text): &(&'static str, &str)| Block {
             kind,

@@ -1,4 +1,4 @@
-//! The LibreOffice help: English and French paragraphs of the same page and the same `id` translate each
+//! The LibreOffice help: English and French paragraphs with the same `id` on the same page translate each
 //! other.
 
 use super::align::Pair;
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 /// A paragraph or heading: its `id` and its text.
 type Paragraph = (String, String);
 
-/// The pairs of a page. Sections that a page shows twice repeat their ids: the first stands for all.
+/// Pairs the paragraphs of a page. Sections that a page shows twice repeat their ids; the first one is used.
 pub(super) fn pairs(english: &str, french: &str) -> Result<Vec<Pair>> {
     let mut translations: HashMap<String, String> = HashMap::new();
     for (id, text) in paragraphs(french)? {
@@ -22,7 +22,7 @@ pub(super) fn pairs(english: &str, french: &str) -> Result<Vec<Pair>> {
     Ok(paragraphs(english)?.into_iter().filter_map(pair).collect())
 }
 
-/// The paragraphs and headings that have an `id` and are not program code, in the order of the page.
+/// Lists the paragraphs and headings that have an `id` and are not program code, in the order of the page.
 fn paragraphs(html: &str) -> Result<Vec<Paragraph>> {
     let mut found = Vec::new();
     let mut open: Option<Open> = None;
@@ -61,8 +61,9 @@ struct Open {
 
 enum Span {
     Plain,
-    /// Alternatives for systems and applications, of which the reader's browser shows one: `Command` or
-    /// `Ctrl`.
+    /// Alternatives for systems and applications, such as `Command` or `Ctrl`.
+    ///
+    /// The reader's browser shows one of them.
     Switch(Vec<Alternative>),
     Alternative(Alternative),
 }
@@ -83,7 +84,7 @@ impl Open {
         for span in self.spans.iter_mut().rev() {
             match span {
                 Span::Plain => {}
-                // Between the alternatives there is only white space.
+                // Text between the alternatives is only white space.
                 Span::Switch(_) => return,
                 Span::Alternative(alternative) => return alternative.text.push_str(text),
             }
@@ -104,7 +105,8 @@ impl Open {
         self.spans.push(span);
     }
 
-    /// Of the alternatives the default stays, or the first if there is none.
+    /// Closes the innermost span. A switch leaves the text of its default alternative, or of the first one
+    /// without a default.
     fn end_span(&mut self) {
         match self.spans.pop() {
             Some(Span::Alternative(alternative)) => {
@@ -167,7 +169,7 @@ mod tests {
             "<p dir=\"auto\"\n id=\"a\">one<br>two <em>th</em>ree</p> no <pre id=\"c\">no</pre>",
             &[("a", "one two three")],
         );
-        // The end of a paragraph may be implied, the end of the page is that of the last one.
+        // A paragraph may end without an end tag; the last one ends with the page.
         check(
             r#"<p id="a">one<p id="b">two<h2>no</h2>no<p id="c">three"#,
             &[("a", "one"), ("b", "two"), ("c", "three")],

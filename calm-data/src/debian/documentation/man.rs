@@ -1,15 +1,15 @@
 //! Manual pages: the macros of man(7) and the escape sequences of groff(7).
 //!
-//! A page that uses anything else, macros of its own or those of mdoc(7) for example, is left out; so is a
+//! A page that uses anything else, for example macros of its own or those of mdoc(7), is left out. So is a
 //! paragraph with an escape sequence that stands for no text.
 
 use super::align::{Block, Section};
 use crate::{Result, tokenizer::normalize};
 
-/// The headings under which French pages name their translators, and which have no English counterpart.
+/// The headings under which French pages name their translators. They have no English counterpart.
 const TRANSLATORS: [&str; 2] = ["TRADUCTION", "TRADUCTEURS"];
 
-/// The sections of a page, or `None` if it uses macros that are not known here.
+/// Reads the sections of a page, or returns `None` if the page uses macros that are not known here.
 pub(super) fn sections(page: &str) -> Result<Option<Vec<Section>>> {
     let mut reader = Reader { sections: vec![Vec::new()], ..Reader::default() };
     let page = page.replace("\\{\\\n", "\\{\n").replace("\\\n", "");
@@ -42,7 +42,7 @@ struct Reader {
     text: String,
     kind: Option<&'static str>,
     is_prose: bool,
-    /// Whether the next line is the tag of a paragraph, which stands before it.
+    /// Whether the next line is the tag that stands in front of a paragraph.
     is_tag: bool,
     /// Whether the section is the one that shows how a command or function is called.
     is_synopsis: bool,
@@ -61,7 +61,8 @@ impl Reader {
         if request.is_empty() || request.starts_with("\\\"") {
             return Ok(true);
         }
-        // Alternatives for devices, most of them bullets, and definitions before the text.
+        // Conditional requests hold alternatives for devices, most of them bullets, and definitions before
+        // the text.
         let braces = request.matches("\\{").count();
         if self.braces > 0 || matches!(name, "if" | "ie" | "el") {
             self.braces = (self.braces + braces).saturating_sub(request.matches("\\}").count());
@@ -111,7 +112,8 @@ impl Reader {
                 self.is_joined = true;
                 self.words(&arguments.concat());
             }
-            // The text between these two is the link's; without one the address is shown.
+            // The text between these two requests belongs to the link; the address is shown if there is no
+            // text.
             "UR" | "MT" => self.is_prose = false,
             "URL" | "MTO" => {
                 let [address, text, after] =
@@ -187,7 +189,7 @@ impl Reader {
     }
 }
 
-/// The arguments of a macro: words, or texts in quotation marks, in which two of them stand for one.
+/// Splits the arguments of a macro: words, or texts in quotation marks, in which two marks stand for one.
 fn arguments(mut text: &str) -> Vec<String> {
     let mut arguments = Vec::new();
     while !text.is_empty() {
@@ -220,7 +222,7 @@ fn arguments(mut text: &str) -> Vec<String> {
     arguments
 }
 
-/// The text without escape sequences, or `None` if one of them is not known.
+/// Removes the escape sequences from a text, or returns `None` if one of them is not known.
 fn plain(text: &str) -> Option<String> {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
@@ -267,8 +269,9 @@ fn plain(text: &str) -> Option<String> {
     Some(result + rest)
 }
 
-/// The name at the start of `text`, one letter, `(` and two, or any number in brackets, and the text after
-/// it.
+/// Splits off the name at the start of `text`, and returns it with the text that follows.
+///
+/// A name is one character, `(` and two characters, or any number of characters in brackets.
 fn name(text: &str) -> Option<(&str, &str)> {
     if let Some(bracketed) = text.strip_prefix('[') {
         return bracketed.split_once(']');
@@ -277,7 +280,7 @@ fn name(text: &str) -> Option<(&str, &str)> {
     Some((text.get(skipped..skipped + length)?, text.get(skipped + length..)?))
 }
 
-/// A special character or predefined string by its name.
+/// Looks up a special character or predefined string by its name.
 fn special(name: &str) -> Option<String> {
     let text = match name {
         "aq" => "'",
@@ -321,7 +324,7 @@ fn special(name: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A letter and its accent, which normalization joins: `'e`.
+/// Decodes a letter with an accent, such as `'e`; normalization joins the two.
 fn accented(name: &str) -> Option<String> {
     let mut characters = name.chars();
     let accent = match characters.next()? {
@@ -342,7 +345,7 @@ fn accented(name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Expected are the blocks of all sections, `-` where there is no prose.
+    /// Expects these blocks in all sections together; `-` stands for a block that is not prose.
     #[track_caller]
     fn check(page: &str, expected: Option<&[&str]>) {
         let found: Option<Vec<String>> = sections(page).unwrap().map(|sections| {

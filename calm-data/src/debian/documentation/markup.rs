@@ -1,4 +1,4 @@
-//! Pages of HTML, DocBook and Mallard.
+//! Reads pages of HTML, DocBook and Mallard.
 
 use super::align::{Block, Section};
 use super::tags::{self, Tag, Token, unescape};
@@ -30,10 +30,11 @@ const TEXTS: [&str; 21] = [
     "desc",
 ];
 const HEADINGS: [&str; 7] = ["title", "h1", "h2", "h3", "h4", "h5", "h6"];
-/// Text elements that hold values, names and symbols rather than prose, unless they have paragraphs.
+/// Text elements that hold values, names and symbols rather than prose, unless they contain paragraphs.
 const CELLS: [&str; 3] = ["td", "th", "entry"];
-/// Text elements that are left out where they are links alone: tables of contents and indices, which may be
-/// in the order of the alphabet, repeat headings.
+/// Text elements that are left out if they consist of links alone.
+///
+/// Tables of contents and indices repeat headings, and an index may be in alphabetical order.
 const ITEMS: [&str; 3] = ["li", "dt", "dd"];
 /// Elements that end a paragraph and hold no prose.
 const CODE: [&str; 12] = [
@@ -50,7 +51,7 @@ const CODE: [&str; 12] = [
     "equation",
     "informalequation",
 ];
-/// Elements that hold no prose and may be within a paragraph, or about the page.
+/// Elements that hold no prose, and occur inside a paragraph or describe the page.
 const ASIDE: [&str; 18] = [
     "head",
     "nav",
@@ -71,15 +72,16 @@ const ASIDE: [&str; 18] = [
     "shortcut",
     "glossary",
 ];
-/// Elements whose text a reader sees only where their program writes it: references to other pages.
+/// Elements that refer to other pages, and whose text a reader sees only if the author wrote it there.
 const REFERENCES: [&str; 4] = ["xref", "link", "ulink", "olink"];
 /// Elements whose children a program shows with a sign between them: keys to press together, and items of
 /// menus.
 const SEQUENCES: [(&str, &str); 4] =
     [("keyseq", "+"), ("keycombo", "+"), ("guiseq", " > "), ("menuchoice", " > ")];
 
-/// The pages of a file by their names, each as its sections. One page alone has no name; KDE joins those of a
-/// manual.
+/// Reads the pages of a file by their names, each as its sections.
+///
+/// A page that is alone in its file has no name; KDE joins the pages of a manual into one file.
 pub(super) fn pages(file: &str) -> Result<BTreeMap<String, Vec<Section>>> {
     let mut pages = BTreeMap::new();
     for (position, page) in file.split("<FILENAME filename=\"").enumerate() {
@@ -108,9 +110,9 @@ struct Reader {
     sections: Vec<Section>,
     /// The paragraph that is being read.
     open: Option<Open>,
-    /// The element whose contents are left out, and how many of its name are open.
+    /// The element whose contents are left out, and how many elements of that name are open.
     aside: Option<(String, usize)>,
-    /// Whether what is read is the text of a link.
+    /// Whether the text being read belongs to a link.
     is_link: bool,
     /// The open sequences: their names, their signs, and whether a child has been read.
     sequences: Vec<(&'static str, &'static str, bool)>,
@@ -120,7 +122,7 @@ struct Open {
     kind: &'static str,
     text: String,
     is_prose: bool,
-    /// Whether there is text beside links.
+    /// Whether there is text besides links.
     has_own_text: bool,
 }
 
@@ -132,7 +134,7 @@ impl Open {
 
 impl Reader {
     fn text(&mut self, text: &str) {
-        // Between the children of a sequence there is only white space.
+        // Text between the children of a sequence is only white space.
         let is_between = !self.sequences.is_empty() && text.trim().is_empty();
         if let (None, false, Some(open)) = (&self.aside, is_between, &mut self.open) {
             open.is_prose &= !tags::has_unknown_reference(text);
@@ -148,7 +150,7 @@ impl Reader {
         }
         if tag.name == "div" {
             self.close()?;
-            // Publican writes its paragraphs so.
+            // Publican writes its paragraphs this way.
             if tag.attribute("class") == Some("para") {
                 self.open = Some(Open::new("p"));
             }
@@ -212,7 +214,7 @@ impl Reader {
         self.is_link = false;
         if let Some(Open { kind, text, is_prose, has_own_text }) = self.open.take() {
             let is_prose = is_prose && (has_own_text || !ITEMS.contains(&kind));
-            // The sign by which web pages link to a heading.
+            // `¶` is the sign by which web pages link to a heading.
             let text = normalize(&text.trim_end().trim_end_matches('¶').replace(['→', '▸'], ">"))?;
             self.push(Block { kind, text: (is_prose && !text.is_empty()).then_some(text) });
         }
@@ -242,8 +244,9 @@ fn is_child(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Expected are the blocks of all sections, a section's first one after `#`, without prose if the text is
-    /// `-`.
+    /// Expects these blocks in all sections together.
+    ///
+    /// The first block of a section follows `#`; the text `-` stands for a block that is not prose.
     #[track_caller]
     fn check(page: &str, expected: &[&str]) {
         let found: Vec<String> = sections(page)
@@ -267,7 +270,7 @@ mod tests {
              <ul><li>four</li><li><p>five</p></li></ul><table><tr><td>6</td><td><p>seven</p></td></tr></table></body>",
             &["#h1 A title", "p one two three", "li four", "li -", "p five", "td -", "td -", "p seven"],
         );
-        // What follows a list within its paragraph is left out, since it seldom is a sentence.
+        // Text after a list within the same paragraph is left out, since it is seldom a sentence.
         check("<para>one <ul><li>two</li></ul> three</para>", &["#para one", "li two"]);
     }
 

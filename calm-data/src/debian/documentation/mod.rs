@@ -1,7 +1,7 @@
-//! Documentation in English and French: the texts that stand at the same place of the same page translate
-//! each other.
+//! Documentation in English and French: texts at the same place of the same page translate each other.
 //!
-//! [`ALL`] says where each origin has its pages and how to read them: a new one is a new entry at its end.
+//! [`ALL`] says where each origin has its pages and how to read them. A new origin is a new entry at the end
+//! of it.
 
 mod align;
 mod libreoffice;
@@ -29,20 +29,20 @@ pub(super) struct Documentation {
     /// The origin's name, with which its examples' ids start.
     pub name: &'static str,
     format: Format,
-    /// English and French pages.
+    /// Where the English and the French pages are.
     pages: [Pages; 2],
-    /// The binary packages that hold them, and the source packages of these.
+    /// The binary packages that hold the pages, each with its source package.
     packages: &'static [(&'static str, &'static str)],
 }
 
-/// Files below a folder of a package, with names that end so.
+/// Files below a folder of a package whose names end with one of the suffixes.
 struct Pages {
     folder: &'static str,
     suffixes: &'static [&'static str],
 }
 
 enum Format {
-    /// Web pages whose paragraphs have ids, the same in both languages.
+    /// Web pages whose paragraphs have the same ids in both languages.
     LibreOffice,
     /// HTML, DocBook or Mallard.
     Markup,
@@ -53,10 +53,10 @@ const fn pages(folder: &'static str, suffixes: &'static [&'static str]) -> Pages
     Pages { folder, suffixes }
 }
 
-/// The origin that is added before other releases.
+/// Name of the origin that is added before other releases.
 pub(super) const LIBREOFFICE: &str = "libreoffice-help";
 
-/// The origins of these names, in the order of [`ALL`].
+/// Finds the origins of these names, in the order of [`ALL`].
 pub(super) fn named(names: &[String]) -> Result<Vec<&'static Documentation>> {
     let is_known = |name: &&String| ALL.iter().any(|documentation| documentation.name == **name);
     if let Some(name) = names.iter().find(|name| !is_known(name)) {
@@ -71,8 +71,10 @@ impl Documentation {
         self.packages.iter().map(|(package, _)| *package)
     }
 
-    /// Reads the packages in `folder`, unpacking them below `scratch`; also their file names and SHA-256
-    /// sums. Those of held-out source packages are left out.
+    /// Reads the packages in `folder`, which are unpacked below `scratch`.
+    ///
+    /// Pages of held-out source packages are left out. Returns the file names and SHA-256 sums of the
+    /// packages too.
     pub(super) fn read(
         &self,
         folder: &Path,
@@ -92,7 +94,7 @@ impl Documentation {
             if division.is_held_out(source) || indexed.is_some_and(|source| division.is_held_out(source)) {
                 continue;
             }
-            // Pages of an earlier version must not be among these.
+            // Pages of an earlier version must not remain in the folder.
             let root = scratch.join(package);
             remove(&root)?;
             fs::create_dir_all(&root).map_err(Error::io(&root))?;
@@ -107,7 +109,7 @@ impl Documentation {
         let [english, french] = &languages;
         let mut candidates = Vec::new();
         for (name, page) in english {
-            // A glossary is in alphabetical order, another one in each language.
+            // A glossary is in alphabetical order, which differs between the languages.
             let Some(translation) = french.get(name).filter(|_| !name.contains("glossary")) else { continue };
             for Pair { key, english, french } in self.pairs(&page.read()?, &translation.read()?)? {
                 let id = format!("{}/{name}#{key}", self.name);
@@ -142,14 +144,14 @@ impl Documentation {
     }
 }
 
-/// A file, and the source package of its package.
+/// A file, with the source package of the package that holds it.
 struct Page {
     path: PathBuf,
     source: &'static str,
 }
 
 impl Page {
-    /// The page's text, uncompressed.
+    /// Reads the text of the page, uncompressed.
     fn read(&self) -> Result<String> {
         let bytes = if self.path.extension().is_some_and(|extension| extension == "gz") {
             let file = fs::File::open(&self.path).map_err(Error::io(&self.path))?;
@@ -159,15 +161,16 @@ impl Page {
         } else {
             apt::read_index(&self.path)?
         };
-        // Pages that are not in UTF-8 are in Latin-1, in which every byte is the character of that number.
+        // Pages that are not in UTF-8 are in Latin-1, whose bytes are the numbers of the characters.
         let latin = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect();
         Ok(String::from_utf8(bytes).unwrap_or_else(|error| latin(error.as_bytes())))
     }
 }
 
 impl Pages {
-    /// The pages in the unpacked package at `root`, by their paths without the suffix. Links are left out:
-    /// the page they lead to is in the list, or in another package.
+    /// Lists the pages in the unpacked package at `root`, by their paths without the suffix.
+    ///
+    /// Links are left out: the page they lead to is itself in the list, or in another package.
     fn list(&self, root: &Path) -> Result<Vec<(String, PathBuf)>> {
         let root = root.join(self.folder);
         let mut pages = Vec::new();

@@ -1,9 +1,11 @@
-//! The table of documentation. Left out are packages of many megabytes with few words, translations whose pages
-//! seldom have the structure of the English ones, and what is held out (the Debian FAQ, the Ubuntu packaging guide).
+//! The table of documentation.
+//!
+//! Some packages are left out: those of many megabytes with few words, translations whose pages seldom have
+//! the structure of the English ones, and what is held out (the Debian FAQ, the Ubuntu packaging guide).
 
 use super::{Documentation, Format, pages};
 
-/// All origins, in the order of adding.
+/// All origins, in the order in which they are added.
 pub(in super::super) const ALL: &[Documentation] = &[
     Documentation {
         name: super::LIBREOFFICE,

@@ -1,10 +1,10 @@
-//! The tags and texts of an HTML or XML page.
+//! Scans an HTML or XML page for its tags and texts.
 //!
 //! The pages are generated or well formed, so a scanner is enough: no elements are implied.
 
-/// A piece of a page, in the page's order.
+/// A piece of a page; the pieces come in the order of the page.
 pub(super) enum Token<'a> {
-    /// What is between two tags, with its character references.
+    /// The text between two tags, with its character references unreplaced.
     Text(&'a str),
     Tag(Tag<'a>),
 }
@@ -17,7 +17,7 @@ pub(super) struct Tag<'a> {
 }
 
 impl<'a> Tag<'a> {
-    /// Whether the tag is an element by itself: `<br/>`.
+    /// Whether the tag is a complete element, such as `<br/>`.
     pub(super) fn is_empty(&self) -> bool {
         self.text.ends_with("/>")
     }
@@ -32,7 +32,7 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// The page's tokens, without the contents of scripts and style sheets.
+/// Splits a page into tokens; the contents of scripts and style sheets are left out.
 pub(super) fn tokens(page: &str) -> impl Iterator<Item = Token<'_>> {
     let mut rest = page;
     std::iter::from_fn(move || {
@@ -54,7 +54,7 @@ pub(super) fn tokens(page: &str) -> impl Iterator<Item = Token<'_>> {
     })
 }
 
-/// Bytes of the tag or comment at the start of `text`, or all of them if it does not end.
+/// Length in bytes of the tag or comment at the start of `text`; all of `text` if the tag does not end.
 fn tag_length(text: &str) -> usize {
     for (start, end) in [("<!--", "-->"), ("<![CDATA[", "]]>")] {
         if text.starts_with(start) {
@@ -73,14 +73,14 @@ fn tag_length(text: &str) -> usize {
     text.len()
 }
 
-/// The tag's name and whether it is an end tag.
+/// Returns the tag's name, and whether it is an end tag.
 fn tag_name(tag: &str) -> (&str, bool) {
     let inner = tag.strip_prefix('<').unwrap_or(tag);
     let (inner, is_end) = inner.strip_prefix('/').map_or((inner, false), |inner| (inner, true));
     (inner.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or(""), is_end)
 }
 
-/// Character references replaced; unknown ones stay.
+/// Replaces character references; unknown ones stay.
 pub(super) fn unescape(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
@@ -95,8 +95,7 @@ pub(super) fn unescape(text: &str) -> String {
     result + rest
 }
 
-/// Whether a reference to an entity is in the text that is not one of the characters which [`unescape`]
-/// knows.
+/// Whether the text refers to an entity that [`unescape`] does not know.
 pub(super) fn has_unknown_reference(text: &str) -> bool {
     text.match_indices('&').any(|(start, _)| {
         let reference = text[start + 1..].split(';').next().unwrap_or("");
@@ -107,7 +106,7 @@ pub(super) fn has_unknown_reference(text: &str) -> bool {
     })
 }
 
-/// HTML's entities that are in use beside those of XML.
+/// HTML's entities that occur in the pages, in addition to those of XML.
 #[rustfmt::skip]
 const HTML: [(&str, char); 37] = [
     ("agrave", 'à'), ("acirc", 'â'), ("auml", 'ä'), ("aelig", 'æ'), ("ccedil", 'ç'), ("egrave", 'è'),
