@@ -3,8 +3,9 @@
 //!     cargo bench -p calm-metrics
 //!     PYTHON=venv/bin/python cargo bench -p calm-metrics
 //!
-//! `PYTHON` (`python3` if not given) is asked for sacreBLEU and rouge-score; without them only our times are printed. Both score
-//! the same pairs in this run, Python without its start and imports. A time is the best of several repetitions.
+//! `PYTHON` (`python3` if it is not set) must have sacreBLEU and rouge-score; without them only our times are
+//! printed. Both score the same pairs in this run, and the start and imports of Python are not measured. A
+//! time is the best of several repetitions.
 
 // A benchmark that fails has nothing to report but the panic.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -25,7 +26,7 @@ use rayon::prelude::*;
 const PAIRS: usize = 3000;
 const REPETITIONS: usize = 5;
 
-/// A task has the same name in `python_tools.py`.
+/// Tasks are named as in `python_tools.py`.
 const BLEU_CHRF: &str = "BLEU and chrF";
 const ROUGE: &str = "ROUGE-1, 2, L, Lsum";
 const STEMMED_ROUGE: &str = "ROUGE-1, 2, L, Lsum, stemmed";
@@ -73,7 +74,7 @@ fn main() {
     long_lines(&corpus);
 }
 
-/// The time for one pair of lines, by their length.
+/// Measures the time for one pair of lines, by their length.
 fn long_lines(corpus: &Corpus) {
     println!("one pair of long lines: milliseconds by the number of characters");
     let lengths = [25_000, 50_000, 100_000, 200_000];
@@ -102,7 +103,7 @@ impl Corpus {
         black_box(metric.corpus_score(&self.hypotheses, &self.references).unwrap());
     }
 
-    /// All kinds from the same tokens, as rouge-score does it.
+    /// Scores all kinds of ROUGE from the same tokens, as rouge-score does.
     fn score_rouge(&self, stem: bool) {
         let pairs = self.hypotheses.par_iter().zip(&self.references);
         let sum: f64 = pairs
@@ -116,7 +117,7 @@ impl Corpus {
     }
 }
 
-/// The English sides of the translation task, and noisy copies of them.
+/// Reads the English sides of the translation task, and makes noisy copies of them.
 fn corpus() -> Corpus {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/translation");
     let mut references = Vec::new();
@@ -139,7 +140,7 @@ fn corpus() -> Corpus {
     Corpus { hypotheses, references }
 }
 
-/// Every seventh word left out, every fifth one later by a place.
+/// Leaves out every seventh word, and moves every fifth one later by a place.
 fn noisy(text: &str, start: usize) -> String {
     let mut words: Vec<&str> = text.split(' ').collect();
     for i in 1..words.len() {
@@ -165,7 +166,7 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// Seconds for each task; empty without the tools.
+/// Measures the seconds that Python takes for each task; empty if it lacks the tools.
 fn python_times(corpus: &Corpus) -> BTreeMap<String, f64> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
     let texts = Path::new(env!("CARGO_TARGET_TMPDIR")).join("speed.json");

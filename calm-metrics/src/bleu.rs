@@ -1,5 +1,7 @@
-//! BLEU (Papineni et al. 2002) as sacreBLEU 2.6 computes it: n-grams up to four, the reference length closest to the
-//! hypothesis, any of its smoothing methods and four of its tokenizers.
+//! BLEU (Papineni et al. 2002) as sacreBLEU 2.6 computes it.
+//!
+//! It counts n-grams up to four, takes the reference length closest to the hypothesis, and has all of
+//! sacreBLEU's smoothing methods and four of its tokenizers.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,28 +10,31 @@ use crate::ngrams::{ReferenceNgrams, Vocabulary, ngram_total};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, python};
 
-/// Longest n-gram.
+/// Length of the longest n-gram.
 pub const MAX_ORDER: usize = 4;
 
-/// Numbers that BLEU needs to know of a segment: two lengths, then the matches and the n-grams of each order.
+/// Number of statistics that BLEU needs of a segment: two lengths, then the matches and the n-grams of each
+/// order.
 const STATISTICS: usize = 2 + 2 * MAX_ORDER;
 
-/// sacreBLEU's options of the same names, and its defaults.
+/// sacreBLEU's options of the same names, with its defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BleuOptions {
-    /// What a token is.
+    /// How a line is cut into tokens.
     pub tokenizer: Tokenizer,
-    /// What an order without matches counts.
+    /// How many matches an order without any counts as.
     pub smoothing: Smoothing,
-    /// Leave out the orders that the hypotheses are too short for, instead of scoring 0; meant for sentences.
+    /// Whether to leave out the orders that the hypotheses are too short for, instead of scoring 0.
+    ///
+    /// This is meant for sentences.
     pub effective_order: bool,
-    /// Ignore case.
+    /// Whether to ignore case.
     pub lowercase: bool,
 }
 
 impl BleuOptions {
-    /// The defaults with effective order, as sacreBLEU scores single sentences.
+    /// The defaults with effective order, by which sacreBLEU scores single sentences.
     pub const SENTENCE: Self = Self {
         tokenizer: Tokenizer::V13a,
         smoothing: Smoothing::Exp,
@@ -38,44 +43,46 @@ impl BleuOptions {
     };
 }
 
-/// What an order without matches counts (Chen and Cherry 2014).
+/// How many matches an order without any counts as (Chen and Cherry 2014).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Smoothing {
-    /// Half a match in the first such order, a quarter in the second, and so on.
+    /// The first such order counts as half a match, the second as a quarter, and so on.
     #[default]
     Exp,
-    /// This many matches, 0.1 by convention.
+    /// Such an order counts as this many matches, 0.1 by convention.
     Floor(f64),
-    /// This many matches and n-grams more in all orders above the first, 1 by convention.
+    /// All orders above the first have this many matches and n-grams more, 1 by convention.
     AddK(f64),
-    /// Nothing: the score is 0.
+    /// Such an order counts as nothing, so that the score is 0.
     None,
 }
 
 /// A BLEU score and what it is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bleu {
-    /// 0 to 100.
+    /// The score, 0 to 100.
     pub score: f64,
-    /// Per order from 1: n-grams of the hypotheses that match.
+    /// Number of n-grams of the hypotheses that match, for each order from 1.
     pub counts: [u64; MAX_ORDER],
-    /// Per order from 1: n-grams of the hypotheses.
+    /// Number of n-grams of the hypotheses, for each order from 1.
     pub totals: [u64; MAX_ORDER],
-    /// Per order from 1: smoothed precision, 0 to 100; all 0 when nothing matches.
+    /// Smoothed precision, 0 to 100, for each order from 1; all 0 if nothing matches.
     pub precisions: [f64; MAX_ORDER],
-    /// 1, or less for hypotheses shorter than the references.
+    /// Factor that is 1, or less for hypotheses shorter than the references.
     pub brevity_penalty: f64,
-    /// Tokens in the hypotheses.
+    /// Number of tokens in the hypotheses.
     pub sys_len: u64,
-    /// Tokens in the references, of several to a segment the one closest in length.
+    /// Number of tokens in the references.
+    ///
+    /// Of several references to a segment the one closest in length counts.
     pub ref_len: u64,
 }
 
-/// BLEU of a corpus; `references[i]` are the references of `hypotheses[i]`.
+/// Scores a corpus by BLEU; `references[i]` are the references of `hypotheses[i]`.
 ///
 /// # Errors
-/// When the counts differ, when there are no segments, when a segment has no reference.
+/// Fails if the counts differ, if there are no segments, or if a segment has no reference.
 pub fn corpus_bleu<H, L, R>(hypotheses: &[H], references: &[L], options: &BleuOptions) -> Result<Bleu, Error>
 where
     H: AsRef<str> + Sync,
@@ -86,10 +93,10 @@ where
     Ok(bleu(&sum(segments.iter().map(Vec::as_slice)), options))
 }
 
-/// BLEU of one sentence; [`BleuOptions::SENTENCE`] is meant for it.
+/// Scores one sentence by BLEU; [`BleuOptions::SENTENCE`] is meant for it.
 ///
 /// # Errors
-/// When there is no reference.
+/// Fails if there is no reference.
 pub fn sentence_bleu<R: AsRef<str>>(
     hypothesis: &str,
     references: &[R],
@@ -101,7 +108,9 @@ pub fn sentence_bleu<R: AsRef<str>>(
     Ok(bleu(&statistics(hypothesis, references, options), options))
 }
 
-/// What BLEU needs to know of a segment; a corpus is the sum of its segments.
+/// Computes what BLEU needs to know of a segment.
+///
+/// The statistics of a corpus are the sum of those of its segments.
 pub(crate) fn statistics<R: AsRef<str>>(
     hypothesis: &str,
     references: &[R],
@@ -130,7 +139,7 @@ pub(crate) fn statistics<R: AsRef<str>>(
     row
 }
 
-/// BLEU of a segment's or a corpus's statistics.
+/// Computes BLEU from the statistics of a segment or a corpus.
 pub(crate) fn bleu(statistics: &[f64], options: &BleuOptions) -> Bleu {
     let &[sys_len, ref_len, ref orders @ ..] = statistics else {
         unreachable!("statistics() makes {STATISTICS} numbers")
@@ -161,8 +170,9 @@ pub(crate) fn bleu(statistics: &[f64], options: &BleuOptions) -> Bleu {
     }
 }
 
-/// Returns how many orders have n-grams; the others keep the precision 0, and with it the score unless they do not take
-/// part.
+/// Smooths the precisions, and returns how many orders have n-grams.
+///
+/// The other orders keep the precision 0, and the score is then 0 too unless they are left out.
 fn smoothed_precisions(
     counts: &[f64],
     totals: &[f64],

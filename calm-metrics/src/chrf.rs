@@ -1,5 +1,7 @@
-//! chrF (Popović 2015) and chrF++ (Popović 2017) as sacreBLEU 2.6 computes them. By default case is kept, white
-//! space is removed, and precision and recall are averaged over the orders that both sides are long enough for.
+//! chrF (Popović 2015) and chrF++ (Popović 2017) as sacreBLEU 2.6 computes them.
+//!
+//! By default case is kept, white space is removed, and precision and recall are averaged over the orders
+//! that both sides are long enough for.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,31 +9,33 @@ use crate::corpus::{map_segments, sum};
 use crate::ngrams::{ReferenceNgrams, Vocabulary, ngram_total};
 use crate::{Error, python};
 
-/// What an order without n-grams counts in sacreBLEU's smoothing.
+/// Value that an order without n-grams counts as in sacreBLEU's smoothing.
 const EPSILON: f64 = 1e-16;
 
-/// Which n-grams count, and how recall weighs against precision: sacreBLEU's options of the same names. The default is
-/// chrF2: characters up to six, no words.
+/// Which n-grams count, and how recall weighs against precision: sacreBLEU's options of the same names.
+///
+/// The default is chrF2, with characters up to six and no words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChrfOptions {
-    /// Longest n-gram of characters.
+    /// Length of the longest n-gram of characters.
     pub char_order: usize,
-    /// Longest n-gram of words; 0 is chrF, 2 is chrF++.
+    /// Length of the longest n-gram of words; 0 is chrF, 2 is chrF++.
     pub word_order: usize,
-    /// Recall weighs `beta` times as much as precision.
+    /// Weight of recall relative to precision.
     pub beta: u32,
-    /// Ignore case.
+    /// Whether to ignore case.
     pub lowercase: bool,
-    /// White space counts as characters.
+    /// Whether white space counts as characters.
     pub whitespace: bool,
-    /// Average the F-scores of all orders, an order without n-grams counting almost nothing, as `chrF++.py` does, instead
-    /// of leaving such orders out.
+    /// Whether to average the F-scores of all orders as `chrF++.py` does.
+    ///
+    /// An order without n-grams then counts as almost nothing, instead of being left out.
     pub eps_smoothing: bool,
 }
 
 impl ChrfOptions {
-    /// chrF2.
+    /// The options of chrF2.
     pub const CHRF: Self = Self {
         char_order: 6,
         word_order: 0,
@@ -40,7 +44,7 @@ impl ChrfOptions {
         whitespace: false,
         eps_smoothing: false,
     };
-    /// chrF2++: also words and pairs of words.
+    /// The options of chrF2++, which also counts words and pairs of words.
     pub const PLUS_PLUS: Self = Self { word_order: 2, ..Self::CHRF };
 }
 
@@ -50,10 +54,12 @@ impl Default for ChrfOptions {
     }
 }
 
-/// chrF of a corpus, 0 to 100; `references[i]` are the references of `hypotheses[i]`, of which the best counts.
+/// Scores a corpus by chrF, 0 to 100.
+///
+/// `references[i]` are the references of `hypotheses[i]`, of which the best counts.
 ///
 /// # Errors
-/// When the counts differ, when there are no segments, when a segment has no reference.
+/// Fails if the counts differ, if there are no segments, or if a segment has no reference.
 pub fn corpus_chrf<H, L, R>(hypotheses: &[H], references: &[L], options: &ChrfOptions) -> Result<f64, Error>
 where
     H: AsRef<str> + Sync,
@@ -64,13 +70,15 @@ where
     Ok(f_score(&sum(segments.iter().map(Vec::as_slice)), options))
 }
 
-/// chrF of one sentence, 0 to 100.
+/// Scores one sentence by chrF, 0 to 100.
 pub fn sentence_chrf(hypothesis: &str, reference: &str, options: &ChrfOptions) -> f64 {
     f_score(&statistics(hypothesis, &[reference], options), options)
 }
 
-/// Three numbers for each order of characters, then of words: n-grams of the hypothesis, of the reference, and matches. The
-/// reference is the one with the best score.
+/// Computes three numbers for each order of characters, then of words.
+///
+/// They are the n-grams of the hypothesis, the n-grams of the reference, and the matches. The reference is
+/// the one with the best score.
 pub(crate) fn statistics<R: AsRef<str>>(
     hypothesis: &str,
     references: &[R],
@@ -114,7 +122,7 @@ fn characters(text: &str, whitespace: bool) -> Vec<u32> {
     text.chars().filter(|&c| whitespace || !python::is_space(c)).map(u32::from).collect()
 }
 
-/// Words with one ASCII punctuation character split off: the last one, else the first one.
+/// Splits a text into words with one ASCII punctuation character split off: the last one, else the first one.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     python::split(text).flat_map(|word| {
         let mut inner = word.chars();
@@ -133,7 +141,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// chrF of a segment's or a corpus's statistics.
+/// Computes chrF from the statistics of a segment or a corpus.
 pub(crate) fn f_score(statistics: &[f64], options: &ChrfOptions) -> f64 {
     let factor = f64::from(options.beta) * f64::from(options.beta);
     let f_beta = |precision: f64, recall: f64| {

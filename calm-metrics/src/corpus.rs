@@ -2,10 +2,12 @@ use rayon::prelude::*;
 
 use crate::Error;
 
-/// Segments that one thread takes at least: fewer are not worth a second thread.
+/// Least number of segments for one thread: fewer are not worth a second thread.
 const MIN_SEGMENTS_PER_THREAD: usize = 128;
 
-/// Applies `f` to every hypothesis and its references, in parallel; the results are in the order of the segments.
+/// Applies `f` to every hypothesis and its references, in parallel.
+///
+/// The results are in the order of the segments.
 pub(crate) fn map_segments<H, L, R, T>(
     hypotheses: &[H],
     references: &[L],
@@ -29,7 +31,7 @@ where
     Ok(segments.map(|(hypothesis, of_segment)| f(hypothesis.as_ref(), of_segment.as_ref())).collect())
 }
 
-/// The sums of the columns. Counts stay exact: a double holds integers up to 2^53.
+/// Sums up the columns. Counts stay exact: a double holds integers up to 2^53.
 pub(crate) fn sum<'a>(rows: impl IntoIterator<Item = &'a [f64]>) -> Vec<f64> {
     let mut rows = rows.into_iter();
     let mut total = rows.next().unwrap_or_default().to_vec();

@@ -3,11 +3,10 @@ use std::hash::Hash;
 
 use crate::positions::Positions;
 
-/// Levenshtein's distance: the least number of elements to insert, delete or substitute that turns one sequence into the
-/// other.
+/// Levenshtein's distance: the least number of insertions, deletions and substitutions between two sequences.
 ///
-/// Takes memory linear in the lengths, and time proportional to their product divided by 64 (Myers 1999, Hyyrö 2003: a
-/// column of the table as bits, which say where it goes up or down).
+/// It takes memory linear in the lengths, and time proportional to their product divided by 64 (Myers 1999,
+/// Hyyrö 2003: a column of the table as bits, which say where it goes up or down).
 pub fn edit_distance<T: Eq + Hash>(a: &[T], b: &[T]) -> usize {
     let same_start = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let (a, b) = (&a[same_start..], &b[same_start..]);
@@ -26,7 +25,8 @@ pub fn edit_distance<T: Eq + Hash>(a: &[T], b: &[T]) -> usize {
     of_numbers(&a, &b, numbers.len())
 }
 
-/// 64 rows of a column: bit i of `up` is set where the cell i is one above the cell before it, of `down` where one below.
+/// Holds 64 rows of a column: bit i of `up` is set where cell i is one above the cell before it, bit i of
+/// `down` where it is one below.
 #[derive(Clone)]
 struct Block {
     up: u64,
@@ -66,8 +66,9 @@ fn of_numbers(a: &[u32], b: &[u32], vocabulary: usize) -> usize {
 }
 
 impl Block {
-    /// Goes to the next column; `equal` marks the rows of the same element. Takes the step of the cell above the block and
-    /// returns that of the row `bottom`.
+    /// Goes to the next column; `equal` marks the rows of the same element.
+    ///
+    /// Takes the step of the cell above the block and returns that of the row `bottom`.
     fn advance(&mut self, equal: u64, above: Step, bottom: usize) -> Step {
         let (is_up, is_down) = (u64::from(above == Step::Up), u64::from(above == Step::Down));
         let vertical = equal | self.down;

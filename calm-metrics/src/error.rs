@@ -22,21 +22,21 @@ pub enum Error {
     /// Two systems cannot be compared segment by segment.
     #[error("the baseline has {baseline} segments but the system {system}")]
     SystemMismatch {
-        /// Segments of the baseline.
+        /// Number of segments of the baseline.
         baseline: usize,
-        /// Segments of the system.
+        /// Number of segments of the system.
         system: usize,
     },
     /// Two systems were not scored by the same metric with the same options.
     #[error("the systems were scored by different metrics")]
     ScorerMismatch,
-    /// Nothing is estimated from no resamples.
+    /// Nothing can be estimated without resamples.
     #[error("the number of resamples is 0, but must be at least 1")]
     NoSamples,
     /// No metric, loss or tokenizer has this name.
     #[error("unknown {what} `{name}`: expected one of {known}")]
     UnknownName {
-        /// "metric", "loss" or "tokenizer".
+        /// Kind of the name: "metric", "loss" or "tokenizer".
         what: &'static str,
         /// The name that was given.
         name: String,

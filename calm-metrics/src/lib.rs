@@ -9,8 +9,9 @@
 //! | token-F1, exact match | the official SQuAD 1.1 evaluation | [`squad`] |
 //! | confidence intervals, paired tests | sacreBLEU 2.6, with the same random numbers | [`significance`] |
 //!
-//! [`Metric`] scores a corpus as one number between 0 and 100, the way papers report it; [`Scorer`] is a metric with options,
-//! and prints their signature. [`Loss`] turns a pair of texts into a number between 0 and 1, the way risk control wants it.
+//! [`Metric`] scores a corpus as one number between 0 and 100, the way papers report it; [`Scorer`] is a
+//! metric with options, and prints its signature. [`Loss`] turns a pair of texts into a number between 0 and
+//! 1, the way risk control wants it.
 //!
 //! ```
 //! use calm_metrics::{Loss, Metric};
@@ -24,11 +25,12 @@
 //! # Ok::<(), calm_metrics::Error>(())
 //! ```
 //!
-//! The tools that set the standard are written in Python. Where a result hangs on what Python takes for white space,
-//! lower case, a word, punctuation or a symbol, this crate does the same as Python 3.11, by tables written from it.
+//! The tools that set the standard are written in Python. Where a result depends on what Python takes for
+//! white space, lower case, a word, punctuation or a symbol, this crate does the same as Python 3.11, with
+//! tables written from it.
 //!
-//! Corpora are scored and resampled in parallel. Sums are taken in the order of the segments, so results do not depend on the
-//! number of threads.
+//! Corpora are scored and resampled in parallel. Sums are taken in the order of the segments, so results do
+//! not depend on the number of threads.
 
 pub mod bleu;
 pub mod chrf;

@@ -9,10 +9,12 @@ use crate::{
     rouge, sentence_chrf, token_f1,
 };
 
-/// How bad one output is beside another text, from 0 (as good as it) to 1: the distance between two systems' outputs, or
-/// between an output and a reference.
+/// How bad one output is compared with another text, from 0 (as good as it) to 1.
 ///
-/// Identical texts have the loss 0, also where the metric behind it has nothing to compare, as for two empty texts.
+/// The other text is another system's output, to measure the distance between two systems, or a reference.
+///
+/// Identical texts have the loss 0, even if the metric behind it has nothing to compare, as for two empty
+/// texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -25,11 +27,13 @@ pub enum Loss {
     TokenF1,
     /// 1 - sentence BLEU / 100, with effective order.
     Bleu,
-    /// 1 - edit similarity: [`edit_distance`] of the characters by the length of the longer text.
+    /// 1 - edit similarity.
+    ///
+    /// That is [`edit_distance`] of the characters divided by the length of the longer text.
     EditSimilarity,
-    /// [`token_disagreement`] of the words between white space.
+    /// [`token_disagreement`] of the words, which white space separates.
     TokenDisagreement,
-    /// 1 unless the texts match exactly once normalised as for SQuAD.
+    /// 0 if the texts match exactly once normalised as for SQuAD, else 1.
     Exact,
 }
 
@@ -47,14 +51,14 @@ named!(Loss, "loss", {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
-    /// 0 or 1.
+    /// The loss is 0 or 1.
     Binary,
-    /// Anything from 0 to 1.
+    /// The loss is any number from 0 to 1.
     UnitInterval,
 }
 
 impl Loss {
-    /// Which values this loss takes.
+    /// The values that this loss can take.
     pub fn kind(self) -> LossKind {
         match self {
             Self::Exact => LossKind::Binary,
@@ -74,7 +78,9 @@ impl Loss {
         }
     }
 
-    /// The loss of `output` beside `reference`. Not symmetric: chrF weighs recall more, BLEU penalises brevity.
+    /// Computes the loss of `output` compared with `reference`.
+    ///
+    /// It is not symmetric: chrF weighs recall more, BLEU penalises brevity.
     pub fn between(self, output: &str, reference: &str) -> f64 {
         if output == reference {
             return 0.0;
@@ -101,10 +107,12 @@ impl Loss {
         loss.clamp(0.0, 1.0)
     }
 
-    /// The loss of every output beside the best of its references: `references[i]` are those of `outputs[i]`.
+    /// Computes the loss of every output compared with the best of its references.
+    ///
+    /// `references[i]` are the references of `outputs[i]`.
     ///
     /// # Errors
-    /// When the counts differ, when there are no outputs, when an output has no reference.
+    /// Fails if the counts differ, if there are no outputs, or if an output has no reference.
     pub fn of_each<H, L, R>(self, outputs: &[H], references: &[L]) -> Result<Vec<f64>, Error>
     where
         H: AsRef<str> + Sync,
@@ -117,8 +125,9 @@ impl Loss {
     }
 }
 
-/// Share of the positions, up to the longer length, at which the two sequences do not hold the same token; 0 for two
-/// empty sequences.
+/// Share of the positions, up to the longer length, at which two sequences do not hold the same token.
+///
+/// It is 0 for two empty sequences.
 pub fn token_disagreement<T: PartialEq>(a: &[T], b: &[T]) -> f64 {
     let positions = a.len().max(b.len());
     if positions == 0 {

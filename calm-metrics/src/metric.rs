@@ -3,8 +3,9 @@ use serde::{Deserialize, Serialize};
 use crate::names::named;
 use crate::{Error, Scorer};
 
-/// A metric as papers report it, with the defaults of its tool: from 0 (worst) to 100 (best), but for
-/// [`Ter`](Self::Ter), which is 0 at best and may exceed 100.
+/// A metric as papers report it, with the defaults of its tool.
+///
+/// Scores go from 0 (worst) to 100 (best), except that [`Ter`](Self::Ter) is 0 at best and may exceed 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -45,7 +46,7 @@ named!(Metric, "metric", {
 });
 
 impl Metric {
-    /// The name as papers print it, where that differs from the one in configurations.
+    /// The name as papers print it, which may differ from the one in configurations.
     pub fn label(self) -> &'static str {
         match self {
             Self::Bleu => "BLEU",
@@ -60,15 +61,15 @@ impl Metric {
         }
     }
 
-    /// Whether more is better; not so for the edit rate.
+    /// Whether more is better, which is so for all metrics but the edit rate.
     pub fn higher_is_better(self) -> bool {
         self != Self::Ter
     }
 
-    /// The score of a corpus, see [`Scorer::corpus_score`].
+    /// Computes the score of a corpus, see [`Scorer::corpus_score`].
     ///
     /// # Errors
-    /// When the counts differ, when there are no segments, when a segment has no reference.
+    /// Fails if the counts differ, if there are no segments, or if a segment has no reference.
     pub fn corpus_score<H, L, R>(self, hypotheses: &[H], references: &[L]) -> Result<f64, Error>
     where
         H: AsRef<str> + Sync,
@@ -78,10 +79,10 @@ impl Metric {
         Scorer::from(self).corpus_score(hypotheses, references)
     }
 
-    /// The score of one sentence, see [`Scorer::sentence_score`] and [`Scorer::for_sentences`].
+    /// Computes the score of one sentence, see [`Scorer::sentence_score`] and [`Scorer::for_sentences`].
     ///
     /// # Errors
-    /// When there is no reference.
+    /// Fails if there is no reference.
     pub fn sentence_score<R: AsRef<str>>(self, hypothesis: &str, references: &[R]) -> Result<f64, Error> {
         Scorer::from(self).for_sentences().sentence_score(hypothesis, references)
     }

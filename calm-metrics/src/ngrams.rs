@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Stands for a word that no reference holds.
+/// Number that stands for a word that no reference holds.
 const UNKNOWN: u32 = u32::MAX;
 
 /// Numbers words, so that n-grams of words are compared as n-grams of numbers.
@@ -13,12 +13,12 @@ pub(crate) struct Vocabulary<'a> {
 }
 
 impl<'a> Vocabulary<'a> {
-    /// With room for some words.
+    /// Creates a vocabulary with room for some words.
     pub(crate) fn with_capacity(words: usize) -> Self {
         Self { ids: HashMap::with_capacity_and_hasher(words, BuildHasherDefault::default()) }
     }
 
-    /// The numbers of `words`; new words get the next free number.
+    /// Returns the numbers of `words`; new words get the next free number.
     pub(crate) fn learn(&mut self, words: impl Iterator<Item = &'a str>) -> Vec<u32> {
         words
             .map(|word| {
@@ -28,23 +28,25 @@ impl<'a> Vocabulary<'a> {
             .collect()
     }
 
-    /// The numbers of `words`; all words not learnt share one number that no learnt word has.
+    /// Returns the numbers of `words`; all unknown words share one number that no known word has.
     pub(crate) fn look_up<'b>(&self, words: impl Iterator<Item = &'b str>) -> Vec<u32> {
         words.map(|word| self.ids.get(word).copied().unwrap_or(UNKNOWN)).collect()
     }
 
-    /// How many words are learnt; their numbers are `0..len()`.
+    /// Number of known words; they have the numbers `0..len()`.
     pub(crate) fn len(&self) -> usize {
         self.ids.len()
     }
 }
 
-/// All n-grams of a segment's references up to some order, as a trie: a node is an n-gram, its parent the n-gram without
-/// the last symbol. So every n-gram costs one look-up of a number, whatever its length.
+/// All n-grams of a segment's references up to some order, as a trie.
+///
+/// A node is an n-gram, its parent the n-gram without the last symbol. So every n-gram costs one look-up of a
+/// number, whatever its length.
 pub(crate) struct ReferenceNgrams {
     max_order: usize,
     children: HashMap<u64, u32, BuildHasherDefault<FoldHasher>>,
-    /// Per node, the largest number of occurrences in one reference.
+    /// The largest number of occurrences in one reference, for each node.
     counts: Vec<u32>,
 }
 
@@ -57,7 +59,8 @@ impl ReferenceNgrams {
 
     /// Adds one reference.
     pub(crate) fn add(&mut self, symbols: &[u32]) {
-        // A sentence hardly repeats an n-gram. A long line does, and a table that is mostly empty is slow to walk through.
+        // A sentence hardly repeats an n-gram. A long line does, and a table that is mostly empty would be
+        // slow to walk through.
         self.children.reserve((symbols.len() * self.max_order).min(1 << 12));
         let mut seen = vec![0u32; self.counts.len()];
         for start in 0..symbols.len() {
@@ -76,8 +79,9 @@ impl ReferenceNgrams {
         }
     }
 
-    /// Per order from 1, how many n-grams of `hypothesis` the references account for, each at most as often as it
-    /// occurs in one of them.
+    /// For each order from 1, counts how many n-grams of `hypothesis` the references account for.
+    ///
+    /// An n-gram counts at most as often as it occurs in one of the references.
     pub(crate) fn matches(&self, hypothesis: &[u32]) -> Vec<u64> {
         let mut matched = vec![0; self.max_order];
         let mut used = vec![0u32; self.counts.len()];
@@ -107,8 +111,9 @@ fn edge(parent: u32, symbol: u32) -> u64 {
     u64::from(parent) << 32 | u64::from(symbol)
 }
 
-/// Multiplies, then folds the well mixed high half into the low one that the table indexes with. The standard hasher
-/// takes most of the time of chrF and ROUGE.
+/// Multiplies, then folds the well mixed high half into the low one that the table indexes with.
+///
+/// The standard hasher would take most of the time of chrF and ROUGE.
 #[derive(Default)]
 struct FoldHasher(u64);
 

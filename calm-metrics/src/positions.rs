@@ -1,14 +1,14 @@
 /// Where each element stands in a sequence, for algorithms that treat 64 elements at a time.
 ///
-/// Takes memory linear in the length: a mask for each distinct element would take quadratic memory.
+/// It takes memory linear in the length; a mask for each distinct element would take quadratic memory.
 pub(crate) struct Positions {
-    /// Those of element n are `positions[starts[n]..starts[n + 1]]`.
+    /// The positions of all elements; those of element n are `positions[starts[n]..starts[n + 1]]`.
     positions: Vec<u32>,
     starts: Vec<u32>,
 }
 
 impl Positions {
-    /// The elements are numbers below `vocabulary`.
+    /// Finds the positions in a sequence whose elements are numbers below `vocabulary`.
     pub(crate) fn new(sequence: &[u32], vocabulary: usize) -> Self {
         let mut starts = vec![0; vocabulary + 1];
         for &element in sequence {

@@ -1,4 +1,4 @@
-//! What Python's `str`, `re` and `regex` mean by white space, lower case, words, punctuation, symbols and numbers.
+//! What Python's `str`, `re` and `regex` mean by white space, lower case and classes of characters.
 
 mod numbers;
 mod punctuation;
@@ -12,25 +12,26 @@ use punctuation::PUNCTUATION;
 use symbols::SYMBOLS;
 use word::WORD;
 
-/// `str.isspace`: Unicode's white space and the four ASCII separators U+001C to U+001F.
+/// Python's `str.isspace`: Unicode's white space and the four ASCII separators U+001C to U+001F.
 pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// `str.split()` without arguments.
+/// Python's `str.split()` without arguments.
 pub(crate) fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_space).filter(|word| !word.is_empty())
 }
 
-/// `str.rstrip()` without arguments.
+/// Python's `str.rstrip()` without arguments.
 pub(crate) fn trim_end(text: &str) -> &str {
     text.trim_end_matches(is_space)
 }
 
-/// `str.lower()`.
+/// Python's `str.lower()`.
 pub(crate) fn to_lowercase(text: &str) -> String {
     if text.contains(is_new_upper_case) {
-        // The letters stay. Python does not know them as letters, so they also end a word that a sigma is final in.
+        // These letters stay as they are. Python does not know them as letters, so a sigma before one of them
+        // is final.
         return text.split_inclusive(is_new_upper_case).map(lower_word_end).collect();
     }
     text.to_lowercase()
@@ -41,35 +42,36 @@ fn lower_word_end(part: &str) -> String {
     head.to_lowercase() + new
 }
 
-/// `text`, lower-cased as by `str.lower()` if so asked.
+/// Returns `text`, lower-cased as by `str.lower()` if `lowercase` asks for it.
 pub(crate) fn lowered(text: &str, lowercase: bool) -> Cow<'_, str> {
     if lowercase { to_lowercase(text).into() } else { text.into() }
 }
 
-/// Upper-case letters that came after Unicode 14.0, the version of Python 3.11.
+/// Whether an upper-case letter is newer than Unicode 14.0, the version of Python 3.11.
 fn is_new_upper_case(c: char) -> bool {
     matches!(c, '\u{1c89}' | '\u{a7cb}'..='\u{a7dc}' | '\u{10d50}'..='\u{10d65}' | '\u{16ea0}'..='\u{16eb8}')
         && !matches!(c, '\u{a7d0}' | '\u{a7d6}' | '\u{a7d8}')
 }
 
-/// `\w` in a `str` pattern of `re`.
+/// Whether a character matches `\w` in a `str` pattern of Python's `re`.
 ///
-/// [`char::is_alphanumeric`] also holds for combining marks and symbols that Unicode counts as alphabetic.
+/// [`char::is_alphanumeric`] does not do: it also holds for combining marks and symbols that Unicode counts
+/// as alphabetic.
 pub(crate) fn is_word(c: char) -> bool {
     if c.is_ascii() { c.is_ascii_alphanumeric() || c == '_' } else { is_in(&WORD, c) }
 }
 
-/// `\p{P}` of `regex`.
+/// Whether a character matches `\p{P}` of the package `regex`.
 pub(crate) fn is_punctuation(c: char) -> bool {
     is_in(&PUNCTUATION, c)
 }
 
-/// `\p{S}` of `regex`.
+/// Whether a character matches `\p{S}` of the package `regex`.
 pub(crate) fn is_symbol(c: char) -> bool {
     is_in(&SYMBOLS, c)
 }
 
-/// `\p{N}` of `regex`.
+/// Whether a character matches `\p{N}` of the package `regex`.
 pub(crate) fn is_number(c: char) -> bool {
     if c.is_ascii() { c.is_ascii_digit() } else { is_in(&NUMBERS, c) }
 }
@@ -103,7 +105,7 @@ mod tests {
         let changed = all().filter(|&c| !lower(c).chars().eq([c]));
         assert_eq!(golden["lower"]["changed"], sums(changed));
         assert_eq!(golden["lower"]["to"], sums(all().flat_map(|c| lower(c).chars().collect::<Vec<_>>())));
-        // What str.isspace holds for in Python 3.11.
+        // The characters that `str.isspace` holds for in Python 3.11.
         let spaces: Vec<u32> = all().filter(|&c| is_space(c)).map(u32::from).collect();
         let mut expected: Vec<u32> = (0x09..=0x0d).chain(0x1c..=0x20).chain([0x85, 0xa0, 0x1680]).collect();
         expected.extend((0x2000..=0x200a).chain([0x2028, 0x2029, 0x202f, 0x205f, 0x3000]));

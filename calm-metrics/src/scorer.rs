@@ -6,7 +6,7 @@ use crate::{
     rouge, ter, token_f1,
 };
 
-/// A metric with its options. [`Metric`] names those with the defaults.
+/// A metric with its options. [`Metric`] names the ones with the defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "metric", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -43,7 +43,8 @@ impl From<Metric> for Scorer {
 }
 
 impl Scorer {
-    /// The same for single sentences: BLEU with effective order, as sacreBLEU has it.
+    /// Returns the scorer for single sentences: BLEU with effective order as in sacreBLEU, any other
+    /// unchanged.
     pub fn for_sentences(self) -> Self {
         match self {
             Self::Bleu(options) => Self::Bleu(BleuOptions { effective_order: true, ..options }),
@@ -51,13 +52,13 @@ impl Scorer {
         }
     }
 
-    /// The score of a corpus in percent; `references[i]` are the references of `hypotheses[i]`.
+    /// Computes the score of a corpus in percent; `references[i]` are the references of `hypotheses[i]`.
     ///
-    /// BLEU, chrF and TER add up the counts of all segments; the others are means over the segments of the best score among
-    /// the references. TER may exceed 100, the others do not.
+    /// BLEU, chrF and TER add up the counts of all segments; the others take the mean over the segments of
+    /// the best score among the references. TER may exceed 100, the others may not.
     ///
     /// # Errors
-    /// When the counts differ, when there are no segments, when a segment has no reference.
+    /// Fails if the counts differ, if there are no segments, or if a segment has no reference.
     pub fn corpus_score<H, L, R>(&self, hypotheses: &[H], references: &[L]) -> Result<f64, Error>
     where
         H: AsRef<str> + Sync,
@@ -67,10 +68,11 @@ impl Scorer {
         Ok(self.statistics(hypotheses, references)?.score())
     }
 
-    /// The score of one sentence in percent. BLEU pools the references, the others take the best one.
+    /// Computes the score of one sentence in percent. BLEU pools the references, the others take the best
+    /// one.
     ///
     /// # Errors
-    /// When there is no reference.
+    /// Fails if there is no reference.
     pub fn sentence_score<R: AsRef<str>>(&self, hypothesis: &str, references: &[R]) -> Result<f64, Error> {
         if references.is_empty() {
             return Err(Error::NoReference { segment: 0 });
@@ -78,10 +80,10 @@ impl Scorer {
         Ok(self.score_of(&self.segment(hypothesis, references)))
     }
 
-    /// What the score of the corpus and of any part of it is computed from.
+    /// Computes the statistics from which the score of the corpus and of any part of it follows.
     ///
     /// # Errors
-    /// When the counts differ, when there are no segments, when a segment has no reference.
+    /// Fails if the counts differ, if there are no segments, or if a segment has no reference.
     pub fn statistics<H, L, R>(&self, hypotheses: &[H], references: &[L]) -> Result<Statistics, Error>
     where
         H: AsRef<str> + Sync,
@@ -92,7 +94,7 @@ impl Scorer {
         Ok(Statistics { scorer: *self, rows })
     }
 
-    /// The numbers of a segment.
+    /// Computes the numbers of a segment.
     fn segment<R: AsRef<str>>(&self, hypothesis: &str, references: &[R]) -> Vec<f64> {
         let mean_of = |score: &dyn Fn(&str) -> f64| {
             let best = references.iter().map(|reference| score(reference.as_ref())).fold(0.0, f64::max);
@@ -108,7 +110,7 @@ impl Scorer {
         }
     }
 
-    /// The score of the sum of some segments' numbers.
+    /// Computes the score from the sum of some segments' numbers.
     pub(crate) fn score_of(&self, sums: &[f64]) -> f64 {
         match self {
             Self::Bleu(options) => bleu::bleu(sums, options).score,
@@ -119,8 +121,9 @@ impl Scorer {
     }
 }
 
-/// A few numbers for each segment of a corpus, made by [`Scorer::statistics`]: the score of any set of segments follows from
-/// the sums of theirs.
+/// A few numbers for each segment of a corpus, made by [`Scorer::statistics`].
+///
+/// The score of any set of segments follows from the sums of their numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statistics {
     pub(crate) scorer: Scorer,
@@ -144,7 +147,7 @@ impl Statistics {
         self.rows.iter().map(|row| scorer.score_of(row)).collect()
     }
 
-    /// The score of some segments, perhaps repeated.
+    /// Computes the score of some segments, which may be repeated.
     pub(crate) fn score_of(&self, segments: impl Iterator<Item = usize>) -> f64 {
         self.scorer.score_of(&sum(segments.map(|segment| self.rows[segment].as_slice())))
     }

@@ -1,29 +1,31 @@
 use crate::{RougeKind, Scorer, Smoothing};
 
-/// The version of sacreBLEU whose numbers BLEU, chrF and TER equal.
+/// The version of sacreBLEU that BLEU, chrF and TER agree with.
 const SACREBLEU: &str = "2.6.0";
-/// The version of rouge-score whose numbers ROUGE equals.
+/// The version of rouge-score that ROUGE agrees with.
 const ROUGE_SCORE: &str = "0.1.2";
-/// The version of the SQuAD evaluation whose numbers token-F1 and exact match equal.
+/// The version of the SQuAD evaluation that token-F1 and exact match agree with.
 const SQUAD: &str = "1.1";
 
 /// How a corpus was resampled, for its signature.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resampling {
-    /// Resamples of the bootstrap, if there was one.
+    /// Number of resamples of the bootstrap, if there was one.
     pub bootstrap: Option<usize>,
-    /// Trials of approximate randomisation, if there were any.
+    /// Number of trials of approximate randomisation, if there were any.
     pub randomisation: Option<usize>,
-    /// The generator's seed, if it was used.
+    /// Seed of the generator, if it was used.
     pub seed: Option<u64>,
 }
 
 impl Scorer {
-    /// What has to be known to compute the score again, as sacreBLEU prints it: for BLEU
-    /// `nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0`.
+    /// Writes what has to be known to compute the score again, in the form of sacreBLEU.
     ///
-    /// `version` is that of the tool whose numbers the score equals, not of this crate. For ROUGE, token-F1 and exact match,
-    /// whose tools print no signature, it has the same form. `nrefs` is the number of references of each segment, or `var`.
+    /// For BLEU it is `nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0`.
+    ///
+    /// `version` is that of the tool whose numbers the score equals, not of this crate. The tools for ROUGE,
+    /// token-F1 and exact match print no signature; theirs has the same form here. `nrefs` is the number of
+    /// references of each segment, or `var`.
     pub fn signature<L: AsRef<[R]>, R>(&self, references: &[L], resampling: &Resampling) -> String {
         let mut numbers = references.iter().map(|of_segment| of_segment.as_ref().len());
         let first = numbers.next().filter(|&first| numbers.all(|number| number == first));
@@ -83,7 +85,7 @@ fn smoothing(smoothing: Smoothing) -> String {
     }
 }
 
-/// rouge-score's name.
+/// The name of a kind of ROUGE in rouge-score.
 fn rouge_type(kind: RougeKind) -> String {
     match kind {
         RougeKind::N(order) => format!("rouge{order}"),

@@ -1,12 +1,14 @@
 //! Token-F1 and exact match of the official SQuAD 1.1 evaluation (Rajpurkar et al. 2016).
 //!
-//! Both compare normalised texts: lower case, without ASCII punctuation, without the articles a, an, the.
+//! Both compare normalised texts: in lower case, without ASCII punctuation, without the articles a, an, the.
 
 use std::collections::HashMap;
 
 use crate::python;
 
-/// F1 of the two texts as bags of normalised words, 0 to 1; 0 when they share no word, even if both have none.
+/// F1 of the two texts as bags of normalised words, 0 to 1.
+///
+/// It is 0 if they share no word, even if both have none.
 pub fn token_f1(hypothesis: &str, reference: &str) -> f64 {
     let (hypothesis, reference) = (normalize(hypothesis), normalize(reference));
     let mut unmatched: HashMap<&str, usize> = HashMap::new();
@@ -28,18 +30,18 @@ pub fn token_f1(hypothesis: &str, reference: &str) -> f64 {
     2.0 * precision * recall / (precision + recall)
 }
 
-/// Whether the two texts are the same once normalised.
+/// Whether the two texts are the same once they are normalised.
 pub fn exact_match(hypothesis: &str, reference: &str) -> bool {
     normalize(hypothesis) == normalize(reference)
 }
 
-/// The text's words, separated by one space.
+/// Returns the words of the text, separated by one space.
 fn normalize(text: &str) -> String {
     let mut plain = python::to_lowercase(text);
     plain.retain(|c| !c.is_ascii_punctuation());
     let mut kept = String::with_capacity(plain.len());
     let mut rest = plain.as_str();
-    // Articles are taken out where `\b` of Python's `re` sees a word, which is not only between spaces.
+    // Articles are removed where `\b` of Python's `re` sees a word, which is not only between spaces.
     while let Some(c) = rest.chars().next() {
         let in_word = python::is_word(c);
         let end = rest.find(|c| python::is_word(c) != in_word).unwrap_or(rest.len());

@@ -1,9 +1,10 @@
-//! Longest common subsequences, 64 cells of the textbook's table at a time.
+//! Longest common subsequences, with 64 cells of the textbook's table at a time.
 
 use crate::positions::Positions;
 
-/// Length of the longest common subsequence; the numbers in `b` are below `vocabulary`. Takes memory linear in the length of
-/// the sequences.
+/// Length of the longest common subsequence; the numbers in `b` are below `vocabulary`.
+///
+/// It takes memory linear in the length of the sequences.
 pub(super) fn length(a: &[u32], b: &[u32], vocabulary: usize) -> usize {
     let mut rows = Rows::new(b, vocabulary);
     a.iter().for_each(|&element| rows.advance(element));
@@ -12,9 +13,10 @@ pub(super) fn length(a: &[u32], b: &[u32], vocabulary: usize) -> usize {
 
 /// Sets `marks[i]` for each element of `a` in the longest common subsequence with `b` that rouge-score finds.
 ///
-/// Of several it takes the one that its `_backtrack_norec` reads out of the table: from the end, equal elements belong to it,
-/// and of two ways of the same length it leaves out the element of `a`. Only every `sqrt(a.len())`-th row of the table is
-/// kept, the rows between are computed again: memory grows with the power 1.5 of the length, divided by 64.
+/// If there are several, it is the one that rouge-score's `_backtrack_norec` reads out of the table: from the
+/// end, equal elements belong to it, and of two ways of the same length it leaves out the element of `a`.
+/// Only every `sqrt(a.len())`-th row of the table is kept and the rows between are computed again, so that
+/// memory grows with the power 1.5 of the length, divided by 64.
 pub(super) fn mark(a: &[u32], b: &[u32], vocabulary: usize, marks: &mut [bool]) {
     let block = a.len().isqrt().max(1);
     let mut rows = Rows::new(b, vocabulary);
@@ -27,7 +29,7 @@ pub(super) fn mark(a: &[u32], b: &[u32], vocabulary: usize, marks: &mut [bool]) 
     }
     let mut j = b.len();
     for (number, start) in kept.into_iter().enumerate().rev() {
-        // table[i] is the row before the element `first + i`.
+        // `table[i]` is the row before the element `first + i`.
         let first = number * block;
         let elements = &a[first..a.len().min(first + block)];
         rows.row = start;
@@ -57,7 +59,7 @@ struct Rows {
     /// Bit j is 0 where the length of the common subsequence with `b[..=j]` exceeds the one with `b[..j]`.
     row: Vec<u64>,
     positions: Positions,
-    /// Filled for the element at hand.
+    /// Room for the positions of the current element.
     mask: Vec<u64>,
 }
 
@@ -81,7 +83,9 @@ impl Rows {
     }
 }
 
-/// The length of the common subsequence with `b[..end]`. Bits beyond the end of `b` never match, but a carry may run into them.
+/// Length of the common subsequence with `b[..end]`.
+///
+/// Bits beyond the end of `b` never match, but a carry may run into them.
 fn length_before(row: &[u64], end: usize) -> usize {
     let whole: usize = row[..end / 64].iter().map(|word| word.count_zeros() as usize).sum();
     let rest = row.get(end / 64).map_or(0, |word| (!word & ((1 << (end % 64)) - 1)).count_ones() as usize);

@@ -1,7 +1,7 @@
 //! ROUGE (Lin 2004) as Google's rouge-score 0.1.2 computes it, with or without Porter stemming.
 //!
-//! Tokens are the runs of ASCII letters and digits in the lower-cased text, so text in other scripts has none. A text without
-//! tokens scores 0, even against itself.
+//! Tokens are the runs of ASCII letters and digits in the lower-cased text, so text in other scripts has
+//! none. A text without tokens scores 0, even against itself.
 
 mod lcs;
 mod stemmer;
@@ -13,19 +13,21 @@ use serde::{Deserialize, Serialize};
 use crate::ngrams::{ReferenceNgrams, Vocabulary, ngram_total};
 use crate::python;
 
-/// What is compared, and how words are.
+/// What ROUGE compares, and how it compares words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RougeOptions {
-    /// What is compared.
+    /// What to compare.
     pub kind: RougeKind,
-    /// Compare the stems of words of more than three letters, by NLTK's version of Porter's algorithm.
+    /// Whether to compare the stems of words of more than three letters.
+    ///
+    /// Stems are those of NLTK's version of Porter's algorithm.
     #[serde(default)]
     pub stem: bool,
 }
 
 impl RougeOptions {
-    /// Without stemming.
+    /// Compares whole words.
     pub const fn new(kind: RougeKind) -> Self {
         Self { kind, stem: false }
     }
@@ -40,8 +42,9 @@ pub enum RougeKind {
     N(usize),
     /// The longest common subsequence of the texts.
     L,
-    /// For each line of the reference, the union of its longest common subsequences with all lines of the hypothesis; for
-    /// summaries with a sentence a line.
+    /// The union of a reference line's longest common subsequences with all lines of the hypothesis.
+    ///
+    /// There is one for each line of the reference. It is meant for summaries with one sentence in each line.
     Lsum,
 }
 
@@ -52,11 +55,11 @@ pub struct Rouge {
     pub precision: f64,
     /// Share of the reference that matches.
     pub recall: f64,
-    /// Harmonic mean of the two; what is reported as ROUGE.
+    /// Harmonic mean of the two, which is what is reported as ROUGE.
     pub f_measure: f64,
 }
 
-/// ROUGE of one text beside a reference.
+/// Computes ROUGE of a text compared with a reference.
 pub fn rouge(hypothesis: &str, reference: &str, options: &RougeOptions) -> Rouge {
     RougePair::new(hypothesis, reference, options.stem).score(options.kind)
 }
@@ -77,11 +80,11 @@ impl Rouge {
 pub struct RougePair {
     hypothesis: Lines,
     reference: Lines,
-    /// Tokens are numbers below this.
+    /// Bound on the tokens, which are numbers below it.
     vocabulary: usize,
 }
 
-/// The tokens of a text, and where its lines end among them.
+/// The tokens of a text, with the places among them where its lines end.
 #[derive(Debug, Clone)]
 struct Lines {
     tokens: Vec<u32>,
@@ -98,12 +101,12 @@ impl RougePair {
         Self { hypothesis, reference, vocabulary: vocabulary.len() }
     }
 
-    /// One kind of ROUGE.
+    /// Computes one kind of ROUGE.
     pub fn score(&self, kind: RougeKind) -> Rouge {
         let (hypothesis, reference) = (&self.hypothesis.tokens, &self.reference.tokens);
         let (matched, order) = match kind {
             RougeKind::N(order) => (self.common_ngrams(order.max(1)), order.max(1)),
-            // With one line to each text the union is the subsequence itself.
+            // If each text has one line, the union is the subsequence itself.
             RougeKind::Lsum if self.hypothesis.ends.len() > 1 || self.reference.ends.len() > 1 => {
                 (self.union_of_subsequences(), 1)
             }
@@ -118,7 +121,8 @@ impl RougePair {
         ngrams.matches(&self.hypothesis.tokens)[order - 1]
     }
 
-    /// rouge-score's `_summary_level_lcs`: a token counts at most as often as each text has it.
+    /// Counts as rouge-score's `_summary_level_lcs` does: a token counts at most as often as each text has
+    /// it.
     fn union_of_subsequences(&self) -> u64 {
         let counts = |lines: &Lines| {
             let mut counts = vec![0u32; self.vocabulary];
@@ -152,12 +156,12 @@ impl Lines {
     }
 }
 
-/// The tokens of a text, perhaps stemmed, end to end in one string.
+/// The tokens of a text, stemmed if asked for, end to end in one string.
 struct Tokens {
     text: String,
-    /// Of the tokens in the string.
+    /// Where each token ends in the string.
     ends: Vec<usize>,
-    /// Of the lines, in tokens.
+    /// Where each line ends, in tokens.
     line_ends: Vec<usize>,
 }
 

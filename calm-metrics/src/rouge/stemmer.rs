@@ -1,6 +1,6 @@
 //! Porter's suffix stripping (1980) with the extensions that NLTK makes by default (`nltk/stem/porter.py`).
 
-/// The stem of a word of ASCII letters in lower case and digits.
+/// Returns the stem of a word that consists of ASCII letters in lower case and digits.
 pub(super) fn stem(word: &str) -> String {
     if let Some(stem) = irregular(word) {
         return stem.to_owned();
@@ -51,7 +51,9 @@ fn irregular(word: &str) -> Option<&'static str> {
     })
 }
 
-/// Endings and what takes their place. The first that a word has is the one; if its condition fails the word stays.
+/// Endings and what takes their place.
+///
+/// Only the first ending that a word has counts; if its condition fails the word stays as it is.
 type Rules = &'static [(&'static str, &'static str)];
 
 const DOUBLE_SUFFIXES: Rules = &[
@@ -125,7 +127,7 @@ fn replace(word: &mut String, length: usize, replacement: &str) {
     word.push_str(replacement);
 }
 
-/// Step 1a.
+/// Step 1a of the algorithm.
 fn strip_plural(word: &mut String) {
     if word.len() == 4 && word.ends_with("ies") {
         replace(word, 1, "");
@@ -136,7 +138,7 @@ fn strip_plural(word: &mut String) {
     }
 }
 
-/// Step 1b.
+/// Step 1b of the algorithm.
 fn strip_past_and_gerund(word: &mut String) {
     if word.ends_with("ied") {
         let length = if word.len() == 4 { 1 } else { 2 };
@@ -165,7 +167,7 @@ fn strip_past_and_gerund(word: &mut String) {
     }
 }
 
-/// Step 2.
+/// Step 2 of the algorithm.
 fn shorten_double_suffix(word: &mut String) {
     while let Some(stem) = word.strip_suffix("alli")
         && measure(stem) > 0
@@ -178,7 +180,9 @@ fn shorten_double_suffix(word: &mut String) {
     apply(word, DOUBLE_SUFFIXES, |stem, ending| measure(&whole[..stem.len() + in_stem(ending)]) > 0);
 }
 
-/// For each letter whether it is a consonant: all but vowels, and y after a vowel or at the start.
+/// For each letter, whether it is a consonant.
+///
+/// Consonants are all letters but vowels; y is one at the start of a word and after a vowel.
 fn consonants(word: &str) -> impl Iterator<Item = bool> {
     let mut before = false;
     word.bytes().map(move |letter| {
@@ -191,12 +195,15 @@ fn consonants(word: &str) -> impl Iterator<Item = bool> {
     })
 }
 
-/// Porter's m: how often a consonant follows a vowel.
+/// Porter's m, which is how often a consonant follows a vowel.
 fn measure(stem: &str) -> usize {
     consonants(stem).zip(consonants(stem).skip(1)).filter(|&(first, second)| !first && second).count()
 }
 
-/// Consonant, vowel, and a consonant other than w, x and y; or a word of a vowel and a consonant.
+/// Whether a word ends in a short syllable.
+///
+/// That is a consonant, a vowel and a consonant other than w, x and y, or a whole word of a vowel and a
+/// consonant.
 fn ends_in_short_syllable(word: &str) -> bool {
     let consonants: Vec<bool> = consonants(word).collect();
     match consonants.as_slice() {

@@ -1,8 +1,10 @@
-//! Confidence intervals, and whether two systems differ by more than chance: resampling as in sacreBLEU's
-//! `significance.py`, down to the random numbers, so that the same seed gives the same result.
+//! Confidence intervals, and tests whether two systems differ by more than chance.
 //!
-//! sacreBLEU rounds the statistics of a bootstrap to single precision; here they are doubles, and scores of resamples differ
-//! from its by about 1e-6.
+//! Resampling is that of sacreBLEU's `significance.py`, down to the random numbers, so that the same seed
+//! gives the same result.
+//!
+//! sacreBLEU rounds the statistics of a bootstrap to single precision. Here they are doubles, so that the
+//! scores of resamples differ from sacreBLEU's by about 1e-6.
 
 mod numpy;
 
@@ -13,29 +15,29 @@ use crate::corpus::sum;
 use crate::{Error, Statistics};
 use numpy::Generator;
 
-/// sacreBLEU's default.
+/// sacreBLEU's default number of resamples of a bootstrap.
 pub const BOOTSTRAP_SAMPLES: usize = 1000;
-/// sacreBLEU's default.
+/// sacreBLEU's default number of trials of approximate randomisation.
 pub const RANDOMISATION_TRIALS: usize = 10_000;
-/// sacreBLEU's default.
+/// sacreBLEU's default seed.
 pub const SEED: u64 = 12345;
 
-/// Differences that are closer than this are the same but for rounding. A tie is not counted as larger.
+/// Largest gap between differences that is due to rounding. A tie is not counted as larger.
 const TIE: f64 = 1e-9;
 
-/// Resamples drawn before they are scored, which bounds the memory that they take.
+/// Number of resamples drawn before they are scored, which bounds the memory that they take.
 const BLOCK: usize = 256;
 
-/// Where the score of a corpus lies with 95 % confidence.
+/// The interval in which the score of a corpus lies with 95 % confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Mean score of the resamples.
     pub mean: f64,
-    /// Half of the distance from `low` to `high`: what sacreBLEU prints after ±.
+    /// Half of the distance from `low` to `high`, which sacreBLEU prints after ±.
     pub half_width: f64,
-    /// All but a fortieth of the resamples score at least this.
+    /// Lower end: all but a fortieth of the resamples score at least this.
     pub low: f64,
-    /// All but a fortieth of the resamples score at most this.
+    /// Upper end: all but a fortieth of the resamples score at most this.
     pub high: f64,
 }
 
@@ -46,24 +48,28 @@ pub struct Comparison {
     pub baseline: f64,
     /// Score of the system.
     pub system: f64,
-    /// Probability of a difference as large as theirs, in either direction, if there were none; above 0, at most 1.
+    /// Probability of a difference at least as large in either direction, if the systems did not differ.
+    ///
+    /// It is above 0 and at most 1.
     pub p_value: f64,
 }
 
-/// Which test compares two systems.
+/// The test that compares two systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairedTest {
-    /// Paired bootstrap resampling (Koehn 2004): both systems are scored on the same segments, drawn with replacement.
+    /// Paired bootstrap resampling (Koehn 2004): both systems are scored on the same segments, drawn with
+    /// replacement.
     Bootstrap,
-    /// Paired approximate randomisation (Riezler and Maxwell 2005): the systems' outputs are swapped at random.
+    /// Paired approximate randomisation (Riezler and Maxwell 2005): the systems' outputs are swapped at
+    /// random.
     Randomisation,
 }
 
-/// The interval of the score of a corpus, by bootstrap resampling.
+/// Estimates the interval of the score of a corpus by bootstrap resampling.
 ///
 /// # Errors
-/// When `samples` is 0.
+/// Fails if `samples` is 0.
 pub fn bootstrap(statistics: &Statistics, samples: usize, seed: u64) -> Result<Interval, Error> {
     let mut scores = bootstrap_scores(statistics, samples, seed)?;
     scores.sort_by(f64::total_cmp);
@@ -76,7 +82,7 @@ impl PairedTest {
     /// Tests a system against a baseline.
     ///
     /// # Errors
-    /// When `samples` is 0, when the two have different numbers of segments or were scored differently.
+    /// Fails if `samples` is 0, or if the two have different numbers of segments or were scored differently.
     pub fn compare(
         self,
         baseline: &Statistics,
@@ -101,7 +107,7 @@ impl PairedTest {
     }
 }
 
-/// How far the difference on each resample lies from their mean.
+/// Computes how far the difference on each resample lies from the mean of these differences.
 fn bootstrap_differences(
     baseline: &Statistics,
     system: &Statistics,
@@ -124,7 +130,7 @@ fn bootstrap_scores(statistics: &Statistics, samples: usize, seed: u64) -> Resul
     })
 }
 
-/// The difference of the systems after each segment's outputs were swapped or not.
+/// Computes the difference of the systems after each segment's outputs were swapped or not.
 fn swapped_differences(
     baseline: &Statistics,
     system: &Statistics,

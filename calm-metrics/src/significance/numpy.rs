@@ -1,10 +1,10 @@
 //! numpy's default generator: PCG64 (O'Neill 2014, XSL-RR output), seeded by its `SeedSequence`.
 
-/// The same numbers as `numpy.random.default_rng(seed)`.
+/// A generator that gives the same numbers as `numpy.random.default_rng(seed)`.
 pub(super) struct Generator {
     state: u128,
     increment: u128,
-    /// The upper half of a 64-bit output whose lower half was used.
+    /// The upper half of a 64-bit output of which the lower half was used.
     kept: Option<u32>,
 }
 
@@ -19,7 +19,9 @@ impl Generator {
         generator
     }
 
-    /// A number from 0 to `bound - 1`, as `choice` and `integers` draw it (Lemire 2019); `bound` is at least 1.
+    /// Draws a number from 0 to `bound - 1` as `choice` and `integers` do (Lemire 2019).
+    ///
+    /// `bound` is at least 1.
     pub(super) fn below(&mut self, bound: u32) -> u32 {
         // numpy draws nothing where there is nothing to choose.
         if bound == 1 {
@@ -34,7 +36,7 @@ impl Generator {
         }
     }
 
-    /// `integers(2, dtype=bool)`: the bits of the outputs, the lowest first.
+    /// Draws as `integers(2, dtype=bool)` does: the bits of the outputs, the lowest first.
     pub(super) fn flags(mut self) -> impl Iterator<Item = bool> {
         std::iter::repeat_with(move || self.next_u32())
             .flat_map(|word| (0..32).map(move |bit| word >> bit & 1 == 1))
@@ -57,7 +59,7 @@ impl Generator {
     }
 }
 
-/// numpy's `SeedSequence(seed).generate_state(4, uint64)`.
+/// Computes numpy's `SeedSequence(seed).generate_state(4, uint64)`.
 fn seed_sequence(seed: u64) -> [u64; 4] {
     let mut hash = Hash { constant: 0x43b0_d7e5, multiplier: 0x931e_8875 };
     let mut pool = [seed as u32, (seed >> 32) as u32, 0, 0].map(|word| hash.of(word));

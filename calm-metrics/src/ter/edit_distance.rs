@@ -1,21 +1,23 @@
-//! The edit distance within a beam around the diagonal (sacreBLEU's `BeamEditDistance` in `metrics/lib_ter.py`).
+//! The edit distance within a beam around the diagonal.
+//!
+//! It is `BeamEditDistance` in sacreBLEU's `metrics/lib_ter.py`.
 
 use std::ops::Range;
 
-/// Cells on either side of the diagonal.
+/// Number of cells on either side of the diagonal.
 const BEAM_WIDTH: usize = 25;
 
-/// Cost of a cell outside of the beam.
+/// Cost of a cell outside the beam.
 const UNREACHED: u32 = u32::MAX / 2;
 
-/// How the hypothesis becomes the reference.
+/// A step by which the hypothesis becomes the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     Keep,
     Substitute,
-    /// Of a word of the reference.
+    /// A word of the reference is inserted.
     Insert,
-    /// Of a word of the hypothesis.
+    /// A word of the hypothesis is deleted.
     Delete,
 }
 
@@ -25,13 +27,13 @@ pub(super) enum Operation {
 pub(super) struct EditDistance<'a> {
     hypothesis: Vec<u32>,
     reference: &'a [u32],
-    /// A row for each beginning of the hypothesis.
+    /// The rows of the table, one for each beginning of the hypothesis.
     rows: Vec<Row>,
     /// Two rows to compute in.
     scratch: [Row; 2],
 }
 
-/// Costs from the column `first` on; those of other columns are [`UNREACHED`].
+/// Costs from the column `first` on; other columns cost [`UNREACHED`].
 #[derive(Clone, Default)]
 struct Row {
     first: usize,
@@ -66,7 +68,9 @@ impl<'a> EditDistance<'a> {
         self.rows[self.hypothesis.len()].cost(self.reference.len()) as usize
     }
 
-    /// The cost for another hypothesis of the same length that differs from the word `first_changed` on.
+    /// Computes the cost for another hypothesis of the same length.
+    ///
+    /// It differs from the word `first_changed` on.
     pub(super) fn cost_of_changed(&mut self, hypothesis: &[u32], first_changed: usize) -> usize {
         let [previous, current] = &mut self.scratch;
         previous.clone_from(&self.rows[first_changed]);
@@ -78,8 +82,10 @@ impl<'a> EditDistance<'a> {
         previous.cost(self.reference.len()) as usize
     }
 
-    /// The operations from the start to the end. Of several ways the one that sacreBLEU takes: backwards, keeping or
-    /// substituting is preferred to deleting, and that to inserting.
+    /// Lists the operations from the start to the end.
+    ///
+    /// If there are several ways it is the one that sacreBLEU takes: backwards, keeping or substituting is
+    /// preferred to deleting, and that to inserting.
     pub(super) fn operations(&self) -> Vec<Operation> {
         let (mut i, mut j) = (self.hypothesis.len(), self.reference.len());
         let mut operations = Vec::with_capacity(i + j);
@@ -106,7 +112,8 @@ impl<'a> EditDistance<'a> {
     }
 }
 
-/// The columns of row `i`: around the diagonal, and wide enough for rows to overlap when one text is much longer.
+/// The columns of row `i`: around the diagonal, and wide enough for rows to overlap if one text is much
+/// longer.
 fn beam(i: usize, hypothesis: usize, reference: usize) -> Range<usize> {
     let ratio = reference as f64 / hypothesis as f64;
     let width = if (BEAM_WIDTH as f64) < ratio / 2.0 {

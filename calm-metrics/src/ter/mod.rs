@@ -10,36 +10,41 @@ use crate::ngrams::Vocabulary;
 use crate::tokenizer::tokenize_tercom;
 use crate::{Error, python};
 
-/// tercom's options, and sacreBLEU's defaults. Without `normalize`, tokens are the words between white space.
+/// tercom's options, with sacreBLEU's defaults. Without `normalize`, tokens are the words between white
+/// space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TerOptions {
-    /// Unescape HTML entities and set punctuation apart (sacreBLEU's `normalized`).
+    /// Whether to unescape HTML entities and set punctuation apart (sacreBLEU's `normalized`).
     pub normalize: bool,
-    /// Take punctuation out (`no_punct`).
+    /// Whether to remove punctuation (sacreBLEU's `no_punct`).
     pub no_punctuation: bool,
-    /// Apply the other two to CJK too: each ideograph is a token, full-width punctuation is punctuation.
+    /// Whether the other two apply to CJK too: each ideograph is a token, full-width punctuation is
+    /// punctuation.
     pub asian_support: bool,
-    /// Distinguish upper from lower case.
+    /// Whether to distinguish upper from lower case.
     pub case_sensitive: bool,
 }
 
 /// An edit rate and what it is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ter {
-    /// Edits per token of the references, in percent: 0 is best, and there is no upper limit. 100 where the references have
-    /// no tokens but the hypotheses do.
+    /// Edits per token of the references, in percent: 0 is best, and there is no upper limit.
+    ///
+    /// It is 100 if the references have no tokens but the hypotheses do.
     pub score: f64,
-    /// Insertions, deletions, substitutions and shifts of phrases, beside the reference that takes fewest.
+    /// Number of insertions, deletions, substitutions and shifts of phrases.
+    ///
+    /// Of several references the one that takes fewest counts.
     pub edits: u64,
-    /// Tokens in the references, of several to a segment their mean.
+    /// Number of tokens in the references; the mean, if a segment has several.
     pub ref_length: f64,
 }
 
-/// Edit rate of a corpus; `references[i]` are the references of `hypotheses[i]`.
+/// Computes the edit rate of a corpus; `references[i]` are the references of `hypotheses[i]`.
 ///
 /// # Errors
-/// When the counts differ, when there are no segments, when a segment has no reference.
+/// Fails if the counts differ, if there are no segments, or if a segment has no reference.
 pub fn corpus_ter<H, L, R>(hypotheses: &[H], references: &[L], options: &TerOptions) -> Result<Ter, Error>
 where
     H: AsRef<str> + Sync,
@@ -50,10 +55,10 @@ where
     Ok(ter(&sum(segments.iter().map(Vec::as_slice))))
 }
 
-/// Edit rate of one sentence.
+/// Computes the edit rate of one sentence.
 ///
 /// # Errors
-/// When there is no reference.
+/// Fails if there is no reference.
 pub fn sentence_ter<R: AsRef<str>>(
     hypothesis: &str,
     references: &[R],
@@ -65,7 +70,9 @@ pub fn sentence_ter<R: AsRef<str>>(
     Ok(ter(&statistics(hypothesis, references, options)))
 }
 
-/// The edits of a segment and the mean length of its references; a corpus is the sum of its segments.
+/// Counts the edits of a segment and the mean length of its references.
+///
+/// The statistics of a corpus are the sum of those of its segments.
 pub(crate) fn statistics<R: AsRef<str>>(
     hypothesis: &str,
     references: &[R],
@@ -84,7 +91,7 @@ pub(crate) fn statistics<R: AsRef<str>>(
     vec![fewest as f64, lengths as f64 / references.len() as f64]
 }
 
-/// The edit rate of a segment's or a corpus's statistics.
+/// Computes the edit rate from the statistics of a segment or a corpus.
 pub(crate) fn ter(statistics: &[f64]) -> Ter {
     let &[edits, ref_length] = statistics else { unreachable!("statistics() makes two numbers") };
     let rate = if ref_length > 0.0 { edits / ref_length } else { f64::from(edits > 0.0) };

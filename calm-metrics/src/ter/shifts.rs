@@ -4,15 +4,16 @@ use std::cmp::Reverse;
 
 use super::edit_distance::{EditDistance, Operation};
 
-/// Longest phrase that is shifted.
+/// Length of the longest phrase that is shifted.
 const MAX_SHIFT_SIZE: usize = 10;
-/// Farthest that a phrase's two places lie apart.
+/// Largest distance between the two places of a phrase.
 const MAX_SHIFT_DISTANCE: usize = 50;
-/// Shifts tried for a pair of texts.
+/// Number of shifts that are tried for a pair of texts.
 const MAX_CANDIDATES: usize = 1000;
 
-/// Shifts, insertions, deletions and substitutions that turn the hypothesis into the reference, as few as a greedy search
-/// finds: the shift that helps most comes first, until none helps.
+/// Counts the shifts, insertions, deletions and substitutions that turn the hypothesis into the reference.
+///
+/// They are as few as a greedy search finds: the shift that helps most comes first, until none helps.
 pub(super) fn edits(mut hypothesis: Vec<u32>, reference: &[u32]) -> usize {
     if reference.is_empty() {
         return hypothesis.len();
@@ -52,14 +53,15 @@ impl Shift {
         let parts = if target < start {
             [&words[..target], phrase, &words[target..start], &words[end..]]
         } else {
-            // Beyond the phrase, or within it: then the phrase goes as many words further as its own place is into it.
+            // The target is behind the phrase, or inside it. Then the phrase moves on by as many words as the
+            // target is inside it.
             let target = if target > end { target } else { (target + length).min(words.len()) };
             [&words[..start], &words[end..target], phrase, &words[target..]]
         };
         parts.concat()
     }
 
-    /// The first word that is another one afterwards.
+    /// The first word that the shift changes.
     fn first_changed(self) -> usize {
         self.start.min(self.target)
     }
@@ -84,7 +86,7 @@ fn best_shift(
             continue;
         }
         let mut previous = None;
-        // Before the phrase's place in the reference, then behind each of its words.
+        // The phrase goes before its place in the reference, then behind each of its words there.
         for position in std::iter::once(start_in_reference.checked_sub(1)).chain(positions.map(Some)) {
             let target = position.map_or(0, |position| (alignment.of_reference[position] + 1) as usize);
             if previous == Some(target) {
@@ -107,13 +109,14 @@ fn best_shift(
 }
 
 impl Candidate {
-    /// tercom's order: the most useful, then the longest, then the first, then the nearest to the start.
+    /// Key of tercom's order: the most useful, then the longest, then the first, then the nearest to the
+    /// start.
     fn rank(&self) -> impl Ord {
         (self.gain, self.shift.length, Reverse(self.shift.start), Reverse(self.shift.target))
     }
 }
 
-/// Places in both texts, and a length, at which they hold the same words.
+/// Finds places in both texts, with a length, at which they hold the same words.
 fn matching_phrases<'a>(
     hypothesis: &'a [u32],
     reference: &'a [u32],
@@ -129,9 +132,11 @@ fn matching_phrases<'a>(
     })
 }
 
-/// Which words belong together according to an edit path, and which are wrong.
+/// Which words belong together according to an edit path, and which ones are wrong.
 struct Alignment {
-    /// For each word of the reference the one of the hypothesis, or the one before it where it has none; -1 before the first.
+    /// The place in the hypothesis of each word of the reference.
+    ///
+    /// If the word has none, it is that of the word before it, or -1 before the first.
     of_reference: Vec<i64>,
     reference_errors: Vec<bool>,
     hypothesis_errors: Vec<bool>,

@@ -1,4 +1,4 @@
-//! Tokenizers of sacreBLEU.
+//! The tokenizers of sacreBLEU.
 
 mod intl;
 mod mteval;
@@ -18,25 +18,27 @@ pub(crate) use tercom::tokenize_tercom;
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub enum Tokenizer {
-    /// The tokenizer of `mteval-v13a.pl` that WMT scores BLEU with.
+    /// The tokenizer of `mteval-v13a.pl`, by which WMT computes BLEU.
     ///
-    /// Unescapes four HTML entities, joins lines hyphenated at their end, and sets ASCII punctuation apart; a period or
-    /// comma stays within a number, a hyphen stays unless it follows a digit. Characters outside ASCII are never split.
+    /// It unescapes four HTML entities, joins lines hyphenated at their end, and sets ASCII punctuation
+    /// apart; a period or comma stays within a number, a hyphen stays unless it follows a digit. Characters
+    /// outside ASCII are never split.
     #[default]
     V13a,
-    /// The tokenizer of `mteval-v14.pl`: sets apart all of Unicode's symbols, and its punctuation unless that stands
-    /// between numbers.
+    /// The tokenizer of `mteval-v14.pl`.
+    ///
+    /// It sets apart all of Unicode's symbols, and its punctuation unless it stands between numbers.
     Intl,
-    /// A token for each character that is no white space.
+    /// One token for each character that is not white space.
     Char,
-    /// Words between white space.
+    /// The words between white space.
     None,
 }
 
 named!(Tokenizer, "tokenizer", { V13a => "13a", Intl => "intl", Char => "char", None => "none" });
 
 impl Tokenizer {
-    /// The line with white space between its tokens; [`tokens`](Self::tokens) cuts there.
+    /// Puts white space between the tokens of a line; [`tokens`](Self::tokens) cuts there.
     pub fn tokenize(self, line: &str) -> Cow<'_, str> {
         match self {
             Self::V13a => mteval::tokenize_13a(line).into(),
@@ -46,7 +48,7 @@ impl Tokenizer {
         }
     }
 
-    /// The tokens of a line that [`tokenize`](Self::tokenize) returned.
+    /// Splits a line that [`tokenize`](Self::tokenize) returned into tokens.
     pub fn tokens(tokenized: &str) -> impl Iterator<Item = &str> {
         python::split(tokenized)
     }
@@ -68,16 +70,16 @@ fn isolate(line: &str, is_isolated: impl Fn(char) -> bool) -> String {
 /// Where [`separate`] puts spaces into a pair.
 #[derive(Clone, Copy)]
 enum Apart {
-    /// Before and after the first character.
+    /// Spaces go before and after the first character.
     First,
-    /// Before and after the second character.
+    /// Spaces go before and after the second character.
     Second,
 }
 
-/// A substitution by a regular expression of two characters.
+/// Substitutes by a regular expression of two characters.
 ///
-/// A match uses both up, so the second cannot begin the next match; this shows in runs of marks such as "a..5", hence one
-/// pass for each expression.
+/// A match uses both characters up, so the second one cannot begin the next match. This shows in runs of
+/// marks such as "a..5", hence one pass for each expression.
 fn separate(
     line: &str,
     is_first: impl Fn(char) -> bool,

@@ -1,4 +1,6 @@
-//! What `mteval-v13a.pl` and tercom do to text in the Latin script (sacreBLEU's `tokenizer_13a.py` and `tokenizer_re.py`).
+//! What `mteval-v13a.pl` and tercom do to text in the Latin script.
+//!
+//! It is in sacreBLEU's `tokenizer_13a.py` and `tokenizer_re.py`.
 
 use super::{Apart, isolate, separate};
 
@@ -9,7 +11,7 @@ pub(super) fn tokenize_13a(line: &str) -> String {
     separate_marks(&line)
 }
 
-/// Four HTML entities, one after the other: `&amp;lt;` becomes `<`.
+/// Unescapes four HTML entities, one after the other: `&amp;lt;` becomes `<`.
 pub(super) fn unescape(line: String) -> String {
     if !line.contains('&') {
         return line;
@@ -17,12 +19,15 @@ pub(super) fn unescape(line: String) -> String {
     line.replace("&quot;", "\"").replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">")
 }
 
-/// The regular expression ``[\{-\~\[-\` -\&\(-\+\:-\@\/]``, without the space that it also holds.
+/// Sets symbols apart.
+///
+/// They are matched by the regular expression ``[\{-\~\[-\` -\&\(-\+\:-\@\/]``, which also contains the
+/// space.
 pub(super) fn isolate_symbols(line: &str) -> String {
     isolate(line, |c| matches!(c, '{'..='~' | '['..='`' | '!'..='&' | '('..='+' | ':'..='@' | '/'))
 }
 
-/// Periods and commas unless they stand in a number, hyphens after digits.
+/// Sets apart periods and commas unless they stand in a number, and hyphens after digits.
 pub(super) fn separate_marks(line: &str) -> String {
     let is_digit = |c: char| c.is_ascii_digit();
     let is_other = |c: char| !c.is_ascii_digit();

@@ -4,15 +4,15 @@ use super::isolate;
 use super::mteval::{isolate_symbols, separate_marks, unescape};
 use crate::{TerOptions, python};
 
-/// The line with white space between its tokens.
+/// Puts white space between the tokens of a line.
 pub(crate) fn tokenize_tercom(line: &str, options: &TerOptions) -> String {
     let mut line = python::lowered(python::trim_end(line), !options.case_sensitive).into_owned();
     if options.normalize {
         line = unescape(line.replace("\n-", "").replace('\n', " "));
         line = isolate_symbols(&format!(" {line} ")).replace("'s ", " 's ");
         line = separate_marks(&line);
-        // sacreBLEU also has rules for runs of kana, which match nowhere: they ask for the start of a line that begins
-        // with a space by then.
+        // sacreBLEU also has rules for runs of kana, which never match: they ask for the start of a line that
+        // by then begins with a space.
         if options.asian_support {
             line = isolate(&line, |c| is_ideograph(c) || is_asian_punctuation(c));
         }
@@ -26,7 +26,7 @@ pub(crate) fn tokenize_tercom(line: &str, options: &TerOptions) -> String {
     line
 }
 
-/// CJK blocks as sacreBLEU delimits them.
+/// Whether a character is in one of the CJK blocks as sacreBLEU delimits them.
 fn is_ideograph(c: char) -> bool {
     matches!(
         c,

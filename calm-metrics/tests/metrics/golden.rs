@@ -15,7 +15,7 @@ struct Golden {
     pairs: Vec<Pair>,
 }
 
-/// `scores` and `signatures` are those of `Golden::scorers`.
+/// `scores` and `signatures` belong to `Golden::scorers`, in the same order.
 #[derive(Deserialize)]
 struct Corpus {
     group: String,
@@ -36,7 +36,9 @@ struct Pair {
     scores: Vec<f64>,
 }
 
-/// The hypotheses of the group "english" with at most two references, beside others.
+/// The comparisons of systems with a baseline.
+///
+/// The systems are the hypotheses of the group "english" with at most two references.
 #[derive(Deserialize)]
 struct Comparisons {
     baseline: Vec<String>,
@@ -48,7 +50,7 @@ struct Comparison {
     scorer: Scorer,
     bs: Test,
     ar: Test,
-    /// sacreBLEU as it is; the others compute in doubles.
+    /// The result of sacreBLEU itself; for the others it was made to compute in doubles.
     float32: Test,
 }
 
@@ -159,7 +161,8 @@ fn systems_compare_as_in_sacrebleu() {
         }
         for (index, statistics) in [baseline, system].iter().enumerate() {
             let interval = significance::bootstrap(statistics, bs.samples, SEED).unwrap();
-            // sacreBLEU computes the baseline's interval elsewhere, always in single precision of statistics.
+            // sacreBLEU computes the baseline's interval in another place, always from statistics in single
+            // precision.
             for (test, tolerance) in [(&bs, 1e-9), (&float32, 2e-4)] {
                 let [mean, half_width] = test.intervals.unwrap()[index];
                 assert!((interval.mean - mean).abs() <= tolerance, "{}: {interval:?}, {mean}", what("mean"));

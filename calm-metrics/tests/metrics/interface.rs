@@ -82,7 +82,7 @@ fn losses_of_known_pairs() {
     check(Loss::EditSimilarity, "été", "ete", 2.0 / 3.0);
     check(Loss::Chrf, "abc", "xyz", 1.0);
     check(Loss::Chrf, "a bc", "ab c", 0.0);
-    // Precisions 3/4, 1/3, 1/(2*2), 1/(4*1).
+    // The precisions are 3/4, 1/3, 1/(2*2) and 1/(4*1).
     let precisions = [0.75, 1.0 / 3.0, 0.25, 0.25_f64];
     check(Loss::Bleu, "a b x c", "a b y c", 1.0 - precisions.iter().product::<f64>().powf(0.25));
     for loss in Loss::ALL {

@@ -10,7 +10,9 @@ use calm_metrics::{
 use calm_metrics::{sentence_ter, significance, token_f1};
 use proptest::prelude::*;
 
-/// Texts of few different words, so that pairs of them have much in common; some with odd characters.
+/// Generates texts of few different words, so that pairs of them have much in common.
+///
+/// Some have odd characters.
 fn text() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         8 => "[a-d]{1,2}",
@@ -27,7 +29,7 @@ fn corpus(segments: std::ops::Range<usize>) -> impl Strategy<Value = (Vec<String
         .prop_map(|segments| segments.into_iter().unzip())
 }
 
-/// The table of the textbook.
+/// Fills the table of the textbook.
 fn common_subsequence(a: &[String], b: &[String]) -> usize {
     let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
     for i in 0..a.len() {
@@ -43,7 +45,7 @@ fn rouge_l(a: &str, b: &str) -> Rouge {
     rouge(a, b, &RougeOptions::new(RougeKind::L))
 }
 
-/// Levenshtein's distance by the textbook.
+/// Computes Levenshtein's distance by the textbook.
 fn levenshtein(a: &[u8], b: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
@@ -57,7 +59,7 @@ fn levenshtein(a: &[u8], b: &[u8]) -> usize {
     row[b.len()]
 }
 
-/// The bits of all scores of a corpus.
+/// Computes the bits of all scores of a corpus.
 fn all_scores(hypotheses: &[String], references: &[Vec<String>]) -> Vec<u64> {
     let metrics = Metric::ALL
         .iter()
@@ -120,7 +122,8 @@ proptest! {
         let common = common_subsequence(&a, &b) as f64;
         let expected = rouge_l(&a.join(" "), &b.join(" "));
         prop_assert_eq!((expected.precision, expected.recall), (common / a.len() as f64, common / b.len() as f64));
-        // Of single lines the union of subsequences is one; the empty line is none, but has the union computed.
+        // For single lines the union of subsequences is one subsequence. The line break adds no line but has
+        // the union computed.
         let union = rouge(&(a.join(" ") + "\n"), &b.join(" "), &RougeOptions::new(RougeKind::Lsum));
         prop_assert_eq!(union, expected);
     }
