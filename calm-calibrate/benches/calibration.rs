@@ -1,7 +1,7 @@
-//! How fast calibration is: from a file larger than most memories, repeated as in the paper's protocol, and by p-value.
+//! Measures calibration from a file larger than most memories, repeated as in the paper, and by p-value.
 //!
-//! The file has 100 thresholds and a million examples; `CALM_BENCH_EXAMPLES` asks for fewer. It is written once, into
-//! Cargo's target folder, and takes about a gigabyte there.
+//! The file has 100 thresholds and a million examples, or as many as `CALM_BENCH_EXAMPLES` asks for. It is
+//! written once, into Cargo's target folder, and takes about a gigabyte there.
 
 // A benchmark that fails has nothing to report but the panic.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -26,12 +26,12 @@ use rand_chacha::ChaCha8Rng;
 
 const THRESHOLDS: usize = 100;
 
-/// 0.99, 0.98, ..., 0.
+/// Thresholds are 0.99, 0.98, ..., 0.
 fn threshold(index: usize) -> f64 {
     (THRESHOLDS - 1 - index) as f64 / THRESHOLDS as f64
 }
 
-/// Mostly zero, and more often not the lower the threshold.
+/// Losses are mostly zero, and less often so the lower the threshold.
 fn losses(threshold: f64, examples: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
     let share = 0.01 + 0.3 * (1.0 - threshold);
     (0..examples).map(|_| if rng.random::<f64>() < share { rng.random::<f64>() } else { 0.0 }).collect()
@@ -41,7 +41,9 @@ fn tolerance(delta: f64) -> Tolerance {
     Tolerance::new(delta).unwrap()
 }
 
-/// A threshold after the other, as pandas and pyarrow write it: optional columns, dictionaries, Snappy, row groups of 2^20.
+/// Writes one threshold after the other, as pandas and pyarrow do.
+///
+/// Columns are optional, with dictionaries, Snappy and row groups of 2^20.
 fn write_parquet(path: &Path, examples: usize) {
     const ROW_GROUP: usize = 1 << 20;
     let schema = "message losses {

@@ -1,13 +1,14 @@
 //! The binomial distribution in logarithms, for samples of any size.
 //!
-//! Probabilities by the saddle-point expansion of Loader, "Fast and Accurate Computation of Binomial Probabilities"
-//! (2000); tails by summing them from the largest down. Differences of log-gamma values lose eight digits at 1e6
-//! examples, and the usual route over the incomplete beta function ends at the smallest double.
+//! Probabilities are computed by the saddle-point expansion of Loader, "Fast and Accurate Computation of
+//! Binomial Probabilities" (2000), tails by summing them from the largest down. Differences of log-gamma
+//! values would lose eight digits at 1e6 examples, and the usual route over the incomplete beta function ends
+//! at the smallest double.
 
 /// `ln sqrt(2 pi)`.
 const HALF_LN_TWO_PI: f64 = 0.918_938_533_204_672_8;
 
-/// `ln P(X = k)` for X binomial with `n` trials of probability `p` in (0, 1).
+/// Computes `ln P(X = k)` for X binomial with `n` trials of probability `p` in (0, 1).
 pub(crate) fn log_pmf(k: usize, n: usize, p: f64) -> f64 {
     let (successes, failures, trials) = (k as f64, (n - k) as f64, n as f64);
     if k == 0 {
@@ -21,7 +22,7 @@ pub(crate) fn log_pmf(k: usize, n: usize, p: f64) -> f64 {
         - HALF_LN_TWO_PI
 }
 
-/// `ln P(X <= k)` for X binomial with `n` trials of probability `p` in (0, 1).
+/// Computes `ln P(X <= k)` for X binomial with `n` trials of probability `p` in (0, 1).
 pub(crate) fn log_cdf(k: usize, n: usize, p: f64) -> f64 {
     if k >= n {
         return 0.0;
@@ -30,21 +31,22 @@ pub(crate) fn log_cdf(k: usize, n: usize, p: f64) -> f64 {
         let ratio = |j: usize| j as f64 / (n - j + 1) as f64 * ((1.0 - p) / p);
         log_pmf(k, n, p) + tail((1..=k).rev().map(ratio)).ln_1p()
     } else {
-        // Above the mean the logarithm is near 0, and only the other tail has its digits.
+        // Above the mean the logarithm is near 0, and only the other tail keeps its digits.
         let ratio = |j: usize| (n - j + 1) as f64 / j as f64 * (p / (1.0 - p));
         let log_upper = log_pmf(k + 1, n, p) + tail((k + 2..=n).map(ratio)).ln_1p();
         (-log_upper.exp()).ln_1p()
     }
 }
 
-/// `n` times the Kullback-Leibler divergence between coins of probability `x / n` and `p`: how unlikely `x` of `n` is.
+/// Computes `n` times the Kullback-Leibler divergence between coins of probability `x / n` and `p`.
 ///
-/// As a sum of two deviances, both positive, nothing cancels when `x / n` is close to `p`.
+/// It says how unlikely `x` of `n` is. It is a sum of two deviances, both positive, so that nothing cancels
+/// when `x / n` is close to `p`.
 pub(crate) fn binomial_deviance(x: f64, n: f64, p: f64) -> f64 {
     deviance(x, n * p) + deviance(n - x, n * (1.0 - p))
 }
 
-/// `x ln(x / mean) + mean - x`, Loader's `bd0`.
+/// Computes `x ln(x / mean) + mean - x`, Loader's `bd0`.
 fn deviance(x: f64, mean: f64) -> f64 {
     if x == 0.0 {
         return mean;
@@ -68,7 +70,7 @@ fn deviance(x: f64, mean: f64) -> f64 {
     }
 }
 
-/// `r1 + r1 r2 + r1 r2 r3 + ...` for ratios below 1 that descend, as far as a double can tell.
+/// Computes `r1 + r1 r2 + r1 r2 r3 + ...` for ratios below 1 that descend, as far as a double can tell.
 fn tail(ratios: impl Iterator<Item = f64>) -> f64 {
     let (mut term, mut sum) = (1.0, 0.0);
     for ratio in ratios {
@@ -81,9 +83,9 @@ fn tail(ratios: impl Iterator<Item = f64>) -> f64 {
     sum
 }
 
-/// `ln n! - ln(sqrt(2 pi n) (n / e)^n)`: what Stirling's formula leaves over.
+/// Computes `ln n! - ln(sqrt(2 pi n) (n / e)^n)`, the error of Stirling's formula.
 fn stirling_error(n: usize) -> f64 {
-    /// For n = 1 to 15, where the series below is not exact; computed with 40 digits.
+    /// The errors for n = 1 to 15, where the series below is not exact; computed with 40 digits.
     const SMALL: [f64; 15] = [
         0.081_061_466_795_327_26,
         0.041_340_695_955_409_3,

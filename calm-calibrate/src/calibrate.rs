@@ -8,11 +8,12 @@ use crate::{Error, ErrorProbability, LogP, LossKind, LossTable, PValue, Procedur
 /// The threshold that never exits: the full model, whose loss is 0 by definition.
 pub(crate) const FULL_MODEL: f64 = 1.0;
 
-/// How far from 0 the full model's loss may be: some metrics miss the perfect score of a text compared with itself by a
-/// rounding of `f32`.
+/// How far from 0 the full model's loss may be.
+///
+/// Some metrics miss the perfect score of a text compared with itself by a rounding of `f32`.
 const FULL_MODEL_ROUNDING: f64 = 1e-6;
 
-/// How to calibrate. All of it is to be fixed before seeing the losses.
+/// How to calibrate. Everything must be fixed before seeing the losses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CalibrationOptions {
     /// The tolerated expected loss.
@@ -28,43 +29,50 @@ pub struct CalibrationOptions {
 }
 
 impl CalibrationOptions {
-    /// Fixed-sequence testing with [`PValue::default_for`] this kind of loss, epsilon 0.05.
+    /// Chooses fixed-sequence testing with [`PValue::default_for`] this kind of loss, and epsilon 0.05.
     pub fn new(delta: Tolerance, loss_kind: LossKind) -> Self {
         let p_value = PValue::default_for(loss_kind);
         let (epsilon, procedure) = (ErrorProbability::PAPER, Procedure::FixedSequence);
         Self { delta, epsilon, p_value, procedure, loss_kind }
     }
 
-    /// The paper's: fixed-sequence testing with Hoeffding-Bentkus p-values on losses in `[0, 1]`, epsilon 0.05.
+    /// Chooses what the paper does: fixed-sequence testing with Hoeffding-Bentkus p-values on losses in
+    /// `[0, 1]`, and epsilon 0.05.
     pub fn paper(delta: Tolerance) -> Self {
         Self { p_value: PValue::HoeffdingBentkus, ..Self::new(delta, LossKind::UnitInterval) }
     }
 }
 
-/// A certified threshold and how it came about.
+/// A certified threshold, and how it was found.
 ///
-/// `thresholds`, `empirical_losses`, `p_values` and `log_p_values` have an entry for each threshold below 1, descending.
-/// Threshold 1 is not among them even if the table has it: it needs no test and takes no share of `epsilon`.
+/// `thresholds`, `empirical_losses`, `p_values` and `log_p_values` have an entry for each threshold below 1,
+/// descending. Threshold 1 is not among them even if the table has it: it needs no test and takes no share of
+/// `epsilon`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// The least certified threshold, or 1 if none is.
     pub threshold: f64,
-    /// Nothing was certified: `threshold` is 1, the full model, which holds the guarantee because it never exits.
+    /// Whether nothing was certified. Then `threshold` is 1, the full model, which holds the guarantee
+    /// because it never exits.
     pub fallback: bool,
     /// The certified thresholds, descending.
     pub certified: Vec<f64>,
     /// All thresholds below 1, descending.
     pub thresholds: Vec<f64>,
-    /// The thresholds that were tested, in the order of testing: all of them, but for [`Procedure::Pareto`].
+    /// The thresholds that were tested, in the order of testing: all of them, except with
+    /// [`Procedure::Pareto`].
     pub sequence: Vec<f64>,
-    /// Mean losses.
+    /// The mean loss at each threshold.
     pub empirical_losses: Vec<f64>,
-    /// p-values; 0 where they are below the smallest double.
+    /// The p-value of each threshold; 0 if it is below the smallest double.
     pub p_values: Vec<f64>,
-    /// Natural logarithms of the p-values. Those after a fixed sequence's first failure are for information: they
-    /// decided nothing.
+    /// The natural logarithm of each p-value.
+    ///
+    /// Those after a fixed sequence's first failure are for information: they decided nothing.
     pub log_p_values: Vec<LogP>,
-    /// Number of calibration examples that the p-values are computed from. For [`Procedure::Pareto`] those of one part.
+    /// Number of calibration examples that the p-values are computed from.
+    ///
+    /// With [`Procedure::Pareto`] it is that of one part.
     pub examples: usize,
     /// The family-wise procedure.
     #[serde(flatten)]
@@ -80,8 +88,10 @@ pub struct Calibration {
     /// The level that the bets of [`PValue::Betting`] were tuned for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bets_tuned_for: Option<ErrorProbability>,
-    /// Thresholds whose losses ascend with the examples as they hardly do by chance, though the p-value depends on the
-    /// order. If somebody sorted them, **nothing here is guaranteed**.
+    /// Thresholds whose losses ascend suspiciously although the p-value depends on their order.
+    ///
+    /// Losses hardly ascend with the examples like that by chance. If somebody sorted them, **nothing here is
+    /// guaranteed**.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sorted_losses: Vec<f64>,
 }
@@ -94,18 +104,20 @@ impl Calibration {
     }
 }
 
-/// Finds the least threshold whose expected loss is at most `delta`, with probability at least `1 - epsilon` (Schuster et
-/// al. 2022, proposition 1: the minimum of the certified thresholds and 1).
+/// Finds the least threshold whose expected loss is at most `delta`, with probability at least `1 - epsilon`.
 ///
-/// Fails on a loss outside the range of the declared kind, on a loss of the full model (threshold 1) that is not 0, on
-/// a p-value that does not hold for the kind of loss and on a procedure that does not fit the number of thresholds or
-/// examples. That nothing is certified is a result, not an error.
+/// It is the minimum of the certified thresholds and 1 (Schuster et al. 2022, proposition 1).
+///
+/// Fails on a loss outside the range of the declared kind, on a loss of the full model (threshold 1) that is
+/// not 0, on a p-value that does not hold for the kind of loss and on a procedure that does not fit the
+/// number of thresholds or examples. It is a result, not an error, if nothing is certified.
 pub fn calibrate(table: &LossTable, options: &CalibrationOptions) -> Result<Calibration, Error> {
     Ok(calibrate_each(table, options, &[options.delta])?.swap_remove(0))
 }
 
-/// As [`calibrate`] for each of `deltas`, with less work than one after the other. Each result has its own guarantee;
-/// choosing among them by the outcome has none.
+/// Calibrates like [`calibrate`] for each of `deltas`, with less work than one after the other.
+///
+/// Each result has its own guarantee; choosing among them by the outcome has none.
 pub fn calibrate_each(
     table: &LossTable,
     options: &CalibrationOptions,
@@ -118,35 +130,37 @@ pub fn calibrate_each(
     calibrator.finish()
 }
 
-/// A calibration whose losses arrive in pieces, none of which is kept: for tables larger than the memory.
+/// A calibration whose losses arrive in pieces, none of which is kept, for tables larger than the memory.
 #[derive(Debug, Clone)]
 pub struct Calibrator {
     options: CalibrationOptions,
     deltas: Vec<Tolerance>,
     examples: usize,
     tuned_for: ErrorProbability,
-    /// For [`Procedure::Pareto`], whether each example is one that the sequence is learnt on.
+    /// With [`Procedure::Pareto`], whether each example is one that the sequence is learnt on.
     is_selection: Option<Vec<bool>>,
     rows: Vec<Row>,
 }
 
-/// What is known of one threshold.
+/// The state of one threshold.
 #[derive(Debug, Clone)]
 struct Row {
     threshold: f64,
     examples: usize,
-    /// What is tested.
+    /// The evidence that is tested.
     evidence: Evidence,
-    /// What the sequence is learnt from.
+    /// The evidence that the sequence is learnt from.
     selection: Option<Evidence>,
 }
 
 impl Calibrator {
-    /// For losses of `examples` examples at each of `thresholds`, which lie in `[0, 1]` and strictly descend. There will be
-    /// a result for each of `deltas`, whatever the `delta` of `options`.
+    /// Starts a calibration on the losses of `examples` examples at each of `thresholds`.
     ///
-    /// Fails if there are no thresholds or examples, if thresholds are not in order, if the p-value does not hold for
-    /// the kind of loss and if there are too few examples to be split.
+    /// The thresholds lie in `[0, 1]` and strictly descend. There will be a result for each of `deltas`; the
+    /// `delta` of `options` is ignored.
+    ///
+    /// Fails if there are no thresholds or examples, if thresholds are not in order, if the p-value does not
+    /// hold for the kind of loss and if there are too few examples to be split.
     pub fn new(
         thresholds: &[f64],
         examples: usize,
@@ -183,14 +197,16 @@ impl Calibrator {
         })
     }
 
-    /// The next losses of a threshold. The examples must come in the same order for every threshold, and that order must
-    /// have been fixed without looking at the losses.
+    /// Adds the next losses of a threshold.
     ///
-    /// Fails on a loss outside the range of the declared kind, on a loss of the full model that is not 0 and if there are more
-    /// losses than examples; then none of `losses` counts.
+    /// The examples must come in the same order for every threshold, and that order must have been fixed
+    /// without looking at the losses.
+    ///
+    /// Fails on a loss outside the range of the declared kind, on a loss of the full model that is not 0 and
+    /// if there are more losses than examples; then none of `losses` counts.
     ///
     /// # Panics
-    /// If `threshold_index` is not below the number of thresholds.
+    /// Panics if `threshold_index` is not below the number of thresholds.
     pub fn push(&mut self, threshold_index: usize, losses: &[f64]) -> Result<(), Error> {
         let row = &mut self.rows[threshold_index];
         let threshold = row.threshold;
@@ -222,7 +238,9 @@ impl Calibrator {
         Ok(())
     }
 
-    /// The result for each delta. Fails if a threshold lacks losses, and if a graph is not for as many thresholds.
+    /// Returns the result for each delta.
+    ///
+    /// Fails if a threshold lacks losses, and if a graph is for another number of thresholds.
     pub fn finish(self) -> Result<Vec<Calibration>, Error> {
         for (threshold_index, row) in self.rows.iter().enumerate() {
             if row.examples != self.examples {
@@ -286,7 +304,7 @@ fn check_full_model(losses: &[f64], first_example: usize) -> Result<(), Error> {
     }
 }
 
-/// Whether a loss at threshold 1 may be the full model's. NaN may not.
+/// Whether the full model may have this loss at threshold 1; it may not be NaN.
 pub(crate) fn is_full_model_loss(loss: f64) -> bool {
     loss.abs() <= FULL_MODEL_ROUNDING
 }

@@ -3,16 +3,19 @@ use serde::{Deserialize, Serialize};
 use crate::calibrate::FULL_MODEL;
 use crate::{Error, LossKind, LossTable, Tolerance};
 
-/// A threshold for which the loss is tolerable *in expectation over calibrations*, from [`conformal_risk_control`].
+/// A threshold from [`conformal_risk_control`].
+///
+/// Its loss is tolerable *in expectation over calibrations*.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExpectationControl {
     /// The least threshold that was accepted, or 1 if none was.
     pub threshold: f64,
-    /// Nothing was accepted: `threshold` is 1, the full model.
+    /// Whether nothing was accepted. Then `threshold` is 1, the full model.
     pub fallback: bool,
     /// All thresholds below 1, descending.
     pub thresholds: Vec<f64>,
-    /// For each the bound `(sum + 1) / (n + 1)` that was compared with delta, of losses made monotone.
+    /// The bound `(sum + 1) / (n + 1)` of each threshold, of losses made monotone, that was compared with
+    /// delta.
     pub bounds: Vec<f64>,
     /// Number of calibration examples.
     pub examples: usize,
@@ -20,15 +23,17 @@ pub struct ExpectationControl {
     pub delta: Tolerance,
 }
 
-/// Conformal risk control (Angelopoulos, Bates, Fisch, Lei and Schuster 2024): the least threshold with
-/// `(sum of the losses + 1) / (n + 1) <= delta`.
+/// Conformal risk control (Angelopoulos, Bates, Fisch, Lei and Schuster 2024).
 ///
-/// **This is not CALM's guarantee.** It bounds the expected loss on average over calibration sets *and* prompts: about every
-/// other calibration may return a threshold whose expected loss exceeds `delta`, by a little. It needs fewer examples in
-/// return, and no epsilon. Use [`calibrate`](crate::calibrate()) where this one calibration has to be right.
+/// Finds the least threshold with `(sum of the losses + 1) / (n + 1) <= delta`.
 ///
-/// The theorem needs losses that never fall when the threshold does. Those of early exits do, so each example's loss is
-/// replaced by its largest at this threshold or any above: larger, and monotone.
+/// **This is not CALM's guarantee.** It bounds the expected loss on average over calibration sets *and*
+/// prompts: about every other calibration may return a threshold whose expected loss exceeds `delta`, by a
+/// little. In return it needs fewer examples, and no epsilon. Use [`calibrate`](crate::calibrate()) if this
+/// one calibration has to be right.
+///
+/// The theorem needs losses that never fall when the threshold does. The losses of early exits do fall, so
+/// each example's loss is replaced by its largest at this threshold or any above, which is monotone.
 ///
 /// Fails on a loss outside the range of `kind`.
 pub fn conformal_risk_control(
@@ -36,7 +41,7 @@ pub fn conformal_risk_control(
     kind: LossKind,
     delta: Tolerance,
 ) -> Result<ExpectationControl, Error> {
-    // The full model's losses are 0, which a monotone loss may not fall below.
+    // The full model's losses are 0, and a monotone loss may not fall below them.
     let mut largest = vec![0.0_f64; table.examples()];
     let (mut thresholds, mut bounds) = (Vec::new(), Vec::new());
     for (threshold_index, &threshold) in table.thresholds().iter().enumerate() {

@@ -3,13 +3,15 @@ use crate::p_value::{Bets, Capital, Horizon};
 use crate::table::check_thresholds;
 use crate::{Error, ErrorProbability, LogP, LossKind, Tolerance};
 
-/// Evidence that may be looked at while the data arrive: a gambler's capital who bets that the expected loss is below the
-/// tolerance, as in [`betting`](crate::p_value::betting()), but without knowing how many losses will come.
+/// Evidence that may be looked at while the data arrive.
 ///
-/// If the expected loss is the tolerance or more, the expected capital is at most 1 whenever one stops, for whatever reason
-/// that lies in the past: an e-value. And the probability that it *ever* reaches `1 / epsilon` is at most `epsilon`, so
-/// that one may look after every loss and stop as soon as [`log_p`](Self::log_p) is small enough. A p-value of a sample of
-/// fixed size allows neither.
+/// It is the capital of a gambler who bets that the expected loss is below the tolerance, as in
+/// [`betting`](crate::p_value::betting()), but without knowing how many losses will come.
+///
+/// If the expected loss is the tolerance or more, the expected capital is at most 1 whenever one stops, for
+/// whatever reason that lies in the past: the capital is an e-value. The probability that it *ever* reaches
+/// `1 / epsilon` is at most `epsilon`, so one may look after every loss and stop as soon as
+/// [`log_p`](Self::log_p) is small enough. A p-value of a sample of fixed size allows neither.
 #[derive(Debug, Clone)]
 pub struct EProcess {
     loss_kind: LossKind,
@@ -19,13 +21,15 @@ pub struct EProcess {
 }
 
 impl EProcess {
-    /// `tuned_for` is the level that the bets try to reach soonest; fixed beforehand, the evidence holds at every level.
+    /// Starts without any loss, with bets that try to reach the level `tuned_for` soonest.
+    ///
+    /// The level must be fixed beforehand; the evidence holds at every level.
     pub fn new(tolerance: Tolerance, loss_kind: LossKind, tuned_for: ErrorProbability) -> Self {
         let bets = Bets::new(tuned_for, Horizon::Open);
         Self { loss_kind, examples: 0, bets, capital: Capital::new(tolerance.get()) }
     }
 
-    /// The next loss. Fails if it is outside the range of its kind, and then does not count.
+    /// Adds the next loss. Fails if it is outside the range of its kind, and then it does not count.
     pub fn push(&mut self, loss: f64) -> Result<(), Error> {
         self.loss_kind.check(&[loss], self.examples)?;
         let mut bet = [0.0];
@@ -40,20 +44,23 @@ impl EProcess {
         self.examples
     }
 
-    /// The logarithm of the e-value: of the capital as it is now. Large is evidence that the loss is tolerable. Averages of
-    /// e-values are e-values ([`log_mean_e_value`]); the largest of the past is not one.
+    /// The logarithm of the e-value, which is the current capital.
+    ///
+    /// A large one is evidence that the loss is tolerable. Averages of e-values are e-values
+    /// ([`log_mean_e_value`]); the largest of the past is not one.
     pub fn log_e_value(&self) -> f64 {
         self.capital.ln()
     }
 
-    /// The p-value that holds at every moment at once: 1 over the largest capital so far.
+    /// The p-value that holds at every moment at once, which is 1 over the largest capital so far.
     pub fn log_p(&self) -> LogP {
         LogP::from_ln_bound(-self.capital.ln_largest())
     }
 }
 
-/// The logarithm of the mean of e-values, given as logarithms: an e-value whatever their dependence. Minus infinity if there
-/// is none.
+/// The logarithm of the mean of e-values, given as logarithms.
+///
+/// The mean is an e-value whatever their dependence. The result is minus infinity if there are none.
 pub fn log_mean_e_value(log_e_values: &[f64]) -> f64 {
     let largest = log_e_values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if !largest.is_finite() {
@@ -63,11 +70,12 @@ pub fn log_mean_e_value(log_e_values: &[f64]) -> f64 {
     largest + (sum / log_e_values.len() as f64).ln()
 }
 
-/// A calibration that may be looked at after every example, and go on until its threshold is low enough.
+/// A calibration that may be looked at after every example, and may go on until its threshold is low enough.
 ///
-/// A fixed sequence of [`EProcess`]es: a threshold is certified once the largest capital of it and of all thresholds above
-/// it has reached `1 / epsilon`. What was certified once stays certified. The probability that ever, however long it goes on, a
-/// threshold is certified whose expected loss exceeds `delta` is at most `epsilon`.
+/// It is a fixed sequence of [`EProcess`]es: a threshold is certified once the largest capital of it and of
+/// all thresholds above it has reached `1 / epsilon`. What was certified once stays certified. The
+/// probability that a threshold is ever certified whose expected loss exceeds `delta` is at most `epsilon`,
+/// however long the calibration goes on.
 #[derive(Debug, Clone)]
 pub struct SequentialCalibration {
     epsilon: ErrorProbability,
@@ -77,7 +85,9 @@ pub struct SequentialCalibration {
 }
 
 impl SequentialCalibration {
-    /// `thresholds` lie in `[0, 1)` and strictly descend; the full model, threshold 1, needs no test. Fails if they do not.
+    /// Starts a calibration of `thresholds`. Fails unless they lie in `[0, 1)` and strictly descend.
+    ///
+    /// The full model, threshold 1, needs no test.
     pub fn new(
         thresholds: &[f64],
         delta: Tolerance,
@@ -92,8 +102,10 @@ impl SequentialCalibration {
         Ok(Self { epsilon, thresholds: thresholds.to_vec(), processes, examples: 0 })
     }
 
-    /// The losses of the next example at every threshold. Fails if there are not as many, or on a loss outside the range of
-    /// its kind; then the example does not count.
+    /// Adds the losses of the next example at every threshold.
+    ///
+    /// Fails if there are fewer or more, or on a loss outside the range of its kind; then the example does
+    /// not count.
     pub fn push(&mut self, losses: &[f64]) -> Result<(), Error> {
         if losses.len() != self.thresholds.len() {
             let (expected, found) = (self.thresholds.len(), losses.len());
@@ -120,7 +132,7 @@ impl SequentialCalibration {
         &self.thresholds[..passed.count()]
     }
 
-    /// The least certified threshold, or 1, the full model, as long as there is none.
+    /// The least certified threshold, or 1, the full model, as long as there are none.
     pub fn threshold(&self) -> f64 {
         self.certified().last().copied().unwrap_or(FULL_MODEL)
     }

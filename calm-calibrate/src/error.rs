@@ -3,30 +3,30 @@ use crate::{LossKind, PValue};
 /// What can be wrong with the input of this crate. A calibration that certifies nothing is not an error.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
-    /// A tolerance, an error probability or a p-value outside its range, or text that is not a number.
+    /// A tolerance, an error probability or a p-value lies outside its range, or is not a number.
     #[error("{quantity} must lie in {range}, found {found}")]
     OutOfRange {
-        /// The quantity, as in the documentation.
+        /// Name of the quantity, as in the documentation.
         quantity: &'static str,
         /// The allowed interval.
         range: &'static str,
-        /// What was given.
+        /// The value that was given.
         found: String,
     },
-    /// The name of a p-value, procedure or kind of loss that does not exist.
+    /// A name of a p-value, procedure or kind of loss does not exist.
     #[error("unknown {what} `{found}`, expected one of {expected}")]
     UnknownName {
-        /// What was to be named.
+        /// What should have been named.
         what: &'static str,
-        /// The name given.
+        /// The name that was given.
         found: String,
         /// The names that exist.
         expected: String,
     },
-    /// A loss outside the range of its kind.
+    /// A loss lies outside the range of its kind.
     #[error(transparent)]
     InvalidLoss(#[from] InvalidLoss),
-    /// A loss in a table outside the range of its kind.
+    /// A loss in a table lies outside the range of its kind.
     #[error("threshold {threshold_index} ({threshold}): {invalid}")]
     InvalidLossInTable {
         /// Index of the threshold in the table.
@@ -36,34 +36,34 @@ pub enum Error {
         /// The example and its loss.
         invalid: InvalidLoss,
     },
-    /// A sum of losses that `examples` losses of this kind cannot have.
+    /// A sum of losses is given that `examples` losses of this kind cannot have.
     #[error("{examples} losses of kind {kind} cannot have the sum {sum}")]
     ImpossibleSum {
-        /// The sum given.
+        /// The sum that was given.
         sum: f64,
         /// The number of losses.
         examples: usize,
-        /// Their kind.
+        /// The declared kind of the losses.
         kind: LossKind,
     },
-    /// A p-value that does not hold for losses of this kind.
+    /// A p-value does not hold for losses of this kind.
     #[error("the {p_value} p-value does not hold for losses of kind {kind}")]
     KindMismatch {
-        /// The p-value asked for.
+        /// The p-value that was asked for.
         p_value: PValue,
         /// The declared kind of the losses.
         kind: LossKind,
     },
-    /// The sum of the losses is not enough for a p-value.
+    /// A p-value needs more than the sum of the losses.
     #[error("the {p_value} p-value needs every loss, not only their sum")]
     NeedsLosses {
-        /// The p-value asked for.
+        /// The p-value that was asked for.
         p_value: PValue,
     },
-    /// Weights or transitions that share out more than there is, or not one row for each hypothesis.
+    /// Weights or transitions of a graph share out more than there is, or have no row for some hypothesis.
     #[error("the graph is not valid: {message}")]
     InvalidGraph {
-        /// What is wrong.
+        /// Description of the fault.
         message: String,
     },
     /// One part of a split would be empty.
@@ -72,7 +72,7 @@ pub enum Error {
         /// The number of examples.
         examples: usize,
     },
-    /// Pareto testing without anything to save.
+    /// Pareto testing has nothing to save.
     #[error("there is no cost to choose a configuration by")]
     NoCosts,
     /// Two tables that belong together have different sizes.
@@ -80,18 +80,18 @@ pub enum Error {
     UnequalCounts {
         /// What was counted.
         what: &'static str,
-        /// How many there are elsewhere.
+        /// The number that is expected, which is that of the other table.
         expected: usize,
-        /// How many there are here.
+        /// The number that was found.
         found: usize,
     },
     /// There are no losses to calibrate on.
     #[error("there are no examples")]
     NoExamples,
-    /// A table without thresholds.
+    /// A table has no thresholds.
     #[error("the table has no thresholds")]
     NoThresholds,
-    /// The table has not one row of losses for each threshold.
+    /// A table does not have one row of losses for each threshold.
     #[error("{thresholds} thresholds but {rows} rows of losses")]
     RowCount {
         /// Number of thresholds.
@@ -99,19 +99,19 @@ pub enum Error {
         /// Number of rows of losses.
         rows: usize,
     },
-    /// Every example must have a loss at every threshold.
+    /// A threshold has fewer or more losses than the first one.
     #[error("threshold {threshold_index} ({threshold}) has {found} losses, the first one has {expected}")]
     RowLength {
         /// Index of the threshold in the table.
         threshold_index: usize,
         /// The threshold itself.
         threshold: f64,
-        /// Losses of the first threshold.
+        /// Number of losses of the first threshold.
         expected: usize,
-        /// Losses of this one.
+        /// Number of losses of this threshold.
         found: usize,
     },
-    /// A threshold outside `[0, 1]`, or not a number.
+    /// A threshold lies outside `[0, 1]`, or is not a number.
     #[error("threshold {threshold_index} is {threshold}, which is not in [0, 1]")]
     InvalidThreshold {
         /// Index of the threshold in the table.
@@ -119,7 +119,8 @@ pub enum Error {
         /// The threshold itself.
         threshold: f64,
     },
-    /// Thresholds must strictly descend: the order of testing is fixed in advance, most conservative first.
+    /// Thresholds do not strictly descend. The order of testing is fixed in advance, the most conservative
+    /// one first.
     #[error(
         "threshold {threshold_index} ({threshold}) does not lie below the one before it ({previous}): \
          give them from the largest, the most conservative, to the least"
@@ -141,7 +142,7 @@ pub enum Error {
         threshold: f64,
         /// The number of examples.
         expected: usize,
-        /// Losses of this threshold.
+        /// Number of losses of this threshold.
         found: usize,
     },
     /// The row of threshold 1 is not that of the full model, so the fallback would be void.
@@ -149,19 +150,19 @@ pub enum Error {
     FullModelLoss {
         /// Index of the example.
         example: usize,
-        /// Its loss.
+        /// The loss of that example.
         loss: f64,
     },
 }
 
-/// One loss outside the range of its kind.
+/// One loss that lies outside the range of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("the loss of example {example} is {loss}, which is not in {}", .kind.range())]
 pub struct InvalidLoss {
     /// Index of the example.
     pub example: usize,
-    /// Its loss.
+    /// The loss of that example.
     pub loss: f64,
-    /// The declared kind.
+    /// The declared kind of the losses.
     pub kind: LossKind,
 }

@@ -2,21 +2,23 @@ use crate::loss_sum::RunningSum;
 use crate::p_value::{Bets, Capital, Horizon, LogP, Moments, PIECE, PValue};
 use crate::{Error, ErrorProbability, InvalidLoss, LossKind, Tolerance};
 
-/// What a sample will be asked, fixed before the first loss is seen.
+/// The questions to a sample, fixed before the first loss is seen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SampleDesign {
-    /// The p-value.
+    /// The p-value to compute.
     pub p_value: PValue,
     /// The declared kind of the losses.
     pub loss_kind: LossKind,
-    /// The size of the sample. Only [`PValue::Betting`] depends on it: its bets are made for this many losses.
+    /// The size of the sample. Only [`PValue::Betting`] depends on it, since its bets are made for this many
+    /// losses.
     pub examples: usize,
     /// The level that the bets of [`PValue::Betting`] are tuned for.
     pub tuned_for: ErrorProbability,
 }
 
-/// The p-values of a sample for several tolerances, from losses that arrive in pieces. Nothing of them is kept, so that
-/// a sample may be larger than the memory.
+/// The p-values of a sample for several tolerances, from losses that arrive in pieces.
+///
+/// No loss is kept, so that a sample may be larger than the memory.
 #[derive(Debug, Clone)]
 pub struct Evidence {
     design: SampleDesign,
@@ -25,7 +27,7 @@ pub struct Evidence {
     rest: Rest,
 }
 
-/// What a p-value needs beside the sum.
+/// What a p-value needs besides the sum.
 #[derive(Debug, Clone)]
 enum Rest {
     Nothing,
@@ -34,7 +36,7 @@ enum Rest {
 }
 
 impl Evidence {
-    /// Fails if the p-value does not hold for the kind of loss.
+    /// Starts without any loss. Fails if the p-value does not hold for the kind of loss.
     pub fn new(design: &SampleDesign, tolerances: &[Tolerance]) -> Result<Self, Error> {
         design.p_value.check(design.loss_kind)?;
         let rest = match design.p_value {
@@ -50,14 +52,14 @@ impl Evidence {
         Ok(Self { design: *design, tolerances: tolerances.to_vec(), sum, rest })
     }
 
-    /// A whole sample for one tolerance.
+    /// Takes a whole sample for one tolerance.
     pub(crate) fn of(losses: &[f64], design: &SampleDesign, tolerance: Tolerance) -> Result<Self, Error> {
         let mut evidence = Self::new(design, &[tolerance])?;
         evidence.push(losses)?;
         Ok(evidence)
     }
 
-    /// The next losses, in the order of the data. Fails at the first one outside the range of its kind.
+    /// Adds the next losses, in the order of the data. Fails at the first one outside the range of its kind.
     pub fn push(&mut self, losses: &[f64]) -> Result<(), InvalidLoss> {
         self.sum.push(losses)?;
         match &mut self.rest {
@@ -81,15 +83,15 @@ impl Evidence {
         self.sum.examples()
     }
 
-    /// The mean loss so far. Fails if there was none.
+    /// The mean loss so far. Fails if there were no losses.
     pub fn mean(&self) -> Result<f64, Error> {
         Ok(self.sum.total()?.mean())
     }
 
-    /// The p-value for the tolerance with this index. Fails if there was no loss.
+    /// The p-value for the tolerance with this index. Fails if there were no losses.
     ///
     /// # Panics
-    /// If there are not that many tolerances.
+    /// Panics if there are not that many tolerances.
     pub fn log_p(&self, tolerance_index: usize) -> Result<LogP, Error> {
         let total = self.sum.total()?;
         let tolerance = self.tolerances[tolerance_index];
@@ -102,8 +104,9 @@ impl Evidence {
         }
     }
 
-    /// Whether the losses ascend in a way that exchangeable ones do once in 1e12 samples, and the p-value depends on their
-    /// order: somebody sorted them.
+    /// Whether somebody sorted the losses: they ascend as exchangeable ones do once in 1e12 samples.
+    ///
+    /// It is false if the p-value does not depend on their order.
     pub fn looks_sorted(&self) -> bool {
         match &self.rest {
             Rest::Betting { ascent, .. } => ascent.is_suspicious(),
@@ -120,7 +123,7 @@ struct Ascent {
     examples: usize,
     /// Length of the last run of equal losses.
     run: usize,
-    /// `ln(r1! r2! ...)` over all runs of equal losses but the last.
+    /// Value of `ln(r1! r2! ...)` over all runs of equal losses but the last.
     ln_orders_kept: f64,
 }
 

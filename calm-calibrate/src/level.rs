@@ -5,23 +5,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// The expected loss that is tolerated: CALM's delta, alpha in Learn then Test. Strictly between 0 and 1.
+/// The expected loss that is tolerated, strictly between 0 and 1: CALM's delta, alpha in Learn then Test.
 ///
-/// At 0 no finite sample proves anything, and from 1 on there is nothing to prove.
+/// At 0 no finite sample proves anything, and at 1 there is nothing to prove.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(into = "f64", try_from = "f64")]
 pub struct Tolerance(f64);
 
-/// The probability that the guarantee fails: CALM's epsilon, delta in Learn then Test. Strictly between 0 and 1.
+/// The probability that the guarantee fails, strictly between 0 and 1: CALM's epsilon, delta in Learn then
+/// Test.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(into = "f64", try_from = "f64")]
 pub struct ErrorProbability(f64);
 
 impl ErrorProbability {
-    /// 0.05, as in all experiments of the paper (section 5).
+    /// The paper's 0.05, which is the same in all of its experiments (section 5).
     pub const PAPER: Self = Self(0.05);
 
-    /// The level `epsilon / parts` of one of several tests that share the error probability.
+    /// Returns the level `epsilon / parts` of one of several tests that share the error probability.
     pub(crate) fn split(self, parts: usize) -> Self {
         Self(self.0 / parts as f64)
     }
@@ -30,7 +31,7 @@ impl ErrorProbability {
 macro_rules! impl_open_unit_interval {
     ($type:ident, $quantity:literal) => {
         impl $type {
-            /// Fails unless `0 < value < 1`.
+            /// Takes a number. Fails unless `0 < value < 1`.
             pub fn new(value: f64) -> Result<Self, Error> {
                 if value > 0.0 && value < 1.0 { Ok(Self(value)) } else { Err(Self::out_of_range(value)) }
             }

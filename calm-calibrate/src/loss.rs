@@ -3,16 +3,18 @@ use serde::{Deserialize, Serialize};
 use crate::names::impl_names;
 use crate::{Error, InvalidLoss};
 
-/// Which values a loss can take, as its definition says. Never guessed from a sample.
+/// Which values a loss can take by its definition. It is never guessed from a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum LossKind {
-    /// 0 or 1.
+    /// The loss is 0 or 1.
     Binary,
-    /// Any number in `[0, 1]`.
+    /// The loss is any number in `[0, 1]`.
     UnitInterval,
-    /// The difference of two losses in `[0, 1]`, so any number in `[-1, 1]`: how much worse the early-exit output is than
-    /// the full model's, negative where it is better. A gain of one example makes up for a loss of another.
+    /// The loss is the difference of two losses in `[0, 1]`, so any number in `[-1, 1]`.
+    ///
+    /// It says how much worse the early-exit output is than the full model's, and is negative if it is
+    /// better. A gain of one example makes up for a loss of another.
     Difference,
 }
 
@@ -22,7 +24,7 @@ impl_names!(
 );
 
 impl LossKind {
-    /// Whether a loss of this kind can have this value; NaN never is.
+    /// Whether a loss of this kind can have this value; NaN is never one.
     pub fn contains(self, loss: f64) -> bool {
         match self {
             LossKind::Binary => loss == 0.0 || loss == 1.0,
@@ -31,7 +33,7 @@ impl LossKind {
         }
     }
 
-    /// The least value of a loss of this kind. The largest is 1 for all of them.
+    /// The least value of a loss of this kind. The largest is 1 for all kinds.
     pub fn least(self) -> f64 {
         match self {
             LossKind::Binary | LossKind::UnitInterval => 0.0,
@@ -47,9 +49,11 @@ impl LossKind {
         }
     }
 
-    /// The first of `losses` that no loss of this kind can be; `first_example` is the index of the first of them.
+    /// Fails on the first loss that a loss of this kind cannot be.
+    ///
+    /// `first_example` is the index of the first of `losses`.
     pub(crate) fn check(self, losses: &[f64], first_example: usize) -> Result<(), InvalidLoss> {
-        // Nearly always all are: without an early exit several are checked at once.
+        // Nearly always all losses are right: without an early exit several are checked at once.
         if losses.iter().fold(true, |all, &loss| all & self.contains(loss)) {
             return Ok(());
         }
@@ -62,20 +66,24 @@ impl LossKind {
     }
 }
 
-/// The loss of risk consistency: how much worse than the full model's the early-exit output is, and 0 where it is not
-/// worse (Schuster et al. 2022, equation 11). Both risks are in `[0, 1]` against the same reference.
+/// The loss of risk consistency: how much worse than the full model's the early-exit output is, and 0 if it
+/// is not worse.
 ///
-/// The positive part is taken per example, before any mean. It keeps the loss in `[0, 1]` and makes the calibration
-/// conservative: the mean of the positive parts is at least the positive part of the mean.
+/// It is equation 11 of Schuster et al. 2022. Both risks are in `[0, 1]` against the same reference.
+///
+/// The positive part is taken per example, before any mean. It keeps the loss in `[0, 1]` and makes the
+/// calibration conservative: the mean of the positive parts is at least the positive part of the mean.
 pub fn positive_part_risk_loss(early_risk: f64, full_risk: f64) -> Result<f64, Error> {
     signed_risk_loss(early_risk, full_risk).map(|difference| difference.max(0.0))
 }
 
-/// How much worse than the full model's the early-exit output is, of kind [`LossKind::Difference`]. Both risks are in
-/// `[0, 1]` against the same reference.
+/// How much worse than the full model's the early-exit output is, a loss of kind [`LossKind::Difference`].
 ///
-/// Its mean is the very quantity that the paper's definition 2 bounds, where [`positive_part_risk_loss`] has a larger
-/// one: with outputs that differ at random, without being worse, 4 to 10 times larger.
+/// Both risks are in `[0, 1]` against the same reference.
+///
+/// Its mean is the very quantity that the paper's definition 2 bounds, while the mean of
+/// [`positive_part_risk_loss`] is larger: 4 to 10 times larger for outputs that differ at random without
+/// being worse.
 pub fn signed_risk_loss(early_risk: f64, full_risk: f64) -> Result<f64, Error> {
     for (quantity, risk) in
         [("the early-exit output's risk", early_risk), ("the full output's risk", full_risk)]
@@ -87,10 +95,12 @@ pub fn signed_risk_loss(early_risk: f64, full_risk: f64) -> Result<f64, Error> {
     Ok(early_risk - full_risk)
 }
 
-/// Whether a loss is above `limit`, as a [`LossKind::Binary`] loss: its mean is the share of examples above the limit.
+/// Whether a loss is above `limit`, as a [`LossKind::Binary`] loss.
 ///
-/// Calibrated with a tolerance `q`, it bounds a quantile instead of a mean: "at most 5 % of the outputs differ by more
-/// than 0.3" is the limit 0.3 with the tolerance 0.05. NaN is above every limit.
+/// The mean of that loss is the share of examples above the limit.
+///
+/// Calibrated with a tolerance `q`, it bounds a quantile instead of a mean: "at most 5 % of the outputs
+/// differ by more than 0.3" is the limit 0.3 with the tolerance 0.05. NaN is above every limit.
 pub fn exceeds(loss: f64, limit: f64) -> f64 {
     if loss <= limit { 0.0 } else { 1.0 }
 }

@@ -1,9 +1,10 @@
 use crate::{Error, InvalidLoss, LossKind};
 
-/// The sum of the losses of a sample: all that the p-values which ignore the order of the data need to know.
+/// The sum of a sample's losses.
 ///
-/// The sum and not the mean, because the mean times the number of examples is often not the sum any more
-/// (`100.0 * 0.07 > 7.0`), and the p-values round the sum up.
+/// It is all that p-values need to know which ignore the order of the data. The mean would not do, because
+/// the mean times the number of examples often differs from the sum (`100.0 * 0.07 > 7.0`), and the p-values
+/// round the sum up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossSum {
     sum: f64,
@@ -12,7 +13,7 @@ pub struct LossSum {
 }
 
 impl LossSum {
-    /// Fails unless there is an example and this many losses of this kind can have this sum.
+    /// Takes a sum. Fails unless there is an example and this many losses of this kind can have this sum.
     pub fn new(sum: f64, examples: usize, kind: LossKind) -> Result<Self, Error> {
         if examples == 0 {
             return Err(Error::NoExamples);
@@ -26,8 +27,9 @@ impl LossSum {
         }
     }
 
-    /// Adds up the losses of a sample with compensation. Fails at the first loss outside the range of `kind`, and if there
-    /// is none.
+    /// Adds up the losses of a sample with compensation.
+    ///
+    /// Fails at the first loss outside the range of `kind`, and if there are no losses.
     pub fn of(losses: &[f64], kind: LossKind) -> Result<Self, Error> {
         let mut total = RunningSum::new(kind);
         total.push(losses)?;
@@ -49,21 +51,23 @@ impl LossSum {
         self.kind
     }
 
-    /// The empirical loss: the mean over the examples.
+    /// The empirical loss, which is the mean over the examples.
     pub fn mean(self) -> f64 {
         self.sum / self.examples as f64
     }
 
-    /// The sum on the unit interval. Differences are rescaled to `(loss + 1) / 2`, and so is their tolerance.
+    /// Returns the sum on the unit interval. Differences are rescaled to `(loss + 1) / 2`, and so is their
+    /// tolerance.
     pub(crate) fn on_unit_interval(self) -> UnitSum {
         let Self { sum, examples, kind } = self;
         if kind != LossKind::Difference {
-            // A rounding error upwards only makes a p-value larger, so nothing is subtracted before rounding up.
+            // A rounding error upwards only makes a p-value larger, so nothing is subtracted before rounding
+            // up.
             return UnitSum { sum, ceil: sum.ceil() as usize, examples };
         }
         let largest = examples as f64;
         let rescaled = 0.5 * (sum + largest);
-        // Where the addition dropped a positive rest, the whole number above is the right one.
+        // If the addition dropped a positive rest, the whole number above is the right one.
         let dropped = 2.0 * rescaled - largest < sum && rescaled.fract() == 0.0;
         UnitSum { sum: rescaled, ceil: rescaled.ceil() as usize + usize::from(dropped), examples }
     }
@@ -77,8 +81,10 @@ pub(crate) struct UnitSum {
     pub(crate) examples: usize,
 }
 
-/// Neumaier's summation of losses that arrive in pieces. A plain sum drifts by up to n roundings, and the p-values round
-/// it up: 1e6 losses that add up to 1000 exactly must not give 1000.0000001, hence 1001.
+/// Neumaier's summation of losses that arrive in pieces.
+///
+/// A plain sum drifts by up to n roundings, and the p-values round it up: 1e6 losses that add up to exactly
+/// 1000 must not give 1000.0000001, and hence 1001.
 #[derive(Debug, Clone)]
 pub(crate) struct RunningSum {
     kind: LossKind,
@@ -110,9 +116,9 @@ impl RunningSum {
         self.examples
     }
 
-    /// Fails if there was no loss.
+    /// Returns the sum. Fails if there were no losses.
     pub(crate) fn total(&self) -> Result<LossSum, Error> {
-        // Rounding must not leave the range that the losses themselves keep.
+        // Rounding must not leave the range that the losses keep.
         let largest = self.examples as f64;
         let sum = (self.sum + self.compensation).clamp(self.kind.least() * largest, largest);
         LossSum::new(sum, self.examples, self.kind)

@@ -1,57 +1,65 @@
-//! Pareto testing: many configurations, several risks, one learnt sequence.
+//! Pareto testing: several risks of many configurations, tested in a sequence that is learnt.
 
 use crate::evidence::{Evidence, SampleDesign};
 use crate::procedure::fixed_sequence;
 use crate::{Error, ErrorProbability, LogP, LossKind, PValue, Split, Tolerance};
 
-/// One risk that has to be tolerable, such as the distance to the full model's outputs, or how much longer they are.
+/// One risk that has to be tolerable.
+///
+/// Examples are the distance to the full model's outputs, or how much longer they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Risk<'a> {
-    /// `losses[configuration][example]`.
+    /// The losses, as `losses[configuration][example]`.
     pub losses: &'a [Vec<f64>],
-    /// Their declared kind.
+    /// The declared kind of the losses.
     pub loss_kind: LossKind,
-    /// The p-value of each configuration.
+    /// The p-value to compute for each configuration.
     pub p_value: PValue,
     /// The tolerated expected loss.
     pub delta: Tolerance,
 }
 
-/// Something to save, such as layers or seconds. Less is better; no guarantee is given for it.
+/// Something to save, such as layers or seconds. Less is better; there is no guarantee for it.
 #[derive(Debug, Clone, Copy)]
 pub enum Cost<'a> {
-    /// `costs[configuration]`, known without any example.
+    /// The costs, as `costs[configuration]`, are known without any example.
     Known(&'a [f64]),
-    /// `costs[configuration][example]`.
+    /// The costs are measured, as `costs[configuration][example]`.
     Measured(&'a [Vec<f64>]),
 }
 
-/// What [`pareto_testing`] found. Configurations are named by their index.
+/// The result of [`pareto_testing`]. Configurations are named by their index.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParetoCalibration {
-    /// The configurations that were tested, in this order: those of the Pareto front on the examples of the first part.
+    /// The configurations that were tested, in this order: the Pareto front on the examples of the first
+    /// part.
     pub sequence: Vec<usize>,
-    /// Those that keep every risk below its tolerance, all of them together with probability `1 - epsilon`.
+    /// The configurations that keep every risk below its tolerance.
+    ///
+    /// All of them together do so with probability `1 - epsilon`.
     pub certified: Vec<usize>,
-    /// The certified one of the least first cost; `None` if nothing was certified.
+    /// The certified configuration with the least first cost; `None` if nothing was certified.
     pub best: Option<usize>,
-    /// For each configuration the greatest p-value of its risks on the second part. Those of configurations outside
-    /// `sequence`, or after its first failure, are for information.
+    /// The greatest p-value of the risks on the second part, for each configuration.
+    ///
+    /// Those of configurations outside `sequence`, or after its first failure, are for information.
     pub log_p_values: Vec<LogP>,
     /// Number of examples of the second part.
     pub examples: usize,
 }
 
-/// Certifies configurations of several parameters (threshold, decay, measure) for several risks at once, and picks the
-/// cheapest (Laufer-Goldshtein, Fisch, Barzilay and Jaakkola 2023).
+/// Certifies configurations of several parameters for several risks at once, and picks the cheapest.
 ///
-/// With the first part of the examples it looks for the configurations that are not worse than another in every risk and
-/// every cost, and puts the ones that pass most easily first. With the second part, which that order does not depend on,
-/// it tests them as a fixed sequence, each by the greatest of its risks' p-values. So a large grid costs no level, and the
-/// sequence avoids what fails early.
+/// Parameters may be, for example, threshold, decay and measure. The method is that of Laufer-Goldshtein,
+/// Fisch, Barzilay and Jaakkola 2023.
 ///
-/// Fails if there is no risk, cost or configuration, if counts differ, if a part would be empty, on a loss outside the range
-/// of its kind and on a cost that is not a number.
+/// On the first part of the examples it finds the configurations that are not worse than another in every
+/// risk and every cost, and puts those first that pass most easily. On the second part, on which that order
+/// does not depend, it tests them as a fixed sequence, each by the greatest of its risks' p-values. So a
+/// large grid costs no level, and the sequence avoids what fails early.
+///
+/// Fails if there is no risk, cost or configuration, if counts differ, if a part would be empty, on a loss
+/// outside the range of its kind and on a cost that is not a number.
 pub fn pareto_testing(
     risks: &[Risk<'_>],
     costs: &[Cost<'_>],
@@ -133,8 +141,9 @@ pub fn pareto_testing(
     Ok(ParetoCalibration { sequence, certified, best, log_p_values, examples })
 }
 
-/// The indices of the points that no other point dominates: is not greater in any objective and less in one. Of equal
-/// points all stay.
+/// Finds the indices of the points that no other point dominates.
+///
+/// A point dominates another if it is not greater in any objective and less in one. Equal points all stay.
 pub fn pareto_front(objectives: &[Vec<f64>]) -> Vec<usize> {
     let dominates =
         |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a <= b) && a.iter().zip(b).any(|(a, b)| a < b);
@@ -143,7 +152,9 @@ pub fn pareto_front(objectives: &[Vec<f64>]) -> Vec<usize> {
         .collect()
 }
 
-/// The Pareto front, the smallest p-value first; of equal ones the one with the greatest last objective, a cost, first.
+/// Sorts the Pareto front by p-value, the smallest one first.
+///
+/// Of equal ones, the one with the greatest last objective, which is a cost, comes first.
 pub(crate) fn pareto_sequence(objectives: &[Vec<f64>], log_p: &[LogP]) -> Vec<usize> {
     let mut front = pareto_front(objectives);
     let cost = |index: usize| objectives[index].last().copied().unwrap_or(0.0);

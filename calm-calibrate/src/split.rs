@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// A random division of examples into two parts, a function of its fields and the number of examples alone.
+/// A random division of examples into two parts, which depends only on its fields and the number of examples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedSplit")]
 pub struct Split {
@@ -14,7 +14,9 @@ pub struct Split {
 }
 
 impl Split {
-    /// The first part gets this share of the examples, rounded to a whole number. Fails unless `0 < share < 1`.
+    /// Describes a division whose first part gets this share of the examples, rounded to a whole number.
+    ///
+    /// Fails unless `0 < share < 1`.
     pub fn new(share: f64, seed: u64) -> Result<Self, Error> {
         if share > 0.0 && share < 1.0 {
             Ok(Self { share, seed })
@@ -37,7 +39,9 @@ impl Split {
         self.seed
     }
 
-    /// The indices of the two parts, each in random order, which does for p-values that depend on the order.
+    /// Returns the indices of the two parts, each in random order.
+    ///
+    /// That suits p-values that depend on the order.
     ///
     /// Fails if one of the parts would be empty.
     pub fn parts(&self, examples: usize) -> Result<(Vec<usize>, Vec<usize>), Error> {
@@ -51,7 +55,7 @@ impl Split {
         Ok((first, second))
     }
 
-    /// Whether each example belongs to the first part. Fails if one of the parts would be empty.
+    /// Tells for each example whether it belongs to the first part. Fails if one of the parts would be empty.
     pub fn first_part(&self, examples: usize) -> Result<Vec<bool>, Error> {
         let mut is_first = vec![false; examples];
         self.parts(examples)?.0.into_iter().for_each(|index| is_first[index] = true);
@@ -60,13 +64,13 @@ impl Split {
 }
 
 impl Default for Split {
-    /// Halves, seed 0.
+    /// Divides into halves, with seed 0.
     fn default() -> Self {
         Self { share: 0.5, seed: 0 }
     }
 }
 
-/// A split as it is written.
+/// A split as it is written in a file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UncheckedSplit {

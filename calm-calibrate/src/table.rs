@@ -8,11 +8,11 @@ pub struct LossTable {
 }
 
 impl LossTable {
-    /// A table of `losses[threshold][example]`.
+    /// Makes a table of `losses[threshold][example]`.
     ///
-    /// `thresholds` lie in `[0, 1]` and strictly descend, so that the most conservative one comes first. Whether
-    /// threshold 1, the full model, is among them makes no difference to a calibration. The losses themselves are
-    /// checked against their declared kind by [`calibrate`](crate::calibrate()).
+    /// `thresholds` lie in `[0, 1]` and strictly descend, so that the most conservative one comes first. It
+    /// makes no difference to a calibration whether threshold 1, the full model, is among them.
+    /// [`calibrate`](crate::calibrate()) checks the losses against their declared kind.
     pub fn new(thresholds: Vec<f64>, losses: Vec<Vec<f64>>) -> Result<Self, Error> {
         check_thresholds(&thresholds)?;
         if thresholds.len() != losses.len() {
@@ -41,7 +41,7 @@ impl LossTable {
     /// The losses of all examples at the threshold with this index.
     ///
     /// # Panics
-    /// If `threshold_index` is not below the number of thresholds.
+    /// Panics if `threshold_index` is not below the number of thresholds.
     pub fn losses(&self, threshold_index: usize) -> &[f64] {
         &self.losses[threshold_index]
     }
@@ -52,7 +52,7 @@ impl LossTable {
     }
 }
 
-/// Fails unless there are thresholds, all in `[0, 1]` and strictly descending.
+/// Fails unless there are thresholds, which all lie in `[0, 1]` and strictly descend.
 pub(crate) fn check_thresholds(thresholds: &[f64]) -> Result<(), Error> {
     if thresholds.is_empty() {
         return Err(Error::NoThresholds);

@@ -1,23 +1,25 @@
-//! The paper's protocol: how a calibration fares when it is repeated on random divisions of the same examples.
+//! The paper's protocol, which repeats a calibration on random divisions of the same examples.
 
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::Calibrator;
 use crate::{CalibrationOptions, Error, LossTable, Split, Tolerance};
 
-/// How often to divide the examples, and how (Schuster et al. 2022, section 5: 50 times, 80 % for calibration).
+/// How often to divide the examples, and how.
+///
+/// The paper does so 50 times, with 80 % for calibration (Schuster et al. 2022, section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TrialOptions {
     /// Number of divisions.
     pub trials: usize,
     /// Share of the examples to calibrate on; the others are the test examples.
     pub calibration_share: f64,
-    /// Trial k divides with the seed `seed + k`.
+    /// Seed of the divisions; trial k uses `seed + k`.
     pub seed: u64,
 }
 
 impl Default for TrialOptions {
-    /// The paper's.
+    /// Chooses the paper's options.
     fn default() -> Self {
         Self { trials: 50, calibration_share: 0.8, seed: 0 }
     }
@@ -26,9 +28,9 @@ impl Default for TrialOptions {
 /// The division of one trial, as indices of examples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrialSplit {
-    /// To calibrate on, in the order in which they are.
+    /// The examples to calibrate on, in the order in which calibration takes them.
     pub calibration: Vec<usize>,
-    /// To measure on, ascending.
+    /// The examples to measure on, ascending.
     pub test: Vec<usize>,
 }
 
@@ -41,18 +43,22 @@ pub struct Trial {
     pub delta: Tolerance,
     /// Index of the certified threshold in the table; `None` for the full model.
     pub threshold_index: Option<usize>,
-    /// The mean loss at that threshold of the calibration examples.
+    /// The mean loss of the calibration examples at that threshold.
     pub calibration_loss: f64,
-    /// The mean loss at that threshold of the test examples. Above `delta` it is one of the paper's violations; as few test
-    /// examples scatter, there may be more than `epsilon` of them for a right calibration too.
+    /// The mean loss of the test examples at that threshold.
+    ///
+    /// If it is above `delta` it is one of the paper's violations. Since few test examples scatter, a right
+    /// calibration may also have more than `epsilon` of them.
     pub test_loss: f64,
-    /// The mean loss at that threshold of all examples. As if they were all there are, it is the expected loss itself, of which
-    /// at most `epsilon` of the trials may exceed `delta`.
+    /// The mean loss of all examples at that threshold.
+    ///
+    /// If these were all the examples there are, it would be the expected loss itself, and at most `epsilon`
+    /// of the trials may exceed `delta`.
     pub pool_loss: f64,
 }
 
 impl TrialOptions {
-    /// The division of every trial. Fails on a share outside (0, 1) and if a part would be empty.
+    /// Returns the division of every trial. Fails on a share outside (0, 1) and if a part would be empty.
     pub fn splits(&self, examples: usize) -> Result<Vec<TrialSplit>, Error> {
         let split = |trial: usize| {
             let split = Split::new(self.calibration_share, self.seed.wrapping_add(trial as u64))?;
@@ -64,13 +70,14 @@ impl TrialOptions {
     }
 }
 
-/// Calibrates on the calibration examples of each of `splits` and measures on its test examples. The result has a list of
-/// trials for each of `deltas`.
+/// Calibrates on the calibration examples of each of `splits` and measures on its test examples.
+///
+/// The result has a list of trials for each of `deltas`.
 ///
 /// Fails as [`calibrate`](crate::calibrate()) does.
 ///
 /// # Panics
-/// If a split has an index that is not below the number of examples.
+/// Panics if a split has an index that is not below the number of examples.
 pub fn run_trials(
     table: &LossTable,
     options: &CalibrationOptions,
@@ -110,17 +117,19 @@ pub fn run_trials(
     Ok(by_delta)
 }
 
-/// The most violations in `trials` independent trials that are still in keeping with a violation probability of `epsilon`: a
-/// right calibration exceeds it with a probability of at most `surprise`.
+/// The most violations in `trials` independent trials that agree with a violation probability of `epsilon`.
 ///
-/// Counts must be compared with this and not with `epsilon * trials`, which a sharp calibration exceeds every other time.
+/// A right calibration exceeds it with a probability of at most `surprise`.
+///
+/// Counts must be compared with this and not with `epsilon * trials`, which a sharp calibration exceeds every
+/// other time.
 pub fn accepted_violations(
     trials: usize,
     epsilon: crate::ErrorProbability,
     surprise: crate::ErrorProbability,
 ) -> usize {
     let at_most = |violations| crate::binomial_distribution::log_cdf(violations, trials, epsilon.get());
-    // P(X > v) = 1 - P(X <= v), without losing the digits of a probability close to 1.
+    // This is P(X > v) = 1 - P(X <= v), without losing the digits of a probability close to 1.
     let exceeded = |violations: usize| -at_most(violations).exp_m1() <= surprise.get();
     (0..trials).find(|&violations| exceeded(violations)).unwrap_or(trials)
 }

@@ -8,10 +8,10 @@ use super::rows::{Batch, ExampleId, LOSS};
 use crate::calibrate::{Calibrator, FULL_MODEL, is_full_model_loss};
 use crate::{Error, LossKind, exceeds};
 
-/// Losses of a threshold that are passed on at a time when the file alternates between thresholds.
+/// Number of losses of a threshold that are passed on at a time when the file alternates between thresholds.
 const PIECE: usize = 256;
 
-/// Takes the losses of each threshold in the order of the examples.
+/// Receives the losses of each threshold in the order of the examples.
 pub(super) trait Sink {
     fn push(&mut self, threshold_index: usize, losses: &[f64]) -> Result<(), Error>;
 }
@@ -22,7 +22,7 @@ impl Sink for Calibrator {
     }
 }
 
-/// The losses as they are, a list for each threshold.
+/// Keeps the losses as they are, in a list for each threshold.
 impl Sink for Vec<Vec<f64>> {
     fn push(&mut self, threshold_index: usize, losses: &[f64]) -> Result<(), Error> {
         self[threshold_index].extend_from_slice(losses);
@@ -30,18 +30,19 @@ impl Sink for Vec<Vec<f64>> {
     }
 }
 
-/// What the losses of a file are to be.
+/// How to read the losses of a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected {
-    /// Replaces each loss by whether it exceeds this.
+    /// A limit: each loss is replaced by whether it exceeds it.
     pub(super) limit: Option<f64>,
-    /// `None`: any number.
+    /// The declared kind of the losses; `None` allows any number.
     pub(super) kind: Option<LossKind>,
 }
 
 /// Puts rows of any order into the order in which the examples first appear in the file.
 ///
-/// What comes in that order goes straight to the sink; of other losses only those are kept that came too early.
+/// What comes in that order goes straight to the sink; of the other losses only those that came too early are
+/// kept.
 pub(super) struct Collector<'a, I, S> {
     path: &'a Path,
     grid: &'a Grid,
@@ -49,16 +50,19 @@ pub(super) struct Collector<'a, I, S> {
     order: Order<I>,
     progress: Vec<Progress>,
     last_threshold: usize,
-    /// `None` as soon as a row is known to be missing. The others are still read, to name the first example without it.
+    /// Receiver of the losses; `None` as soon as a row is known to be missing.
+    ///
+    /// The other rows are still read, to name the first example without a loss.
     sink: Option<S>,
 }
 
-/// How far the losses of a threshold have come.
+/// How many losses of a threshold have come.
 #[derive(Debug, Clone, Default)]
 struct Progress {
-    /// That many examples at the start of the order have their loss.
+    /// Number of examples at the start of the order that have their loss.
     in_order: usize,
-    /// Losses of later examples, from number `in_order` on; NaN where there is none yet. The first one is always NaN.
+    /// Losses of later examples, from number `in_order` on; NaN where there are none yet. The first one is
+    /// always NaN.
     early: VecDeque<f64>,
     /// Losses in order that wait for the sink.
     waiting: Vec<f64>,
@@ -70,13 +74,14 @@ impl<'a, I: ExampleId, S: Sink> Collector<'a, I, S> {
         Self { path, grid, expected, order: Order::new(), progress, last_threshold: 0, sink }
     }
 
-    /// The next rows of the file. Fails on a loss that is not as expected and on a second one for the same example and
-    /// threshold.
+    /// Takes the next rows of the file.
+    ///
+    /// Fails on a loss that is not as expected and on a second one for the same example and threshold.
     pub(super) fn push(&mut self, batch: &mut Batch<I>) -> Result<(), LossFileError> {
         let mut start = 0;
         while let Some(&threshold) = batch.thresholds.get(start) {
             let run = batch.thresholds[start..].iter().take_while(|&&other| other == threshold).count();
-            // In a file that alternates, the next threshold is likely to come next.
+            // In a file that alternates, the threshold after the last one is likely to come next.
             let guess = (self.last_threshold + 1) % self.grid.thresholds.len();
             let threshold_index = self
                 .grid
@@ -90,9 +95,10 @@ impl<'a, I: ExampleId, S: Sink> Collector<'a, I, S> {
         Ok(())
     }
 
-    /// The sink, which has all losses now. Fails if an example lacks one.
+    /// Returns the sink, which has all losses now. Fails if an example lacks one.
     pub(super) fn finish(mut self) -> Result<S, LossFileError> {
-        // The first example without a loss is, for each threshold, the one after those that have theirs in order.
+        // For each threshold, the first example without a loss is the one after those that have theirs in
+        // order.
         let least = self.progress.iter().enumerate().min_by_key(|(_, progress)| progress.in_order);
         if let Some((threshold_index, progress)) = least
             && let Some(example) = self.order.ids.get(progress.in_order)
@@ -104,7 +110,7 @@ impl<'a, I: ExampleId, S: Sink> Collector<'a, I, S> {
                 threshold: self.grid.thresholds[threshold_index],
             });
         }
-        // There are fewer rows than the first pass has counted.
+        // There are fewer rows than the first pass counted.
         let mut sink =
             self.sink.take().ok_or_else(|| LossFileError::Changed { path: self.path.to_owned() })?;
         for (threshold_index, progress) in self.progress.iter().enumerate() {
@@ -143,7 +149,7 @@ impl<'a, I: ExampleId, S: Sink> Collector<'a, I, S> {
         })
     }
 
-    /// Rows of one threshold.
+    /// Takes rows of one threshold.
     fn push_run(
         &mut self,
         threshold_index: usize,
@@ -172,7 +178,7 @@ impl<'a, I: ExampleId, S: Sink> Collector<'a, I, S> {
         Ok(())
     }
 
-    /// A row that may be out of order.
+    /// Takes a row that may be out of order.
     fn push_one(
         &mut self,
         threshold_index: usize,
@@ -236,8 +242,10 @@ impl<'a, I: ExampleId, S: Sink> Collector<'a, I, S> {
 /// The examples in the order of their first appearance.
 struct Order<I> {
     ids: Vec<I>,
-    /// The number of each example. As long as the examples ascend it is not needed: that they are all different is
-    /// plain, and a binary search finds them.
+    /// The number of each example.
+    ///
+    /// It is not needed as long as the examples ascend: then they are plainly all different, and a binary
+    /// search finds them.
     numbers: Option<HashMap<I, usize>>,
 }
 
@@ -246,8 +254,9 @@ impl<I: ExampleId> Order<I> {
         Self { ids: Vec::new(), numbers: None }
     }
 
-    /// How many of `examples` are, one after the other, those of the order from number `first` on. At its end, examples that
-    /// are new beyond doubt are added to it.
+    /// Counts how many of `examples` are, one after the other, those of the order from number `first` on.
+    ///
+    /// At the end of the order, examples that are new beyond doubt are added to it.
     fn extend_or_match(&mut self, first: usize, examples: &[I]) -> usize {
         let known = &self.ids[first..];
         if !known.is_empty() {
@@ -267,7 +276,7 @@ impl<I: ExampleId> Order<I> {
         ascending
     }
 
-    /// The number of an example, which is added if it is new.
+    /// Finds the number of an example, which is added if it is new.
     fn number_of(&mut self, example: &I) -> usize {
         let ascends = self.ids.last().is_none_or(|last| example > last);
         if self.numbers.is_none() {

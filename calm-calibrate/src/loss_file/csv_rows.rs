@@ -6,7 +6,7 @@ use csv::{ByteRecord, Reader, ReaderBuilder};
 use super::error::{LossFileError, Place};
 use super::rows::{BATCH, Batch, Columns, EXAMPLE, LOSS, Part, Places, Source, THRESHOLD};
 
-/// A CSV file of losses, as one part: where its rows begin is only known after reading those before.
+/// A CSV file of losses, read as one part: only the rows before it tell where a row begins.
 pub(super) struct CsvLosses<'a> {
     path: &'a Path,
     threshold: usize,
@@ -79,7 +79,7 @@ impl Part<String> for CsvPart<'_> {
             batch.thresholds.push(number_of(threshold, THRESHOLD)?);
             if self.columns == Columns::All {
                 let name = text_of(example, EXAMPLE)?;
-                // A batch that was used before has texts to write over.
+                // A batch that was used before has texts that can be overwritten.
                 match batch.examples.get_mut(lines.len()) {
                     Some(example) => name.clone_into(example),
                     None => batch.examples.push(name.to_owned()),
@@ -99,7 +99,7 @@ fn reader(path: &Path) -> Result<Reader<File>, LossFileError> {
     Ok(ReaderBuilder::new().buffer_capacity(1 << 20).from_reader(file))
 }
 
-/// Fails, with a message, on a cell that is empty or not UTF-8.
+/// Returns the text of a cell. Fails, with a message, on one that is empty or not UTF-8.
 fn text(cell: Option<&[u8]>) -> Result<&str, String> {
     match std::str::from_utf8(cell.unwrap_or_default()) {
         Ok("") => Err("the cell is empty".to_owned()),

@@ -12,106 +12,106 @@ pub enum LossFileError {
     /// The file cannot be opened or read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be read.
         source: io::Error,
     },
-    /// It is not CSV.
+    /// The file is not CSV.
     #[error("{}: {source}", path.display())]
     Csv {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be read.
         source: csv::Error,
     },
-    /// It is not Parquet, or of a kind that cannot be read.
+    /// The file is not Parquet, or of a kind that cannot be read.
     #[error("{}: {source}", path.display())]
     Parquet {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be read.
         source: ParquetError,
     },
-    /// A column is not there.
+    /// A column does not exist.
     #[error("{}: there is no column `{column}`, only {}", path.display(), quoted(available))]
     MissingColumn {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The column.
+        /// Name of the column.
         column: &'static str,
-        /// The columns there are.
+        /// The columns that exist.
         available: Vec<String>,
     },
-    /// A column of a type that does not suit it.
+    /// A column has a type that does not suit it.
     #[error("{}: the column `{column}` is {found}, expected {expected}", path.display())]
     ColumnType {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The column.
+        /// Name of the column.
         column: &'static str,
-        /// Its type.
+        /// The column's type.
         found: String,
-        /// The types it may have.
+        /// The types that the column may have.
         expected: &'static str,
     },
     /// There is no row, or not even a header.
     #[error("{}: there are no rows", path.display())]
     NoRows {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A value that is missing or not what the column is for.
+    /// A value is missing or does not suit the column.
     #[error("{}, {place}, column `{column}`: {message}", path.display())]
     Cell {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where in the file.
+        /// Where in the file the value is.
         place: Place,
-        /// The column.
+        /// Name of the column.
         column: &'static str,
         /// What is wrong with the value.
         message: String,
     },
-    /// A second row for the same example and threshold.
+    /// There is a second row for the same example and threshold.
     #[error("{}, {place}: example `{example}` has a second loss at threshold {threshold}", path.display())]
     Duplicate {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where in the file the second one is.
+        /// Where in the file the second row is.
         place: Place,
-        /// The example.
+        /// Name of the example.
         example: String,
         /// The threshold.
         threshold: f64,
     },
-    /// The first example that has not a loss at every threshold of the file.
+    /// An example does not have a loss at every threshold of the file.
     #[error("{}: example `{example}` has no loss at threshold {threshold}", path.display())]
     MissingLoss {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The example.
+        /// Name of the first such example.
         example: String,
-        /// The largest threshold at which it has none.
+        /// The largest threshold at which it has no loss.
         threshold: f64,
     },
-    /// A loss outside the range of the declared kind.
+    /// A loss lies outside the range of the declared kind.
     #[error(
         "{}, {place}: the loss of example `{example}` at threshold {threshold} is {loss}, which is not in {}",
         path.display(), kind.range()
     )]
     InvalidLoss {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where in the file.
+        /// Where in the file the loss is.
         place: Place,
-        /// The example.
+        /// Name of the example.
         example: String,
         /// The threshold.
         threshold: f64,
         /// The loss.
         loss: f64,
-        /// The declared kind.
+        /// The declared kind of the losses.
         kind: LossKind,
     },
     /// Threshold 1 is not the full model, so the fallback would be void.
@@ -120,11 +120,11 @@ pub enum LossFileError {
         path.display()
     )]
     FullModelLoss {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where in the file.
+        /// Where in the file the loss is.
         place: Place,
-        /// The example.
+        /// Name of the example.
         example: String,
         /// The loss.
         loss: f64,
@@ -132,13 +132,13 @@ pub enum LossFileError {
     /// The second pass over the file met a threshold that the first one did not.
     #[error("{}: the file was changed while it was read", path.display())]
     Changed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The options do not suit the losses.
     #[error("{}: {source}", path.display())]
     Calibration {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What does not suit.
         source: Error,
@@ -163,12 +163,12 @@ impl LossFileError {
     }
 }
 
-/// Where a value stands in a file, counted from 1.
+/// Where a value is in a file, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// The line of a CSV file; the header is line 1.
+    /// Number of the line in a CSV file; the header is line 1.
     Line(u64),
-    /// The row of a Parquet file.
+    /// Number of the row in a Parquet file.
     Row(u64),
 }
 

@@ -4,18 +4,20 @@ use std::path::Path;
 use super::error::LossFileError;
 use super::rows::{Columns, ExampleId, Source, THRESHOLD, for_each_batch};
 
-/// The thresholds of a file, and how many rows it has.
+/// The thresholds of a file, and the number of its rows.
 #[derive(Debug)]
 pub(super) struct Grid {
-    /// Descending.
+    /// The thresholds, descending.
     pub(super) thresholds: Vec<f64>,
     pub(super) rows: u64,
 }
 
 impl Grid {
-    /// Reads only the column of thresholds. Fails at the first that is not in `[0, 1]` and if there are no rows.
+    /// Reads only the column of thresholds.
+    ///
+    /// Fails at the first one that is not in `[0, 1]`, and if there are no rows.
     pub(super) fn read<I: ExampleId>(source: &dyn Source<I>, path: &Path) -> Result<Self, LossFileError> {
-        // The bits of doubles that are not negative are ordered as the doubles are.
+        // The bits of non-negative doubles have the same order as the doubles themselves.
         let mut found = BTreeSet::new();
         let mut rows = 0;
         for_each_batch(source, Columns::Thresholds, |batch| {
@@ -45,18 +47,18 @@ impl Grid {
         Ok(Self { thresholds: found.into_iter().rev().map(f64::from_bits).collect(), rows })
     }
 
-    /// The number of examples, if every one has a row at every threshold. `None` if that cannot be.
+    /// The number of examples, if every one has a row at every threshold; `None` if that is impossible.
     pub(super) fn examples(&self) -> Option<usize> {
         let thresholds = self.thresholds.len() as u64;
         self.rows.is_multiple_of(thresholds).then(|| usize::try_from(self.rows / thresholds).ok()).flatten()
     }
 
-    /// The index of a threshold. `guess` is tried before all others are.
+    /// Finds the index of a threshold. `guess` is tried before all others.
     pub(super) fn index_of(&self, threshold: f64, guess: usize) -> Option<usize> {
         if self.thresholds.get(guess) == Some(&threshold) {
             return Some(guess);
         }
-        // `total_cmp` alone would tell -0 from 0.
+        // `total_cmp` alone would distinguish -0 from 0.
         self.thresholds.binary_search_by(|other| (threshold + 0.0).total_cmp(other)).ok()
     }
 }

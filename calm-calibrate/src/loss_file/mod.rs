@@ -1,7 +1,7 @@
 //! Losses from a CSV or Parquet file, which may be far larger than the memory.
 //!
-//! The file has a row for each threshold and example with the columns `threshold`, `example` and `loss`, in any order and
-//! among any others:
+//! The file has a row for each threshold and example with the columns `threshold`, `example` and `loss`,
+//! which may be in any order and among others:
 //!
 //! | column | value | CSV | Parquet |
 //! |---|---|---|---|
@@ -9,14 +9,15 @@
 //! | `example` | the name of the prompt, at every threshold the same | text | INT32, INT64, string |
 //! | `loss` | a number in the range of the declared [`LossKind`] | decimal | DOUBLE, FLOAT, INT32, INT64, BOOLEAN |
 //!
-//! CSV has a header. What begins as a Parquet file does or is named `.parquet` is read as Parquet. No cell may be empty,
-//! and every example must have exactly one loss at every threshold of the file.
+//! CSV has a header. A file that begins as Parquet does or is named `.parquet` is read as Parquet. No cell
+//! may be empty, and every example must have exactly one loss at every threshold of the file.
 //!
-//! The grid is the set of thresholds in the file, from the largest to the least, wherever they stand. The examples are
-//! taken in the order in which they first appear. It **must have been fixed without looking at the losses**: a file that
-//! somebody sorted by loss is no sample. The order of the rows makes no difference otherwise, except for the memory:
-//! losses that come before those of earlier examples are kept until these have come. Where no losses do, as in files sorted by
-//! threshold or by example, only the examples' names and a few batches are in memory.
+//! The grid is the set of thresholds in the file, from the largest to the least, whatever their order there.
+//! The examples are taken in the order in which they first appear. It **must have been fixed without looking
+//! at the losses**: a file that somebody sorted by loss is not a sample. Otherwise the order of the rows only
+//! matters for the memory: losses that come before those of earlier examples are kept until these have come.
+//! If there are none of that kind, as in files sorted by threshold or by example, only the examples' names
+//! and a few batches are in memory.
 
 mod collector;
 mod csv_rows;
@@ -40,45 +41,49 @@ use self::rows::{Columns, ExampleId, Source, for_each_batch};
 use crate::calibrate::Calibrator;
 use crate::{Calibration, CalibrationOptions, Error, LossKind, LossTable, Tolerance};
 
-/// As [`calibrate`](crate::calibrate()) for the losses in a file of the form that [`loss_file`](self) describes.
+/// Calibrates like [`calibrate`](crate::calibrate()) on the losses in a file of the form that
+/// [`loss_file`](self) describes.
 ///
-/// Fails as it does, and on a file that is not of this form; the message names the file, the line or row and the column
-/// or the example.
+/// Fails as that function does, and on a file that is not of this form; the message names the file, the line
+/// or row and the column or the example.
 pub fn calibrate_file(path: &Path, options: &CalibrationOptions) -> Result<Calibration, LossFileError> {
     LossFile::new(path).calibrate(options)
 }
 
-/// All losses of a file of the form that [`loss_file`](self) describes, the examples in the order in which they first
-/// appear.
+/// Reads all losses of a file of the form that [`loss_file`](self) describes.
 ///
-/// Fails on a file that is not of this form and on losses that are NaN. Whether they are in the range of their kind is
-/// checked by [`calibrate`](crate::calibrate()).
+/// The examples are in the order in which they first appear.
+///
+/// Fails on a file that is not of this form and on losses that are NaN. [`calibrate`](crate::calibrate())
+/// checks that they are in the range of their kind.
 pub fn read_table(path: &Path) -> Result<LossTable, LossFileError> {
     LossFile::new(path).read_table()
 }
 
-/// A file of losses, and what to make of them.
+/// A file of losses, and how to read it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossFile {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// If given, each loss is replaced by whether it [exceeds](crate::exceeds) this limit: 0 or 1, of kind
-    /// [`LossKind::Binary`]. Before, it may be any number. Losses of threshold 1, which must be 0, are left alone.
+    /// A limit: if given, each loss is replaced by whether it [exceeds](crate::exceeds) it.
+    ///
+    /// That is 0 or 1, of kind [`LossKind::Binary`]; the loss in the file may be any number. Losses of
+    /// threshold 1, which must be 0, are left alone.
     pub limit: Option<f64>,
 }
 
 impl LossFile {
-    /// The losses as they are.
+    /// Takes the losses as they are.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), limit: None }
     }
 
-    /// As [`calibrate_file`].
+    /// Calibrates like [`calibrate_file`].
     pub fn calibrate(&self, options: &CalibrationOptions) -> Result<Calibration, LossFileError> {
         Ok(self.calibrate_each(options, &[options.delta])?.swap_remove(0))
     }
 
-    /// As [`calibrate_each`](crate::calibrate_each), reading the file once for all of `deltas`.
+    /// Calibrates like [`calibrate_each`](crate::calibrate_each), reading the file once for all of `deltas`.
     pub fn calibrate_each(
         &self,
         options: &CalibrationOptions,
@@ -90,14 +95,15 @@ impl LossFile {
         calibrator.finish().map_err(LossFileError::calibration(&self.path))
     }
 
-    /// As [`read_table`].
+    /// Reads all losses like [`read_table`].
     pub fn read_table(&self) -> Result<LossTable, LossFileError> {
         let empty_rows = |thresholds: &[f64], _examples: usize| Ok(vec![Vec::new(); thresholds.len()]);
         let (thresholds, losses) = self.read(None, empty_rows)?;
         LossTable::new(thresholds, losses).map_err(LossFileError::calibration(&self.path))
     }
 
-    /// Reads the file twice: a calibration must know the thresholds and the number of examples before the first loss.
+    /// Reads the file twice: a calibration must know the thresholds and the number of examples before the
+    /// first loss.
     fn read<S: Sink>(
         &self,
         kind: Option<LossKind>,

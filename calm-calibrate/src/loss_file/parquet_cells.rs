@@ -1,4 +1,4 @@
-//! Columns of a row group as the values that a calibration needs, whatever type they are stored as.
+//! Reads columns of a row group as the values that a calibration needs, whatever type they are stored as.
 
 use std::path::Path;
 
@@ -66,7 +66,7 @@ impl ExampleType {
             Type::INT64 if is_integer(column) && is_unsigned => Some(Self::UInt64),
             Type::INT32 if is_integer(column) => Some(Self::Int32),
             Type::INT64 if is_integer(column) => Some(Self::Int64),
-            // Some writers leave the annotation away that makes bytes a string.
+            // Some writers omit the annotation that marks bytes as a string.
             Type::BYTE_ARRAY if column.converted_type() != ConvertedType::DECIMAL => Some(Self::Text),
             _ => None,
         }
@@ -78,7 +78,7 @@ impl ExampleType {
     }
 }
 
-/// Not a date, a time or a decimal that is stored as an integer.
+/// Whether a column holds integers, and not dates, times or decimals that are stored as such.
 fn is_integer(column: &ColumnDescriptor) -> bool {
     matches!(column.logical_type_ref(), None | Some(LogicalType::Integer(_)))
         && !matches!(
@@ -100,7 +100,7 @@ pub(super) struct ChunkReader {
 
 /// The values of a column, a batch at a time.
 pub(super) trait ReadCells<V> {
-    /// Replaces what is in `values` by the next `rows` values.
+    /// Replaces the contents of `values` by the next `rows` values.
     fn read(&mut self, rows: usize, values: &mut Vec<V>) -> Result<(), Fault>;
 }
 
@@ -108,12 +108,12 @@ pub(super) trait ReadCells<V> {
 #[derive(Debug)]
 pub(super) enum Fault {
     File(ParquetError),
-    /// What is wrong with the cell of this index in the batch.
+    /// A cell is wrong: its index in the batch, and what is wrong with it.
     Cell(usize, String),
 }
 
 impl Fault {
-    /// In the file `path`, in a batch that begins at this row.
+    /// Makes an error for the file `path`, in a batch that begins at row `first_row`.
     pub(super) fn at(self, path: &Path, first_row: u64, column: &'static str) -> LossFileError {
         match self {
             Fault::File(error) => LossFileError::parquet(path)(error),
@@ -125,10 +125,11 @@ impl Fault {
     }
 }
 
-/// Cells of the very type they are needed in, which are decoded to where they are needed.
+/// Cells of the type in which they are needed, which are decoded in place.
 struct Plain<T: DataType> {
     reader: ColumnReaderImpl<T>,
-    /// 1 where there is a value, 0 where there is none. Only optional columns have levels.
+    /// Levels of an optional column: 1 where there is a value, 0 where there is none. Other columns have no
+    /// levels.
     levels: Vec<i16>,
 }
 
@@ -155,7 +156,9 @@ impl<T: DataType> ReadCells<T::T> for Plain<T> {
     }
 }
 
-/// Cells of another type. `convert` writes over a value of an earlier batch, so that a text's memory is used again.
+/// Cells of another type.
+///
+/// `convert` writes over a value of an earlier batch, so that the memory of a text is used again.
 struct Converted<T: DataType, F> {
     cells: Plain<T>,
     stored: Vec<T::T>,
@@ -189,7 +192,7 @@ fn converted<T: DataType, V: Clone + Default + 'static>(
 pub(super) fn threshold_cells(chunk: ChunkReader, number_type: NumberType) -> Box<dyn ReadCells<f64>> {
     match number_type {
         NumberType::Float => {
-            // Rows of one threshold mostly follow each other.
+            // Most rows follow another one of the same threshold.
             let mut last = (0.0, 0.0);
             converted::<FloatType, _>(chunk, move |&stored| {
                 if stored != last.0 {
@@ -202,7 +205,7 @@ pub(super) fn threshold_cells(chunk: ChunkReader, number_type: NumberType) -> Bo
     }
 }
 
-/// The number that was meant: `0.9_f32` is 0.9 and not 0.8999999761581421.
+/// Finds the number that was meant: `0.9_f32` is 0.9 and not 0.8999999761581421.
 fn shortest_decimal(stored: f32) -> f64 {
     stored.to_string().parse().unwrap_or(f64::from(stored))
 }
@@ -217,7 +220,7 @@ pub(super) fn loss_cells(chunk: ChunkReader, number_type: NumberType) -> Box<dyn
     }
 }
 
-/// What the examples' names are read as: `i64` where [`ExampleType::is_i64`] is true, else text.
+/// A type that the examples' names are read as: `i64` if [`ExampleType::is_i64`] is true, else text.
 pub(super) trait ParquetExample: ExampleId {
     fn cells(chunk: ChunkReader, example_type: ExampleType) -> Box<dyn ReadCells<Self>>;
 }

@@ -14,7 +14,7 @@ use super::parquet_cells::{
 };
 use super::rows::{BATCH, Batch, Columns, EXAMPLE, LOSS, Part, Places, Source, THRESHOLD};
 
-/// A Parquet file of losses. Its parts are the row groups.
+/// A Parquet file of losses, whose parts are the row groups.
 pub(super) struct ParquetLosses<'a> {
     path: &'a Path,
     metadata: ParquetMetaData,
@@ -33,7 +33,7 @@ impl<'a> ParquetLosses<'a> {
             ParquetMetaDataReader::new().parse_and_finish(&file).map_err(LossFileError::parquet(path))?;
         let descriptors = metadata.file_metadata().schema_descr().columns();
         let find = |column: &'static str| {
-            // The path of a field in a struct or of the elements of a list has several parts.
+            // The path of a field in a struct, or of the elements of a list, has several parts.
             let is_it = |other: &ColumnDescriptor| matches!(other.path().parts(), [name] if name == column);
             descriptors.iter().position(|other| is_it(other)).ok_or_else(|| LossFileError::MissingColumn {
                 path: path.to_owned(),
@@ -72,13 +72,13 @@ impl<'a> ParquetLosses<'a> {
         })
     }
 
-    /// Whether the examples' names are numbers, else text.
+    /// Whether the examples' names are numbers; otherwise they are text.
     pub(super) fn has_i64_examples(&self) -> bool {
         self.example.1.is_i64()
     }
 }
 
-/// The physical type, and what it stands for.
+/// Names the physical type of a column, and what it stands for.
 fn type_name(column: &ColumnDescriptor) -> String {
     let physical = column.physical_type();
     match (column.converted_type(), column.logical_type_ref()) {
@@ -95,7 +95,7 @@ impl<I: ParquetExample> Source<I> for ParquetLosses<'_> {
     }
 
     fn open(&self, part: usize, columns: Columns) -> Result<Box<dyn Part<I> + '_>, LossFileError> {
-        // Readers of one file share its position, so each part has a file of its own.
+        // Readers of one file share its position, so each part opens the file for itself.
         let file = Arc::new(File::open(self.path).map_err(LossFileError::io(self.path))?);
         let group = self.metadata.row_group(part);
         let rows = usize::try_from(group.num_rows()).map_err(|_| {
@@ -129,7 +129,7 @@ impl<I: ParquetExample> Source<I> for ParquetLosses<'_> {
 struct RowGroup<'a, I> {
     path: &'a Path,
     thresholds: Box<dyn ReadCells<f64>>,
-    /// If the pass needs them, as the losses.
+    /// Cells of the examples, if the pass needs them, as it may need the losses.
     examples: Option<Box<dyn ReadCells<I>>>,
     losses: Option<Box<dyn ReadCells<f64>>>,
     next_row: u64,

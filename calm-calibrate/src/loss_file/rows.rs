@@ -11,18 +11,18 @@ pub(super) const THRESHOLD: &str = "threshold";
 pub(super) const EXAMPLE: &str = "example";
 pub(super) const LOSS: &str = "loss";
 
-/// Rows in a batch. Three columns of it fit into a core's second cache.
+/// Number of rows in a batch. Three columns of it fit into the second-level cache of a core.
 pub(super) const BATCH: usize = 16 * 1024;
 
-/// Batches that may lie ready for each thread that decodes.
+/// Number of batches that may lie ready for each thread that decodes.
 const READY: usize = 3;
 
-/// An example's name: a number or a text.
+/// The name of an example, which is a number or a text.
 pub(super) trait ExampleId: Clone + Default + Display + Hash + Ord + Send + Sync + 'static {}
 impl ExampleId for i64 {}
 impl ExampleId for String {}
 
-/// Which columns a pass needs. Those that it does not are left empty.
+/// The columns that a pass needs; the others are left empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Columns {
     Thresholds,
@@ -38,12 +38,12 @@ pub(super) struct Batch<I> {
     pub(super) places: Places,
 }
 
-/// Where the rows of a batch stand in the file.
+/// Where the rows of a batch are in the file.
 #[derive(Debug)]
 pub(super) enum Places {
-    /// The first one's row.
+    /// The rows follow each other from this one on.
     RowsFrom(u64),
-    /// Each one's line: a quoted text may span several.
+    /// The rows are on these lines, since a quoted text may span several lines.
     Lines(Vec<u64>),
 }
 
@@ -69,14 +69,15 @@ pub(super) trait Source<I>: Sync {
     fn open(&self, part: usize, columns: Columns) -> Result<Box<dyn Part<I> + '_>, LossFileError>;
 }
 
-/// What is left to read of a part.
+/// The rest of a part that has not been read yet.
 pub(super) trait Part<I> {
-    /// Replaces the rows in `batch` by the next ones, of which there are none at the end of the part.
+    /// Replaces the rows in `batch` by the next ones; there are none at the end of the part.
     fn fill(&mut self, batch: &mut Batch<I>) -> Result<(), LossFileError>;
 }
 
-/// Gives `consume` all rows in the order of the file. Stops at the first failure in that order, whichever thread it
-/// happens in.
+/// Gives all rows to `consume` in the order of the file.
+///
+/// It stops at the first failure in that order, whichever thread it happens in.
 pub(super) fn for_each_batch<I: ExampleId>(
     source: &dyn Source<I>,
     columns: Columns,
@@ -122,7 +123,7 @@ struct Inlet<I> {
     used: Sender<Batch<I>>,
 }
 
-/// The decoder's end. Batches go round, so that their memory is allocated once.
+/// The decoder's end of the connection. Batches go back and forth, so that their memory is allocated once.
 struct Outlet<I> {
     ready: SyncSender<Result<Batch<I>, LossFileError>>,
     used: Receiver<Batch<I>>,
@@ -134,11 +135,11 @@ fn connection<I>() -> (Inlet<I>, Outlet<I>) {
     (Inlet { ready, used }, Outlet { ready: to_consumer, used: from_consumer })
 }
 
-/// Nobody wants more rows.
+/// Signal that nobody wants more rows.
 struct Stop;
 
 impl<I: ExampleId> Outlet<I> {
-    /// Sends the rows of a part and an empty batch after them.
+    /// Sends the rows of a part, then an empty batch.
     fn decode(&self, source: &dyn Source<I>, part: usize, columns: Columns) -> Result<(), Stop> {
         let mut rows = source.open(part, columns).map_err(|error| self.fail(error))?;
         loop {

@@ -3,13 +3,15 @@ use crate::evidence::{Evidence, SampleDesign};
 use crate::normal_distribution::log_cdf;
 use crate::{Error, ErrorProbability, LossKind, Tolerance};
 
-/// The normal approximation, `Phi(sqrt(n) (mean - delta) / s)` with the sample's standard deviation s (n - 1 in the
-/// denominator). **Holds in the limit only:** with 20 examples a nominal level of 0.05 is really 0.12, with 500 up to 0.08.
+/// The p-value of the normal approximation, `Phi(sqrt(n) (mean - delta) / s)`.
 ///
-/// For comparison. Where the standard deviation is 0, the approximation is certain of its mean: p is 0 below `delta`, and
-/// 1 from there on. One example alone has no standard deviation, and p is 1.
+/// Here s is the sample's standard deviation, with n - 1 in the denominator. **The p-value holds only in the
+/// limit:** with 20 examples a nominal level of 0.05 is really 0.12, with 500 up to 0.08.
 ///
-/// Fails on a loss outside the range of `kind` and if there is none.
+/// It is meant for comparison. If the standard deviation is 0, the approximation is certain of its mean: p is
+/// 0 below `delta`, and 1 from there on. A single example has no standard deviation, and p is 1.
+///
+/// Fails on a loss outside the range of `kind` and if there are no losses.
 pub fn asymptotic(losses: &[f64], kind: LossKind, tolerance: Tolerance) -> Result<LogP, Error> {
     let design = SampleDesign {
         p_value: PValue::Asymptotic,

@@ -3,10 +3,12 @@ use crate::binomial_distribution::log_cdf;
 use crate::loss_sum::UnitSum;
 use crate::{LossSum, Tolerance};
 
-/// Bentkus' inequality, `e P(X <= ceil(sum))` for X binomial with n trials of probability `delta` (Bentkus 2004;
-/// Bates et al. 2021, section 3.1.2).
+/// The p-value of Bentkus' inequality.
 ///
-/// The sum is rounded up: rounding it down gives smaller values that the inequality does not support.
+/// It is `e P(X <= ceil(sum))` for X binomial with n trials of probability `delta`.
+/// See Bentkus 2004, and Bates et al. 2021, section 3.1.2.
+///
+/// The sum is rounded up; rounding it down would give smaller values that the inequality does not support.
 pub fn bentkus(losses: LossSum, tolerance: Tolerance) -> LogP {
     LogP::of_sum(losses, tolerance, ln_bound)
 }

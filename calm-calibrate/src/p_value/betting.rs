@@ -2,22 +2,25 @@ use super::{LogP, PValue};
 use crate::evidence::{Evidence, SampleDesign};
 use crate::{Error, ErrorProbability, LossKind, Tolerance};
 
-/// The betting p-value of losses in the order of the data (Waudby-Smith and Ramdas 2024, predictable plug-in, one-sided).
+/// The betting p-value of losses in the order of the data.
 ///
-/// A gambler bets before each loss that it will be below `delta`: her capital is multiplied by `1 - bet (loss - delta)`.
-/// If the expected loss is `delta` or more, she cannot expect to win, and the probability that her capital ever reaches
-/// `1 / p` is at most p (Ville's inequality). The p-value is 1 over the largest capital she had. Her bets adapt to the
-/// variance of the losses seen so far, which is why fractional losses need a third to three quarters fewer examples
-/// than with [`hoeffding_bentkus`](super::hoeffding_bentkus()).
+/// It is the one-sided predictable plug-in of Waudby-Smith and Ramdas 2024.
 ///
-/// The losses need an upper bound only, which is 1: a very negative difference multiplies the capital. So differences are
-/// used as they are, without rescaling.
+/// A gambler bets before each loss that it will be below `delta`: her capital is multiplied by
+/// `1 - bet (loss - delta)`. If the expected loss is `delta` or more, she cannot expect to win, and the
+/// probability that her capital ever reaches `1 / p` is at most p (Ville's inequality). The p-value is 1 over
+/// the largest capital that she had. Her bets adapt to the variance of the losses seen so far, which is why
+/// fractional losses need a third to three quarters fewer examples than with
+/// [`hoeffding_bentkus`](super::hoeffding_bentkus()).
 ///
-/// The order of the losses must have been fixed without looking at them; sorted ascending, anything would be certified.
-/// `tuned_for` is the level at which the bets try to win soonest. The p-value holds at every level, but this one must be
-/// chosen beforehand too.
+/// The losses only need an upper bound, which is 1: a very negative difference just multiplies the capital.
+/// So differences are used as they are, without rescaling.
 ///
-/// Fails on a loss outside the range of `kind` and if there is none.
+/// The order of the losses must have been fixed without looking at them; sorted ascending, anything would be
+/// certified. `tuned_for` is the level at which the bets try to win soonest. The p-value holds at every
+/// level, but `tuned_for` must be chosen beforehand too.
+///
+/// Fails on a loss outside the range of `kind` and if there are no losses.
 pub fn betting(
     losses: &[f64],
     kind: LossKind,
@@ -29,13 +32,13 @@ pub fn betting(
     Evidence::of(losses, &design, tolerance)?.log_p(0)
 }
 
-/// How many losses are bet on at a time, which fit into the fastest cache.
+/// Number of losses that are bet on at a time, which fit into the fastest cache.
 pub(crate) const PIECE: usize = 1024;
 
 /// The bets of the predictable plug-in, each a function of the losses before it.
 #[derive(Debug, Clone)]
 pub(crate) struct Bets {
-    /// `2 ln(1 / level)`.
+    /// The value `2 ln(1 / level)`.
     aim: f64,
     horizon: Horizon,
     examples: usize,
@@ -43,34 +46,39 @@ pub(crate) struct Bets {
     squares: f64,
 }
 
-/// How many losses the bets are made for.
+/// The number of losses that the bets are made for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Horizon {
-    /// A sample of this size.
+    /// The sample has this size.
     Sample(usize),
-    /// Nobody knows: the bets shrink slowly, so that the capital grows whenever one looks (ibid., equation 26).
+    /// The number is not known: the bets shrink slowly, so that the capital grows whenever one looks (ibid.,
+    /// equation 26).
     Open,
 }
 
 impl Bets {
-    /// The largest bet. With losses up to 1 any bet below `1 / (1 - delta)` leaves the gambler solvent.
+    /// The largest bet. With losses up to 1, any bet below `1 / (1 - delta)` leaves the gambler solvent.
     const CAP: f64 = 1.0;
 
     pub(crate) fn new(tuned_for: ErrorProbability, horizon: Horizon) -> Self {
-        // Half a loss with variance 1/4 before any is seen.
+        // These are the sums as of half a loss with variance 1/4 before any is seen.
         Self { aim: -2.0 * tuned_for.get().ln(), horizon, examples: 0, sum: 0.5, squares: 0.25 }
     }
 
-    /// The bets on the next losses, each made before its loss. A bet must not see it, nor the mean and variance that
-    /// include it: such bets win at twice the error probability.
+    /// Writes the bets on the next losses, each made before its loss.
+    ///
+    /// A bet must not see its loss, nor the mean and variance that include it: such bets win at twice the
+    /// error probability.
     pub(crate) fn bet_on(&mut self, losses: &[f64], bets: &mut [f64]) {
         for (losses, bets) in losses.chunks(PIECE).zip(bets.chunks_mut(PIECE)) {
             self.bet_on_piece(losses, bets);
         }
     }
 
-    /// Sums, which depend on those before them, are separate from divisions and roots, which then take several losses at
-    /// once. `bets` holds all that lies between.
+    /// Computes the bets in several passes.
+    ///
+    /// Sums, which depend on those before them, are separate from divisions and roots, which then take
+    /// several losses at once. `bets` holds all that lies between.
     #[inline]
     fn bet_on_piece(&mut self, losses: &[f64], bets: &mut [f64]) {
         let rounds_before = self.examples as f64;
@@ -110,14 +118,16 @@ impl Bets {
 /// The capital of one gambler, who started with 1, and the largest it ever was, both as logarithms.
 #[derive(Debug, Clone)]
 pub(crate) struct Capital {
-    /// What she bets that the mean is below.
+    /// Value that she bets the mean is below.
     delta: f64,
-    /// What she stakes at most, or a loss of 1 would cost her more than she has and the capital left of such a gamble, 0,
-    /// would not weigh up its gains. It binds for a negative `delta` only.
+    /// The most that she stakes.
+    ///
+    /// With more, a loss of 1 would cost her more than she has, and the capital of 0 that such a gamble
+    /// leaves would not weigh up its gains. It binds only for a negative `delta`.
     largest_bet: f64,
     ln_before: f64,
     ln_largest: f64,
-    /// Since `ln_before`.
+    /// The factor on the capital since `ln_before`.
     product: f64,
     largest_product: f64,
 }
@@ -134,10 +144,10 @@ impl Capital {
         }
     }
 
-    /// The results of `bets` on `losses`.
+    /// Applies the results of `bets` on `losses`.
     ///
-    /// Multiplies and takes a logarithm when the product leaves the middle of a double's range: a logarithm for each
-    /// loss takes four times as long and loses more digits.
+    /// It multiplies, and takes a logarithm when the product leaves the middle of a double's range: a
+    /// logarithm for each loss would take four times as long and lose more digits.
     #[inline]
     pub(crate) fn pay(&mut self, bets: &[f64], losses: &[f64]) {
         let Self { delta, largest_bet, .. } = *self;
@@ -160,7 +170,7 @@ impl Capital {
         (self.product, self.largest_product) = (1.0, 1.0);
     }
 
-    /// The logarithm of the capital; an e-value at any time that was not chosen by looking into the future.
+    /// The logarithm of the capital, an e-value at any time that was not chosen by looking into the future.
     pub(crate) fn ln(&self) -> f64 {
         self.ln_before + self.product.ln()
     }
@@ -175,8 +185,10 @@ impl Capital {
 mod tests {
     use super::*;
 
-    /// Under an expected loss equal to the tolerance every bet is fair: the capital is expected to be 1, exactly. Over all
-    /// 4096 samples of 12 binary losses, with bets below their largest, where one that saw its own loss would be seen.
+    /// Under an expected loss equal to the tolerance every bet is fair: the expected capital is exactly 1.
+    ///
+    /// The expectation is over all 4096 samples of 12 binary losses, with bets below their largest, where a
+    /// bet that saw its own loss would be noticed.
     #[test]
     fn the_expected_capital_is_1() {
         for delta in [0.1, 0.3, 0.5, 0.9] {

@@ -2,10 +2,11 @@ use super::LogP;
 use crate::loss_sum::UnitSum;
 use crate::{LossSum, Tolerance};
 
-/// Hoeffding's inequality in its simple form, `exp(-2 n max(0, delta - mean)^2)`: CALM's equation 9.
+/// The p-value of Hoeffding's inequality in its simple form, `exp(-2 n max(0, delta - mean)^2)`: CALM's
+/// equation 9.
 ///
-/// Kept for comparison with the paper: with `delta` 0.1 and `epsilon` 0.05 it certifies nothing below 150 examples, even
-/// if no loss occurs, where [`hoeffding_bentkus`](super::hoeffding_bentkus()) needs 29.
+/// It is here for comparison with the paper: with `delta` 0.1 and `epsilon` 0.05 it certifies nothing below
+/// 150 examples, even if no loss occurs, while [`hoeffding_bentkus`](super::hoeffding_bentkus()) needs 29.
 pub fn hoeffding(losses: LossSum, tolerance: Tolerance) -> LogP {
     LogP::of_sum(losses, tolerance, ln_bound)
 }

@@ -2,11 +2,12 @@ use super::{LogP, bentkus, hoeffding_kl};
 use crate::loss_sum::UnitSum;
 use crate::{LossSum, Tolerance};
 
-/// The lesser of [`hoeffding_kl`](super::hoeffding_kl()) and [`bentkus`](super::bentkus()) (Angelopoulos et al. 2021,
-/// proposition 1; CALM's footnote 3).
+/// The lesser of [`hoeffding_kl`](super::hoeffding_kl()) and [`bentkus`](super::bentkus()).
 ///
-/// No correction for taking the lesser: both bound the same probability, as a function of the sum alone. Without any
-/// loss Hoeffding's part is the lesser, by a factor e.
+/// See Angelopoulos et al. 2021, proposition 1, and CALM's footnote 3.
+///
+/// Taking the lesser needs no correction: both bound the same probability, as a function of the sum alone. If
+/// no loss occurs Hoeffding's part is the lesser, by a factor e.
 pub fn hoeffding_bentkus(losses: LossSum, tolerance: Tolerance) -> LogP {
     LogP::of_sum(losses, tolerance, ln_bound)
 }

@@ -3,10 +3,10 @@ use crate::binomial_distribution::binomial_deviance;
 use crate::loss_sum::UnitSum;
 use crate::{LossSum, Tolerance};
 
-/// Hoeffding's inequality with the Kullback-Leibler divergence, `exp(-n h(min(mean, delta), delta))` with
-/// `h(a, b) = a ln(a / b) + (1 - a) ln((1 - a) / (1 - b))` (Hoeffding 1963, theorem 1).
+/// The p-value of Hoeffding's inequality with the Kullback-Leibler divergence (Hoeffding 1963, theorem 1).
 ///
-/// Without any loss it is `(1 - delta)^n`.
+/// It is `exp(-n h(min(mean, delta), delta))` with `h(a, b) = a ln(a / b) + (1 - a) ln((1 - a) / (1 - b))`.
+/// If no loss occurs it is `(1 - delta)^n`.
 pub fn hoeffding_kl(losses: LossSum, tolerance: Tolerance) -> LogP {
     LogP::of_sum(losses, tolerance, ln_bound)
 }

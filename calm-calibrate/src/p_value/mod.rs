@@ -1,9 +1,9 @@
-//! p-values of the hypothesis that the expected loss exceeds the tolerance, one file each.
+//! The p-values of the hypothesis that the expected loss exceeds the tolerance, in one file each.
 //!
-//! A small p-value is evidence that the loss is tolerable: a threshold is certified where its hypothesis is rejected. Each
-//! of them is super-uniform, for every sample size: if the expected loss is `delta` or more, then
-//! P(p <= epsilon) <= epsilon. All are computed as logarithms, because with many examples they fall far below the
-//! smallest double.
+//! A small p-value is evidence that the loss is tolerable: a threshold is certified if its hypothesis is
+//! rejected. Each p-value is super-uniform for every sample size: if the expected loss is `delta` or more,
+//! then P(p <= epsilon) <= epsilon. All of them are computed as logarithms, because with many examples they
+//! fall far below the smallest double.
 //!
 //! | name | for losses | remark |
 //! |---|---|---|
@@ -15,12 +15,13 @@
 //! | [`betting`] | any, in the order of the data | the sharpest for fractional losses and for differences |
 //! | [`asymptotic`] | any | **holds only in the limit** of many examples; for comparison |
 //!
-//! The first four are made for losses in `[0, 1]`. Differences in `[-1, 1]` they see rescaled to `(loss + 1) / 2`, with the
-//! tolerance `(delta + 1) / 2`, which is valid and nearly powerless; betting uses differences as they are.
+//! The first four are made for losses in `[0, 1]`. They see differences in `[-1, 1]` rescaled to
+//! `(loss + 1) / 2`, with the tolerance `(delta + 1) / 2`, which is valid and nearly powerless; betting uses
+//! differences as they are.
 //!
-//! Which one to use is fixed before seeing the losses. The least of several is in general not a p-value;
-//! Hoeffding-Bentkus is one because both parts bound the same probability. The greatest of several is always one
-//! ([`LogP::of_all`]): for "every one of these risks is tolerable".
+//! The p-value to use is fixed before seeing the losses. The least of several is in general not a p-value;
+//! Hoeffding-Bentkus is one because both parts bound the same probability. The greatest of several is always
+//! one ([`LogP::of_all`]), and serves to say that every one of these risks is tolerable.
 
 mod asymptotic;
 mod bentkus;
@@ -50,19 +51,19 @@ use crate::{Error, ErrorProbability, LossKind, LossSum, Tolerance};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum PValue {
-    /// [`hoeffding`]
+    /// The p-value [`hoeffding`].
     Hoeffding,
-    /// [`hoeffding_kl`]
+    /// The p-value [`hoeffding_kl`].
     HoeffdingKl,
-    /// [`binomial`]
+    /// The p-value [`binomial`].
     Binomial,
-    /// [`bentkus`]
+    /// The p-value [`bentkus`].
     Bentkus,
-    /// [`hoeffding_bentkus`]
+    /// The p-value [`hoeffding_bentkus`].
     HoeffdingBentkus,
-    /// [`betting`]
+    /// The p-value [`betting`].
     Betting,
-    /// [`asymptotic`]
+    /// The p-value [`asymptotic`].
     Asymptotic,
 }
 
@@ -81,8 +82,10 @@ impl_names!(
 pub(crate) type SumBound = fn(UnitSum, f64) -> f64;
 
 impl PValue {
-    /// The one to take unless there is a reason for another: exact for binary losses, betting for all others. It follows
-    /// from the declared kind and not from the values.
+    /// The p-value to use unless there is a reason for another: exact for binary losses, betting for all
+    /// others.
+    ///
+    /// It follows from the declared kind and not from the values.
     pub fn default_for(kind: LossKind) -> Self {
         match kind {
             LossKind::Binary => PValue::Binomial,
@@ -98,17 +101,21 @@ impl PValue {
         Ok(())
     }
 
-    /// The p-value of a sample of which only the sum is known. Fails if it does not hold for losses of the sample's kind or
-    /// needs every loss.
+    /// Computes the p-value of a sample of which only the sum is known.
+    ///
+    /// Fails if the p-value does not hold for losses of the sample's kind or needs every loss.
     pub fn of_sum(self, losses: LossSum, tolerance: Tolerance) -> Result<LogP, Error> {
         self.check(losses.kind())?;
         Ok(LogP::of_sum(losses, tolerance, self.ln_bound_of_sum()?))
     }
 
-    /// The p-value of a sample in the order of the data. The bets of [`PValue::Betting`] are tuned for the level
-    /// `tuned_for`; the others make no use of it.
+    /// Computes the p-value of a sample in the order of the data.
     ///
-    /// Fails on a loss outside the range of `kind`, if there is none, and if the p-value does not hold for `kind`.
+    /// The bets of [`PValue::Betting`] are tuned for the level `tuned_for`; the other p-values make no use of
+    /// it.
+    ///
+    /// Fails on a loss outside the range of `kind`, if there are no losses, and if the p-value does not hold
+    /// for `kind`.
     pub fn of_losses(
         self,
         losses: &[f64],
@@ -120,7 +127,7 @@ impl PValue {
         Evidence::of(losses, &design, tolerance)?.log_p(0)
     }
 
-    /// Whether the sum of the losses is all that it needs.
+    /// Whether the p-value needs nothing but the sum of the losses.
     pub fn needs_only_the_sum(self) -> bool {
         self.ln_bound_of_sum().is_ok()
     }
@@ -139,37 +146,40 @@ impl PValue {
 
 /// The natural logarithm of a p-value: at most 0, never NaN.
 ///
-/// As JSON it is a number, or null for minus infinity, which JSON has no number for.
+/// In JSON it is a number, or null for minus infinity, for which JSON has no number.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(into = "Option<f64>", try_from = "Option<f64>")]
 pub struct LogP(f64);
 
 impl LogP {
-    /// Fails unless `ln` is at most 0.
+    /// Takes a logarithm. Fails unless `ln` is at most 0.
     pub fn from_ln(ln: f64) -> Result<Self, Error> {
         let found = || Error::OutOfRange { quantity: "log p", range: "[-inf, 0]", found: ln.to_string() };
         if ln <= 0.0 { Ok(Self(ln)) } else { Err(found()) }
     }
 
-    /// Fails unless `p` is in `[0, 1]`.
+    /// Takes a p-value. Fails unless `p` is in `[0, 1]`.
     pub fn from_p(p: f64) -> Result<Self, Error> {
         let found = || Error::OutOfRange { quantity: "a p-value", range: "[0, 1]", found: p.to_string() };
         if (0.0..=1.0).contains(&p) { Ok(Self(p.ln())) } else { Err(found()) }
     }
 
-    /// 1 over an e-value, given as its logarithm, is a p-value (Markov's inequality). Fails if it is NaN.
+    /// Takes an e-value, given as its logarithm: 1 over it is a p-value (Markov's inequality). Fails if it is
+    /// NaN.
     pub fn from_ln_e_value(ln_e_value: f64) -> Result<Self, Error> {
         if ln_e_value.is_nan() { Self::from_ln(ln_e_value) } else { Ok(Self::from_ln_bound(-ln_e_value)) }
     }
 
-    /// The p-value of the hypothesis that at least one of several risks is not tolerable: the greatest of theirs, whatever
-    /// their dependence (intersection-union). Rejecting it certifies all of them. 1 if there is none.
+    /// The p-value of the hypothesis that at least one of several risks is not tolerable.
+    ///
+    /// It is the greatest of their p-values, whatever their dependence (intersection-union). Rejecting it
+    /// certifies all of them. It is 1 if there are none.
     pub fn of_all(log_p: impl IntoIterator<Item = LogP>) -> Self {
         let greatest = log_p.into_iter().map(LogP::ln).reduce(f64::max);
         Self(greatest.unwrap_or(0.0))
     }
 
-    /// A bound on a probability, which may lie above 1 and then says nothing. Adding 0 turns -0 into 0.
+    /// Takes a bound on a probability. A bound above 1 says nothing. Adding 0 turns -0 into 0.
     pub(crate) fn from_ln_bound(ln: f64) -> Self {
         Self(ln.min(0.0) + 0.0)
     }

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorProbability, LogP};
 
-/// How much more than 1 a sum of weights may be by rounding.
+/// By how much a sum of weights may exceed 1 because of rounding.
 const ROUNDING: f64 = 1e-9;
 
 /// How the error probability is shared out among hypotheses, and where the share of a rejected one goes.
@@ -14,11 +14,13 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Hypothesis i is tested at `weights[i] * epsilon` first; once it is rejected, the fraction `transitions[i][j]` of its
-    /// level goes to hypothesis j.
+    /// Describes how shares of the level are given and handed on.
     ///
-    /// Fails unless all are in `[0, 1]`, the weights sum to at most 1, so does each row of transitions, and no hypothesis
-    /// gives to itself.
+    /// Hypothesis i is tested at `weights[i] * epsilon` first; once it is rejected, the fraction
+    /// `transitions[i][j]` of its level goes to hypothesis j.
+    ///
+    /// Fails unless all numbers are in `[0, 1]`, the weights and each row of transitions sum to at most 1,
+    /// and no hypothesis gives to itself.
     pub fn new(weights: Vec<f64>, transitions: Vec<Vec<f64>>) -> Result<Self, Error> {
         let hypotheses = weights.len();
         let wrong = |message: String| Err(Error::InvalidGraph { message });
@@ -45,20 +47,23 @@ impl Graph {
         Ok(Self { weights, transitions })
     }
 
-    /// The fallback procedure (Wiens 2003): every hypothesis has an equal share, and the share of a rejected one goes to the
-    /// next. In the order of a fixed sequence, but a failure does not end it.
+    /// The graph of the fallback procedure (Wiens 2003).
+    ///
+    /// Every hypothesis has an equal share, and the share of a rejected one goes to the next. The order is
+    /// that of a fixed sequence, but a failure does not end it.
     pub fn fallback(hypotheses: usize) -> Self {
         let weights = vec![1.0 / hypotheses.max(1) as f64; hypotheses];
         Self { weights, transitions: Self::chain(hypotheses) }
     }
 
-    /// All to the first hypothesis, and from each to the next: [`fixed_sequence`](super::fixed_sequence()).
+    /// The graph of [`fixed_sequence`](super::fixed_sequence()): the first hypothesis has all, and each hands
+    /// it on to the next.
     pub fn fixed_sequence(hypotheses: usize) -> Self {
         let weights = (0..hypotheses).map(|index| if index == 0 { 1.0 } else { 0.0 }).collect();
         Self { weights, transitions: Self::chain(hypotheses) }
     }
 
-    /// Equal shares, handed on equally: [`holm`](super::holm()).
+    /// The graph of [`holm`](super::holm()): all have equal shares, and hand them on equally.
     pub fn holm(hypotheses: usize) -> Self {
         let handed_on = 1.0 / hypotheses.saturating_sub(1).max(1) as f64;
         let entry = |i, j| if i == j { 0.0 } else { handed_on };
@@ -77,11 +82,13 @@ impl Graph {
     }
 }
 
-/// Sequentially rejective graphical testing (Bretz, Maurer, Brannath and Posch 2009): any hypothesis may be rejected whose
-/// p-value is at most its level; its level then goes along the graph, and the graph closes over the gap. What is rejected in
-/// the end does not depend on which is taken first.
+/// Sequentially rejective graphical testing (Bretz, Maurer, Brannath and Posch 2009).
 ///
-/// Fails if the graph is not for as many hypotheses.
+/// Any hypothesis may be rejected whose p-value is at most its level; its level then goes along the graph,
+/// and the graph closes over the gap. The hypotheses that are rejected in the end do not depend on which one
+/// is taken first.
+///
+/// Fails if the graph is for another number of hypotheses.
 pub fn graphical(log_p: &[LogP], graph: &Graph, epsilon: ErrorProbability) -> Result<Vec<usize>, Error> {
     let hypotheses = log_p.len();
     if graph.hypotheses() != hypotheses {
@@ -90,7 +97,7 @@ pub fn graphical(log_p: &[LogP], graph: &Graph, epsilon: ErrorProbability) -> Re
     }
     let Graph { mut weights, mut transitions } = graph.clone();
     let mut remaining: Vec<usize> = (0..hypotheses).collect();
-    // Without a share of the level there is no test, not even for a p-value of 0.
+    // Without a share of the level there is no test, even for a p-value of 0.
     let passes =
         |index: usize, weight: f64| weight > 0.0 && log_p[index].ln() <= (weight * epsilon.get()).ln();
     while let Some(place) = remaining.iter().position(|&index| passes(index, weights[index])) {
@@ -103,10 +110,10 @@ pub fn graphical(log_p: &[LogP], graph: &Graph, epsilon: ErrorProbability) -> Re
             let kept = 1.0 - before[j][rejected] * before[rejected][j];
             for &k in remaining.iter().filter(|&&k| k != j) {
                 let through = before[j][k] + before[j][rejected] * before[rejected][k];
-                // What goes round in a circle and cannot get out is given to nobody.
+                // Level that goes round in a circle and cannot get out is given to nobody.
                 transitions[j][k] = if kept > 0.0 { through / kept } else { 0.0 };
             }
-            // A small `kept` magnifies roundings, and nobody gives more than there is.
+            // A small `kept` magnifies roundings, but nobody may give more than there is.
             let given: f64 = remaining.iter().filter(|&&k| k != j).map(|&k| transitions[j][k]).sum();
             if given > 1.0 {
                 remaining.iter().for_each(|&k| transitions[j][k] /= given);
@@ -116,7 +123,7 @@ pub fn graphical(log_p: &[LogP], graph: &Graph, epsilon: ErrorProbability) -> Re
     Ok((0..hypotheses).filter(|index| !remaining.contains(index)).collect())
 }
 
-/// A graph as it is written.
+/// A graph as it is written in a file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UncheckedGraph {

@@ -1,9 +1,11 @@
 use crate::{ErrorProbability, LogP};
 
-/// The hypotheses in the order of their p-values: the smallest at the level `epsilon / m`, the next at
-/// `epsilon / (m - 1)` and so on, until the first that is not rejected (Holm 1979).
+/// Tests the hypotheses in the order of their p-values, at levels that rise (Holm 1979).
 ///
-/// Rejects whatever [`bonferroni`](super::bonferroni()) rejects, and needs nothing more.
+/// The smallest one is tested at the level `epsilon / m`, the next at `epsilon / (m - 1)` and so on, until
+/// the first one that is not rejected.
+///
+/// It rejects whatever [`bonferroni`](super::bonferroni()) rejects, and assumes nothing more.
 pub fn holm(log_p: &[LogP], epsilon: ErrorProbability) -> Vec<usize> {
     let mut by_p: Vec<usize> = (0..log_p.len()).collect();
     by_p.sort_by(|&a, &b| log_p[a].ln().total_cmp(&log_p[b].ln()));

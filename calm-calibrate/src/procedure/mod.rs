@@ -1,5 +1,6 @@
-//! Which hypotheses to reject, given a p-value for each, so that the probability of any false rejection is at most
-//! `epsilon` (family-wise error control). One file each.
+//! Procedures that decide which hypotheses to reject, given a p-value for each, in one file each.
+//!
+//! They keep the probability of any false rejection at most `epsilon` (family-wise error control).
 //!
 //! | name | certifies where | order |
 //! |---|---|---|
@@ -28,31 +29,31 @@ pub use self::holm::holm;
 pub use self::multi_start::{even_starts, multi_start};
 use crate::{Error, ErrorProbability, LogP, Split};
 
-/// The choice of a family-wise procedure. Read from its name, it has the defaults given here.
+/// The choice of a family-wise procedure. One that is read from its name has the defaults given here.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(tag = "procedure", rename_all = "kebab-case")]
 pub enum Procedure {
-    /// [`bonferroni`]
+    /// The procedure [`bonferroni`].
     Bonferroni,
-    /// [`holm`]
+    /// The procedure [`holm`].
     Holm,
-    /// [`fixed_sequence`]
+    /// The procedure [`fixed_sequence`].
     #[default]
     FixedSequence,
-    /// [`multi_start`] from [`even_starts`]
+    /// The procedure [`multi_start`] from [`even_starts`].
     MultiStart {
-        /// How many; 4 unless said otherwise.
+        /// Number of starts, 4 by default.
         starts: usize,
     },
-    /// [`graphical`]
+    /// The procedure [`graphical`].
     Graphical {
-        /// [`Graph::fallback`] if there is none.
+        /// The graph; [`Graph::fallback`] if there is none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         graph: Option<Graph>,
     },
-    /// [`pareto_testing`](crate::pareto_testing()), with the threshold itself as the cost
+    /// The procedure [`pareto_testing`](crate::pareto_testing()), with the threshold itself as the cost.
     Pareto {
-        /// Which examples the sequence is learnt on; half of them unless said otherwise.
+        /// Which examples the sequence is learnt on, half of them by default.
         split: Split,
     },
 }
@@ -62,7 +63,7 @@ impl Procedure {
     pub const NAMES: [&'static str; 6] =
         ["bonferroni", "holm", "fixed-sequence", "multi-start", "graphical", "pareto"];
 
-    /// The name in flags and files.
+    /// The procedure's name in flags and files.
     pub fn name(&self) -> &'static str {
         match self {
             Procedure::Bonferroni => "bonferroni",
@@ -74,10 +75,11 @@ impl Procedure {
         }
     }
 
-    /// The indices of the rejected hypotheses, ascending. `log_p` is in the order of testing, which for
-    /// [`Procedure::Pareto`] is the sequence that was learnt.
+    /// Finds the indices of the rejected hypotheses, ascending.
     ///
-    /// Fails if the graph of [`Procedure::Graphical`] is not for as many hypotheses.
+    /// `log_p` is in the order of testing, which for [`Procedure::Pareto`] is the sequence that was learnt.
+    ///
+    /// Fails if the graph of [`Procedure::Graphical`] is for another number of hypotheses.
     pub fn reject(&self, log_p: &[LogP], epsilon: ErrorProbability) -> Result<Vec<usize>, Error> {
         match self {
             Procedure::Bonferroni => Ok(bonferroni(log_p, epsilon)),
@@ -93,7 +95,7 @@ impl Procedure {
         }
     }
 
-    /// The level that a p-value has to reach first, which bets are tuned for.
+    /// The level that a p-value has to reach first, for which bets are tuned.
     pub fn first_level(&self, hypotheses: usize, epsilon: ErrorProbability) -> ErrorProbability {
         match self {
             Procedure::Bonferroni | Procedure::Holm | Procedure::Graphical { graph: None } => {

@@ -1,4 +1,4 @@
-//! Betting: reference values, exact validity over all paths, very long samples.
+//! Tests of betting: reference values, exact validity over all paths, very long samples.
 
 use calm_calibrate::{LossKind, PValue, Tolerance};
 
@@ -8,7 +8,7 @@ use crate::{level, tolerance};
 const PVALUE_REFERENCE: &str = include_str!("../reference/pvalue_reference.csv");
 const WSR_REFERENCE: &str = include_str!("../reference/wsr_reference.csv");
 
-/// The losses of a row of `pvalue_reference.csv`; only "const" and "alt0_2r" have fractional ones.
+/// Rebuilds the losses of a row of `pvalue_reference.csv`; only "const" and "alt0_2r" have fractional ones.
 fn rebuild(sequence: &str, sum: &str, examples: usize) -> Vec<f64> {
     let mean = parse_fraction(sum) / examples as f64;
     let ones = || -> usize { sum.parse().unwrap() };
@@ -63,10 +63,10 @@ fn wsr_reference() {
     assert_eq!(checked, 20);
 }
 
-/// Values of a loss with their probabilities.
+/// The values of a loss with their probabilities.
 type Distribution<'a> = &'a [(f64, f64)];
 
-/// P(p <= epsilon), the sum over all sequences of losses.
+/// Computes P(p <= epsilon) as a sum over all sequences of losses.
 fn size(distribution: Distribution, examples: usize, epsilon: f64, log_p: impl Fn(&[f64]) -> f64) -> f64 {
     let mut size = 0.0;
     let mut losses = vec![0.0; examples];
@@ -87,14 +87,16 @@ fn bernoulli(mean: f64) -> [(f64, f64); 2] {
     [(0.0, 1.0 - mean), (1.0, mean)]
 }
 
-/// -1, 0 and 1 with a given mean.
+/// The distribution of -1, 0 and 1 with a given mean.
 fn three_point(mean: f64, zero: f64) -> [(f64, f64); 3] {
     let changed = 1.0 - zero;
     [(-1.0, 0.5 * (changed - mean)), (0.0, zero), (1.0, 0.5 * (changed + mean))]
 }
 
-/// Losses whose mean is the tolerance; all 4096 sequences of 12. Tuned for a level close to 1 the bets stay below their
-/// largest, where a bet that sees its own loss would win most.
+/// Enumerates all 4096 sequences of 12 losses whose mean is the tolerance.
+///
+/// Tuned for a level close to 1 the bets stay below their largest, where a bet that sees its own loss would
+/// win most.
 #[test]
 fn super_uniform_over_all_paths() {
     let check = |delta: f64, tuned_for: f64| {
@@ -136,12 +138,13 @@ fn super_uniform_over_all_paths_of_differences() {
     }
 }
 
-/// The bound lies below the mean in at most epsilon of all samples, also where the mean is negative and a loss of 1 would
-/// cost more than the capital.
+/// The bound lies below the mean in at most epsilon of all samples.
+///
+/// This includes negative means, and a loss of 1 that would cost more than the capital.
 #[test]
 fn upper_bounds_hold_over_all_paths() {
     let check = |mean: f64, zero: f64, epsilon: f64, examples: usize| {
-        // Where p is the number 0 or 1, of the event that the bound misses the mean.
+        // This is a p-value of 0 or 1, for the event that the bound misses the mean.
         let missed = |losses: &[f64]| {
             let bound = PValue::Betting.upper_bound(losses, LossKind::Difference, level(epsilon)).unwrap();
             if bound < mean { f64::NEG_INFINITY } else { 0.0 }
@@ -158,7 +161,7 @@ fn upper_bounds_hold_over_all_paths() {
     check(-0.3, 0.0, 0.1, 8);
 }
 
-/// The capital, loss by loss, as a sum of logarithms with compensation.
+/// Computes the capital, loss by loss, as a sum of logarithms with compensation.
 fn ln_largest_capital(losses: &[f64], delta: f64, tuned_for: f64) -> f64 {
     let (mut total, mut squares) = (Compensated::new(0.5), Compensated::new(0.25));
     let (mut ln_capital, mut largest) = (Compensated::new(0.0), 0.0_f64);
@@ -174,7 +177,7 @@ fn ln_largest_capital(losses: &[f64], delta: f64, tuned_for: f64) -> f64 {
     largest
 }
 
-/// Kahan's sum.
+/// A sum by Kahan's method.
 struct Compensated {
     sum: f64,
     lost: f64,
@@ -197,8 +200,9 @@ impl Compensated {
     }
 }
 
-/// Gains and losses beyond the range of a double, both ways, so that the largest capital is at the start, at the end, or in
-/// between.
+/// Gains and losses go beyond the range of a double in both directions.
+///
+/// So the largest capital is at the start, at the end, or in between.
 #[test]
 fn capitals_beyond_a_double() {
     let check = |runs: &[(usize, f64)]| {

@@ -1,4 +1,4 @@
-//! Upper confidence bounds: reference values, and the duality with the p-values.
+//! Tests of upper confidence bounds: reference values, and the duality with the p-values.
 
 use calm_calibrate::{Error, LossKind, LossSum, PValue, Tolerance};
 use proptest::prelude::*;
@@ -32,7 +32,7 @@ fn ucb_reference() {
     assert_eq!(checked, 19 * 5);
 }
 
-/// Found in other software: the Hoeffding part lost, and the sum rounded down.
+/// These mistakes were found in other software: the Hoeffding part lost, and the sum rounded down.
 #[test]
 fn bounds_that_others_get_wrong() {
     let check = |sum: f64, expected: f64| {
@@ -60,7 +60,7 @@ fn bounds_that_are_refused() {
     }
 }
 
-/// Slightly above the bound the p-value is at most epsilon, slightly below it is not.
+/// Expects a p-value of at most epsilon slightly above the bound, and a larger one slightly below it.
 fn check_duality(bound: f64, epsilon: f64, log_p: impl Fn(Tolerance) -> f64) -> Result<(), TestCaseError> {
     let slack = 1e-9 * bound.abs().max(1e-6);
     if let Ok(above) = Tolerance::new(bound + slack) {
@@ -119,7 +119,7 @@ proptest! {
         }
     }
 
-    /// Less error probability, a larger bound.
+    /// With less error probability the bound is larger.
     #[test]
     fn surer_bounds_are_larger(losses in losses(LossKind::UnitInterval), a in 0.01..0.9, b in 0.01..0.9) {
         let sum = LossSum::of(&losses, LossKind::UnitInterval).unwrap();
@@ -134,7 +134,7 @@ proptest! {
 /// The bound of a sample decides as its p-value does.
 #[test]
 fn median_bounds_of_the_literature() {
-    // Constant losses have no variance, so the bound of betting lies far below that of the others.
+    // Constant losses have no variance, so the bound of betting lies far below the others.
     let losses = [0.05; 100];
     let bound = |p_value: PValue| p_value.upper_bound(&losses, LossKind::UnitInterval, level(0.05)).unwrap();
     assert!((bound(PValue::HoeffdingBentkus) - 0.1173).abs() < 1e-4);

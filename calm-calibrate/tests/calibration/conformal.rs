@@ -1,4 +1,4 @@
-//! Conformal risk control: a guarantee on average over calibrations.
+//! Tests of conformal risk control, which gives a guarantee on average over calibrations.
 
 use calm_calibrate::{LossKind, LossTable, conformal_risk_control};
 use rand::RngExt;
@@ -17,21 +17,23 @@ fn by_hand() {
         assert_eq!((control.threshold, control.fallback), (threshold, threshold == 1.0), "{rows:?}");
         assert_eq!((control.bounds.as_slice(), control.examples), (bounds, 3));
     };
-    // (sum + 1) / (n + 1), equal to delta in the second row.
+    // The bound (sum + 1) / (n + 1) is equal to delta in the second row.
     let rows: [&[f64]; 3] = [&[0.0, 0.0, 0.0], &[0.5, 0.5, 0.0], &[0.5, 1.0, 0.5]];
     check(&rows, LossKind::UnitInterval, 0.5, 0.8, &[0.25, 0.5, 0.75]);
     check(&rows, LossKind::UnitInterval, 0.2, 1.0, &[0.25, 0.5, 0.75]);
     // A loss that falls again counts as if it did not.
     let falling: [&[f64]; 3] = [&[0.0, 0.0, 1.0], &[0.0, 1.0, 0.0], &[0.0, 0.0, 0.0]];
     check(&falling, LossKind::Binary, 0.5, 0.9, &[0.5, 0.75, 0.75]);
-    // A gain does not make up for a loss of another example: the full model's loss is 0 already.
+    // A gain does not make up for a loss of another example: the full model's loss is already 0.
     let gains: [&[f64]; 3] = [&[-1.0, -1.0, -1.0], &[-1.0, -1.0, 1.0], &[0.0, 0.0, -1.0]];
     check(&gains, LossKind::Difference, 0.5, 0.7, &[0.25, 0.5, 0.5]);
     assert!(conformal_risk_control(&table(&[&[0.5, 0.0, 0.0]]), LossKind::Binary, tolerance(0.1)).is_err());
 }
 
-/// The mean of the true risk over calibrations, and how often it exceeds delta. Example u fails at all thresholds whose
-/// risk exceeds u, so that losses are monotone and the risk is what the grid says.
+/// Returns the mean of the true risk over calibrations, and how often it exceeds delta.
+///
+/// Example u fails at all thresholds whose risk exceeds u, so that losses are monotone and the grid gives the
+/// risk.
 fn repeat(examples: usize, choose: impl Fn(&LossTable) -> f64) -> (f64, f64) {
     let thresholds: Vec<f64> = (0..60).map(|i| 0.9 - 0.01 * f64::from(i)).collect();
     let risk = |i: usize| 0.005 * i as f64;
@@ -50,7 +52,7 @@ fn repeat(examples: usize, choose: impl Fn(&LossTable) -> f64) -> (f64, f64) {
     (sum / REPETITIONS as f64, above / REPETITIONS as f64)
 }
 
-/// Five standard errors: a risk in [0, 0.3] has a standard deviation of at most 0.15.
+/// Five standard errors, since a risk in [0, 0.3] has a standard deviation of at most 0.15.
 const NOISE: f64 = 5.0 * 0.15 / 44.7;
 
 #[test]
@@ -79,7 +81,7 @@ fn the_mean_alone_is_caught() {
     assert!(mean <= DELTA + NOISE, "{mean}");
 }
 
-/// Losses that are not monotone at all, with risks that rise and fall.
+/// The losses are not monotone at all, and risks rise and fall.
 #[test]
 fn holds_for_losses_that_are_not_monotone() {
     for losses in [Losses::Bernoulli, Losses::Beta, Losses::ThreePoint] {

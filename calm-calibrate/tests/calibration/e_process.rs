@@ -1,11 +1,11 @@
-//! Evidence that may be looked at while the data arrive.
+//! Tests of evidence that may be looked at while the data arrive.
 
 use calm_calibrate::{EProcess, Error, LogP, LossKind, SequentialCalibration, log_mean_e_value};
 
 use crate::scenario::{Counts, DELTA, Losses, REPETITIONS, Risks, accepted, draw_table, thresholds};
 use crate::{level, tolerance};
 
-/// All sequences of 12 binary losses with their probabilities.
+/// Enumerates all sequences of 12 binary losses with their probabilities.
 fn all_paths(mean: f64) -> impl Iterator<Item = (Vec<f64>, f64)> {
     (0..1_u32 << 12).map(move |path| {
         let losses: Vec<f64> = (0..12).map(|i| f64::from(path >> i & 1)).collect();
@@ -20,8 +20,9 @@ fn process(losses: &[f64], kind: LossKind, delta: f64, tuned_for: f64) -> EProce
     process
 }
 
-/// With the expected loss at the tolerance the bets are fair, and the capital is expected to be 1. Tuned for 0.95 the bets are
-/// below their largest, where they would win most if they saw their own loss.
+/// If the expected loss is the tolerance the bets are fair, and the expected capital is 1.
+///
+/// Tuned for 0.95 the bets are below their largest, where they would win most if they saw their own loss.
 #[test]
 fn the_expected_capital_is_1() {
     for delta in [0.05, 0.1, 0.3, 0.5, 0.8] {
@@ -40,7 +41,7 @@ fn the_expected_capital_is_1() {
     }
 }
 
-/// With a larger expected loss one can only lose.
+/// If the expected loss is larger, one can only expect to lose.
 #[test]
 fn the_expected_capital_shrinks_if_the_loss_is_not_tolerable() {
     for (delta, mean) in [(0.1, 0.15), (0.3, 0.9)] {
@@ -50,7 +51,7 @@ fn the_expected_capital_shrinks_if_the_loss_is_not_tolerable() {
     }
 }
 
-/// Differences of -1 (with probability 0.45) and 1.
+/// The differences are -1 (with probability 0.45) and 1.
 #[test]
 fn the_expected_capital_is_1_for_differences() {
     let delta = 0.1;
@@ -64,7 +65,9 @@ fn the_expected_capital_is_1_for_differences() {
     }
 }
 
-/// WSR's equation 26 by hand: the variance before any loss is 1/4, after a first loss of 0 it is (1/4 + 1/16) / 2.
+/// Computes equation 26 of Waudby-Smith and Ramdas by hand.
+///
+/// The variance before any loss is 1/4, after a first loss of 0 it is (1/4 + 1/16) / 2.
 #[test]
 fn the_first_bets() {
     let aim = -2.0 * f64::ln(0.95);
@@ -106,7 +109,7 @@ fn sequential(losses: Losses) -> SequentialCalibration {
     SequentialCalibration::new(&thresholds(), tolerance(DELTA), level(0.05), losses.kind()).unwrap()
 }
 
-/// Looks after every example and would stop at the first false certification.
+/// The test looks after every example and would stop at the first false certification.
 #[test]
 fn peeking_keeps_the_guarantee() {
     let check = |losses: Losses, risks: Risks, examples: usize, min_certified: f64| {

@@ -1,4 +1,4 @@
-//! Names and JSON, there and back.
+//! Names and JSON are read back as they were written.
 
 use calm_calibrate::{
     Calibration, CalibrationOptions, Error, ExpectationControl, Graph, LogP, LossKind, LossTable, PValue,
@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::tolerance;
 
-/// What is written for `value`, after a check that it is read back as the same.
+/// Writes `value`, and checks that it is read back as the same.
 fn json<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) -> String {
     let text = serde_json::to_string(value).unwrap();
     assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), value, "{text}");
@@ -97,7 +97,7 @@ fn graphs_that_are_refused() {
     check(&[0.5, f64::NAN], &[&[0.0, 1.0], &[1.0, 0.0]], "has the entry NaN");
     check(&[0.3, 0.3, 0.3], &[&[0.0, 0.6, 0.6], &[0.0; 3], &[0.0; 3]], "row 0 sums to 1.2");
     check(&[0.5, 0.5], &[&[0.0, 1.0], &[0.5, 0.5]], "hypothesis 1 gives to itself");
-    // Ten tenths are more than 1 by a rounding, or less.
+    // Because of rounding, ten tenths may be more or less than 1.
     assert!(Graph::new(vec![0.1; 10], vec![vec![0.0; 10]; 10]).is_ok());
     assert_eq!(Graph::holm(0).hypotheses(), 0);
     for graph in [Graph::holm(1), Graph::fallback(1), Graph::fixed_sequence(1)] {

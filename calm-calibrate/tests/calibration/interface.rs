@@ -1,4 +1,4 @@
-//! Tables, options, results and errors.
+//! Tests of tables, options, results and errors.
 
 use calm_calibrate::{
     Calibration, CalibrationOptions, Error, ErrorProbability, InvalidLoss, LossKind, LossSum, LossTable,
@@ -7,7 +7,7 @@ use calm_calibrate::{
 
 use crate::tolerance;
 
-/// 200 losses with this mean, the same for all examples.
+/// Makes 200 losses with this mean, the same for all examples.
 fn constant(mean: f64) -> Vec<f64> {
     vec![mean; 200]
 }
@@ -45,7 +45,7 @@ fn bonferroni_returns_the_least_certified() {
     assert_eq!((calibration.threshold, calibration.certified.as_slice()), (0.8, [0.8].as_slice()));
 }
 
-/// The full model takes no share of epsilon: with or without its row, everything is the same.
+/// The full model takes no share of epsilon: with or without its row, everything else is the same.
 #[test]
 fn the_full_model_needs_no_test() {
     for name in Procedure::NAMES {
@@ -144,7 +144,7 @@ fn losses_that_are_refused() {
     }
 }
 
-/// All losses of the sample are 0 or 1, but they were not declared so.
+/// All losses of the sample are 0 or 1, but they were not declared to be binary.
 #[test]
 fn the_kind_of_loss_is_not_guessed() {
     let table = LossTable::new(vec![0.9], vec![vec![0.0; 100]]).unwrap();

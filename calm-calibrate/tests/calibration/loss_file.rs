@@ -1,4 +1,7 @@
-//! Losses from files: the same result as in memory whatever the order of the rows, and what is said of broken files.
+//! Tests of losses from files.
+//!
+//! The result is the same as in memory whatever the order of the rows, and messages say what is wrong with a
+//! file.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -24,7 +27,7 @@ use crate::tolerance;
 
 const THRESHOLDS: [f64; 5] = [1.0, 0.9, 0.75, 0.5, 0.1];
 
-/// Threshold, number of the example, loss.
+/// A row holds threshold, number of the example, and loss.
 type Row = (f64, usize, f64);
 
 fn example_table(examples: usize) -> LossTable {
@@ -37,8 +40,10 @@ fn example_table(examples: usize) -> LossTable {
     LossTable::new(THRESHOLDS.to_vec(), losses.to_vec()).unwrap()
 }
 
-/// Sorted by threshold, from the largest or from the least; by example; not at all; and not at all within a threshold. In
-/// all of them the examples first appear in the same order.
+/// Puts rows into several orders, in all of which the examples first appear in the same order.
+///
+/// Rows are sorted by threshold, from the largest or from the least; by example; not at all; and not at all
+/// within a threshold.
 fn orders(table: &LossTable) -> Vec<(&'static str, Vec<Row>)> {
     let row = |index: usize, example: usize| (THRESHOLDS[index], example, table.losses(index)[example]);
     let of_threshold = |index: usize| (0..table.examples()).map(move |example| row(index, example));
@@ -94,7 +99,7 @@ enum Column {
     Text(Vec<Option<&'static str>>),
 }
 
-/// Writes row groups of `group` rows. The columns' types are those of `schema`.
+/// Writes row groups of `group` rows. The types of the columns are those of `schema`.
 fn write_parquet(dir: &TempDir, schema: &str, group: usize, columns: &[Column]) -> PathBuf {
     fn write<T: DataType>(
         row_group: &mut SerializedRowGroupWriter<'_, File>,
@@ -159,7 +164,9 @@ fn assert_same(calibration: &Calibration, expected: &Calibration, what: &str) {
     );
 }
 
-/// Names that ascend as numbers, names that do not, and texts. Row groups of 97 rows end within thresholds and examples.
+/// The names are numbers that ascend, numbers that do not, and texts.
+///
+/// Row groups of 97 rows end within thresholds and examples.
 #[test]
 fn the_order_of_the_rows_makes_no_difference() {
     let table = example_table(500);
@@ -196,7 +203,7 @@ fn the_order_of_the_rows_makes_no_difference() {
     }
 }
 
-/// More rows than a batch has, of the second threshold half in order and half not.
+/// There are more rows than a batch has; those of the second threshold are half in order and half not.
 #[test]
 fn batches_make_no_difference() {
     let table = example_table(20_000);
@@ -226,7 +233,8 @@ fn a_limit_makes_the_losses_binary() {
     let expected = calibrate(&limited, &options).unwrap();
     for (what, rows) in orders(&table) {
         let dir = TempDir::new().unwrap();
-        // Before the limit is applied, losses need not be in any range, but those of the full model must be 0.
+        // Before the limit is applied, losses need not be in any range, except that those of the full model
+        // must be 0.
         let rows = rows.into_iter().map(|row| (row.0, row.1, if row.2 > 0.3 { 1e3 } else { row.2 }));
         let file = LossFile { path: write_csv(&dir, rows), limit: Some(0.3) };
         assert_same(&file.calibrate(&options).unwrap(), &expected, what);
@@ -234,7 +242,7 @@ fn a_limit_makes_the_losses_binary() {
     }
 }
 
-/// All give the same small table.
+/// All files give the same small table.
 #[test]
 fn columns_of_all_types() {
     let dir = TempDir::new().unwrap();
@@ -321,7 +329,7 @@ fn a_file_is_parquet_by_its_content_or_name() {
     );
 }
 
-/// What is said of a file, after its path.
+/// Returns the message about a file, after its path.
 fn message_of(path: &Path, options: &CalibrationOptions) -> String {
     let message = calibrate_file(path, options).unwrap_err().to_string();
     message.strip_prefix(&path.display().to_string()).unwrap().to_owned()
@@ -365,7 +373,7 @@ fn broken_csv() {
     let duplicate = ", line 4: example `a` has a second loss at threshold 0.5";
     check(&rows("0.5,a,0\n0.5,b,0\n0.5,a,0\n"), duplicate);
     check(&rows("0.5,a,0\n0.4,a,0\n0.5,a,0\n0.4,b,0\n"), duplicate);
-    // The second one of a loss that came early.
+    // This is the second row of a loss that came early.
     check(
         &rows("0.5,a,0\n0.5,b,0\n0.4,b,0\n0.4,b,0\n"),
         ", line 5: example `b` has a second loss at threshold 0.4",
@@ -373,7 +381,7 @@ fn broken_csv() {
     let missing =
         |example: &str, threshold: f64| format!(": example `{example}` has no loss at threshold {threshold}");
     check(&rows("0.4,a,0\n0.5,a,0\n0.3,a,0\n0.4,b,0\n0.5,c,0\n0.3,c,0\n0.4,c,0\n"), &missing("b", 0.5));
-    // As many rows as two examples would have.
+    // There are as many rows as two examples would have.
     check(&rows("0.5,c,0\n0.5,b,0\n0.4,b,0\n0.4,a,0\n"), &missing("c", 0.4));
     check(&rows("0.5,b,0\n0.5,a,0\n0.4,b,0\n"), &missing("a", 0.4));
     check(&rows("0.4,b,0\n0.4,a,0\n0.5,a,0\n"), &missing("b", 0.5));

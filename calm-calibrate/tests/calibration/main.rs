@@ -1,6 +1,6 @@
-//! The statistics against independent values, against exact enumeration and against simulated calibrations.
+//! Tests of the statistics against independent values, exact enumeration and simulated calibrations.
 //!
-//! What catches which mistake (each was made once, to see it caught):
+//! The table says which test catches which mistake (each was made once, to see it caught).
 //!
 //! | mistake | caught by |
 //! |---|---|
@@ -39,7 +39,7 @@
 //! | NaN taken for a loss of 0, or for one below a limit | `interface`, `properties::losses_of_quantiles_and_differences` |
 //! | delta and epsilon exchanged | does not compile: see the documentation of the crate |
 
-// Helpers outside of test functions need it too: to panic is how a test fails.
+// Helpers outside of test functions need this too: a test fails by panicking.
 #![allow(clippy::unwrap_used)]
 
 mod betting;
@@ -79,12 +79,12 @@ fn binary(failures: usize, examples: usize) -> LossSum {
     LossSum::new(failures as f64, examples, LossKind::Binary).unwrap()
 }
 
-/// The p-values that know no more of a sample than its sum.
+/// The p-values that need to know only the sum of a sample.
 fn of_sums() -> impl Iterator<Item = PValue> {
     PValue::ALL.iter().copied().filter(|p_value| p_value.needs_only_the_sum())
 }
 
-/// The same cases in every run; `PROPTEST_CASES` asks for more of them.
+/// Runs the same cases every time; `PROPTEST_CASES` asks for more of them.
 fn fixed_cases() -> Config {
     Config { rng_seed: RngSeed::Fixed(0), failure_persistence: None, ..Config::default() }
 }

@@ -1,4 +1,4 @@
-//! Pareto testing: several parameters, several risks, a sequence learnt on one part of the examples.
+//! Tests of Pareto testing: several parameters, several risks, a sequence learnt on one part of the examples.
 
 use calm_calibrate::{
     CalibrationOptions, Cost, Error, LogP, LossKind, LossTable, PValue, Procedure, Risk, Split, Tolerance,
@@ -14,8 +14,9 @@ fn risk(losses: &[Vec<f64>], loss_kind: LossKind, p_value: PValue) -> Risk<'_> {
     Risk { losses, loss_kind, p_value, delta: tolerance(DELTA) }
 }
 
-/// True risks of the configurations (threshold, decay) for two losses, and their costs. Half of them are not tolerable, by
-/// one of the two risks only and by the least amount.
+/// True risks of the configurations (threshold, decay) for two losses, and their costs.
+///
+/// Half of them are not tolerable, because of only one of the two risks and by the least amount.
 fn grid() -> Vec<([f64; 2], f64)> {
     let above = DELTA + 1e-9;
     let configuration = |threshold: usize, decay: usize| {
@@ -72,7 +73,7 @@ fn keeps_its_guarantee() {
     check((Losses::Beta, Losses::Beta), (PValue::HoeffdingBentkus, PValue::Betting), 40, 0.0);
 }
 
-/// The sequence learnt on the very examples that it is tested on.
+/// The sequence is learnt on the very examples that it is tested on.
 #[test]
 fn no_split_is_caught() {
     let counts = repeat((Losses::Bernoulli, Losses::Bernoulli), 120, |first, second, _| {
@@ -86,7 +87,7 @@ fn no_split_is_caught() {
     assert!(counts.violations > accepted(0.05), "{counts:?}");
 }
 
-/// As a procedure of `calibrate` the sequence is learnt on the first part and tested on the second, and on nothing else.
+/// In `calibrate`, the sequence is learnt on the first part and tested on the second, and on nothing else.
 #[test]
 fn thresholds_by_hand() {
     let split = Split::new(0.25, 3).unwrap();
@@ -118,7 +119,8 @@ fn thresholds_by_hand() {
             rows.iter().map(of_row).collect()
         };
         assert_eq!((calibration.examples, &calibration.log_p_values), (300, &log_p(false)));
-        // The mean at 0.7 is the least, so the two thresholds above it are dominated: less risk at a lower threshold.
+        // The mean at 0.7 is the least, so the two thresholds above it are dominated: it has less risk at a
+        // lower threshold.
         let selection = log_p(true);
         assert!(selection[2] < selection[3]);
         assert_eq!((calibration.sequence, calibration.threshold), (vec![0.7, 0.6], 0.6));
@@ -139,8 +141,11 @@ fn fronts_by_hand() {
     check(&[&[3.0], &[1.0], &[2.0]], &[1]);
 }
 
-/// Each half has 100 examples without loss for configurations 0 to 2; the cost is what they differ in. Configuration 3 always
-/// fails, and 4 is as good as 1 but dearer in both costs, so no test is spent on it.
+/// Each half has 100 examples.
+///
+/// Configurations 0 to 2 have no loss there by the first risk, only 2 has a little by the second, and they
+/// differ in their costs. Configuration 3 always fails, and 4 is as good as 1 but dearer in both costs, so no
+/// test is spent on it.
 #[test]
 fn by_hand() {
     let good = vec![0.0; 200];

@@ -1,4 +1,4 @@
-//! Losses in pieces, several tolerances at once, splits and trials: the same results by other ways.
+//! Losses in pieces, several tolerances at once, splits and trials give the same results in other ways.
 
 use calm_calibrate::{
     CalibrationOptions, Calibrator, Error, Evidence, LossKind, LossTable, PValue, Procedure, SampleDesign,
@@ -16,7 +16,7 @@ fn losses(kind: LossKind) -> BoxedStrategy<f64> {
     }
 }
 
-/// A kind with losses of it at 4 thresholds.
+/// Generates a kind with losses of that kind at 4 thresholds.
 fn tables() -> impl Strategy<Value = (LossKind, Vec<Vec<f64>>)> {
     let kinds = prop::sample::select(LossKind::ALL);
     let rows = |kind: LossKind| {
@@ -80,7 +80,7 @@ proptest! {
         }
     }
 
-    /// Rounds of thresholds instead of whole rows.
+    /// The pieces are rounds over the thresholds instead of whole rows.
     #[test]
     fn thresholds_may_take_turns((kind, rows) in tables()) {
         let table = LossTable::new(THRESHOLDS.to_vec(), rows.clone()).unwrap();
@@ -192,16 +192,16 @@ fn sorted_losses_are_reported() {
     };
     let ascending = |n: usize| -> Vec<f64> { (0..n).map(|i| i as f64 / n as f64).collect() };
     check(ascending(100), PValue::Betting, &[0.5]);
-    // Does not matter to a p-value of the sum.
+    // A p-value of the sum does not depend on the order.
     check(ascending(100), PValue::HoeffdingBentkus, &[]);
-    // Descending losses lose money, so they make nobody certify.
+    // Descending losses lose money, so they help nobody to certify anything.
     check(ascending(100).into_iter().rev().collect(), PValue::Betting, &[]);
-    // Ascends, as one in 100! / 99! samples with a single loss do; or has nothing to sort.
+    // A single loss at the end ascends in one of 100 orders, and constant losses have nothing to sort.
     check((0..100).map(|i| if i == 99 { 0.5 } else { 0.0 }).collect(), PValue::Betting, &[]);
     check(vec![0.3; 100], PValue::Betting, &[]);
-    // 50 zeros and then 50 ones.
+    // There are 50 zeros and then 50 ones.
     check((0..100).map(|i| f64::from(u8::from(i >= 50))).collect(), PValue::Betting, &[0.5]);
-    // One pair out of order.
+    // One pair is out of order.
     let mut nearly = ascending(100);
     nearly.swap(40, 41);
     check(nearly, PValue::Betting, &[]);
@@ -252,8 +252,9 @@ fn trials_are_calibrations_of_their_splits() {
     }
 }
 
-/// Draws without replacement from a pool whose mean is known: what the paper's protocol estimates. Tolerances just below the
-/// pool's mean at a threshold are where a wrong certification is easiest.
+/// Draws without replacement from a pool whose mean is known, which is what the paper's protocol estimates.
+///
+/// Tolerances just below the pool's mean at a threshold are where a wrong certification is easiest.
 #[test]
 fn trials_keep_the_guarantee_on_their_pool() {
     let one_in =

@@ -1,4 +1,4 @@
-//! Family-wise procedures on literal vectors and by their laws.
+//! Tests of the family-wise procedures, on literal vectors and by their laws.
 
 use calm_calibrate::procedure::{bonferroni, even_starts, fixed_sequence, graphical, holm, multi_start};
 use calm_calibrate::{Error, Graph, LogP, Procedure};
@@ -106,23 +106,26 @@ fn the_fallback_procedure_hands_on() {
         let graph = Graph::fallback(p.len());
         graphical(&log_p(p), &graph, level(0.06)).unwrap()
     };
-    // Each has 0.02; a rejection adds its level to the next.
+    // Each hypothesis has a share of 0.02; a rejection adds its level to the next one.
     assert_eq!(fallback(&[0.0199, 0.0399, 0.0599]), [0, 1, 2]);
     assert_eq!(fallback(&[0.021, 0.0199, 0.0399]), [1, 2]);
     assert_eq!(fallback(&[0.021, 0.021, 0.0199]), [2]);
     assert_eq!(fallback(&[0.0199, 0.041, 0.0199]), [0, 2]);
 }
 
-/// Without a share of the level there is no test: a fixed sequence as a graph stops at its first failure even before a
-/// p-value of 0.
+/// Without a share of the level there is no test.
+///
+/// A fixed sequence as a graph stops at its first failure even before a p-value of 0.
 #[test]
 fn no_level_no_rejection() {
     let graph = Graph::fixed_sequence(3);
     assert_eq!(graphical(&log_p(&[0.2, 0.0, 0.0]), &graph, level(0.05)).unwrap(), [0_usize; 0]);
 }
 
-/// 0 and 1 give to each other, and next to nothing to 2 and 3, whose sum is above 1 by an accepted rounding. Once 0 and 1
-/// are rejected, 2 and 3 have a half of epsilon each, and not a whole one.
+/// Hypotheses 0 and 1 give to each other, and next to nothing to 2 and 3.
+///
+/// What they give sums to more than 1 by an accepted rounding. Once 0 and 1 are rejected, 2 and 3 have a half
+/// of epsilon each, and not a whole one.
 #[test]
 fn roundings_make_no_level() {
     let little = 5.5e-10;
@@ -134,7 +137,7 @@ fn roundings_make_no_level() {
     assert_eq!(reject(0.026), [0, 1]);
 }
 
-/// In a circle that nothing leaves, the level of the last one rejected is lost.
+/// In a circle that nothing leaves, the level of the last hypothesis rejected is lost.
 #[test]
 fn a_circle_without_exit() {
     let transitions = vec![vec![0.0, 1.0, 0.0], vec![1.0, 0.0, 0.0], vec![0.5, 0.5, 0.0]];
@@ -227,7 +230,7 @@ proptest! {
         prop_assert!(bonferroni.iter().all(|index| holm.contains(index)));
     }
 
-    /// Holm's own definition: the k-th smallest is rejected if it and all smaller ones pass.
+    /// Holm's own definition: the k-th smallest p-value is rejected if it and all smaller ones pass.
     #[test]
     fn holm_is_closed_testing(p in p_values()) {
         let holm = holm(&log_p(&p), level(0.05));
@@ -256,7 +259,7 @@ proptest! {
         prop_assert_eq!(multi_start(&log_p, &starts, epsilon), bonferroni(&log_p, epsilon));
     }
 
-    /// p-values away from the levels by more than the rounding that the graph's levels collect.
+    /// The p-values differ from the levels by more than the rounding that the graph's levels collect.
     #[test]
     fn equal_shares_handed_on_equally_are_holm(p in p_values()) {
         let nudged: Vec<f64> = p.iter().map(|&p| p * (1.0 - 1e-9)).collect();
@@ -265,7 +268,9 @@ proptest! {
         prop_assert_eq!(graphical(&log_p, &graph, epsilon).unwrap(), holm(&log_p, epsilon));
     }
 
-    /// What a graph rejects does not depend on the names of the hypotheses, hence not on which is taken first.
+    /// The hypotheses that a graph rejects do not depend on their names.
+    ///
+    /// Hence they do not depend on which one is taken first.
     #[test]
     fn graphs_do_not_depend_on_the_order(
         p in prop::collection::vec(prop_oneof![0.0..=0.06, 0.0..=0.01], 5),

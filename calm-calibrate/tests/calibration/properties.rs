@@ -1,4 +1,4 @@
-//! Laws of the p-values.
+//! Tests of laws of the p-values.
 
 use calm_calibrate::p_value::{bentkus, binomial, hoeffding, hoeffding_bentkus, hoeffding_kl};
 use calm_calibrate::{
@@ -8,22 +8,22 @@ use proptest::prelude::*;
 
 use crate::{binary, fixed_cases, level, of_sums, tolerance, unit};
 
-/// What rounding may do to the order of two logarithms.
+/// Compares two logarithms, whose order rounding may change a little.
 fn at_most(lesser: f64, greater: f64) -> bool {
     lesser <= greater + 1e-10 * greater.abs().max(1e-3)
 }
 
-/// Sample sizes from 1 to 1e7, about as many in each decade.
+/// Generates sample sizes from 1 to 1e7, about as many in each decade.
 fn examples() -> impl Strategy<Value = usize> {
     (0.0..=7.0).prop_map(|exponent: f64| 10f64.powf(exponent) as usize)
 }
 
-/// Tolerances over the whole of (0, 1), the ends included as far as doubles reach.
+/// Generates tolerances over the whole of (0, 1), including the ends as far as doubles reach.
 fn delta() -> impl Strategy<Value = f64> {
     prop_oneof![0.001..0.999, (-300.0..-1.0).prop_map(|e: f64| 10f64.powf(e)), Just(1.0 - f64::EPSILON / 2.0)]
 }
 
-/// A fraction of the examples; often close to `delta`, where it is decided.
+/// Returns a fraction of the examples, often close to `delta`, where the decision is made.
 fn sum(examples: usize, delta: f64, position: f64, near: bool) -> f64 {
     let mean = if near { (delta * (0.7 + 0.4 * position)).min(1.0) } else { position };
     (mean * examples as f64).min(examples as f64)
@@ -111,7 +111,7 @@ proptest! {
         prop_assert!(after.threshold <= before.threshold);
     }
 
-    /// Hoeffding-Bentkus knows the sum alone; a gambler sees one loss after the other.
+    /// Hoeffding-Bentkus knows only the sum; a gambler sees one loss after the other.
     #[test]
     fn the_order_matters_to_betting_only(losses in prop::collection::vec(0.0..=1.0, 2..60)) {
         let log_p = |p_value: PValue, losses: &[f64]| {
@@ -130,7 +130,7 @@ proptest! {
         }
     }
 
-    /// Rescaled to the unit interval, as `(loss + 1) / 2` with `(delta + 1) / 2`.
+    /// The losses are rescaled to the unit interval, as `(loss + 1) / 2` with `(delta + 1) / 2`.
     #[test]
     fn differences_are_rescaled(n in 1_usize..3000, d in 0.001..0.999, position in -1.0..=1.0) {
         let sum: f64 = position * n as f64;

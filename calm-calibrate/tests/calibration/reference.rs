@@ -1,4 +1,4 @@
-//! p-values computed by others: `tests/reference/README.md` says how.
+//! Compares with p-values computed by other software; `tests/reference/README.md` says how.
 
 use calm_calibrate::p_value::{asymptotic, bentkus, binomial, hoeffding, hoeffding_bentkus, hoeffding_kl};
 use calm_calibrate::{LogP, LossKind, LossSum, PValue, Tolerance};
@@ -11,7 +11,7 @@ const LARGE_SAMPLES: &str = include_str!("../reference/large_samples.csv");
 const DIFFERENCES: &str = include_str!("../reference/differences.csv");
 const ASYMPTOTIC: &str = include_str!("../reference/asymptotic.csv");
 
-/// Each record of a csv file as a function from the column to the text there.
+/// Passes each record of a csv file, as a function from a column to the text there.
 pub(crate) fn for_each_row(csv: &str, mut check: impl FnMut(&dyn Fn(&str) -> String)) {
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     let header = reader.headers().unwrap().clone();
@@ -21,12 +21,14 @@ pub(crate) fn for_each_row(csv: &str, mut check: impl FnMut(&dyn Fn(&str) -> Str
     }
 }
 
-/// A relative error of log p. Below 1e-25 it is the rounding of a mean equal to delta, and p is 1 to the last digit.
+/// Compares by the relative error of log p.
+///
+/// Below 1e-25 log p is the rounding of a mean equal to delta, and p is 1 to the last digit.
 pub(crate) fn close(log_p: LogP, expected: f64, relative: f64) -> bool {
     (log_p.ln() - expected).abs() <= relative * expected.abs() + 1e-25
 }
 
-/// All five p-values of a row against its `log_p_*` columns.
+/// Compares all five p-values of a row with its `log_p_*` columns.
 fn check_row(text: &dyn Fn(&str) -> String, sum: f64, delta: Tolerance, relative: f64) {
     let examples = text("n").parse().unwrap();
     let losses = unit(sum, examples);
@@ -75,7 +77,8 @@ fn large_samples() {
     assert_eq!(checked, 224);
 }
 
-/// Differences in `[-1, 1]`, rescaled: halving the tolerance and the sum rounds them, hence the larger error.
+/// Differences in `[-1, 1]` are rescaled: halving the tolerance and the sum rounds them, hence the larger
+/// error.
 #[test]
 fn rescaled_differences() {
     let mut checked = 0;
@@ -113,7 +116,7 @@ fn asymptotic_far_into_the_tails() {
         let delta: Tolerance = text("delta").parse().unwrap();
         let log_p = asymptotic(&losses, LossKind::Difference, delta).unwrap();
         let (found, name) = (log_p.ln(), text("losses"));
-        // Near the middle the rounding of the mean counts, in the tails that of the series.
+        // Near the middle the rounding of the mean counts, in the tails the rounding of the series.
         let relative = if text("z").parse::<f64>().unwrap() < -15.0 { 1e-12 } else { 1e-9 };
         assert!(close(log_p, expected, relative), "{name}, delta {delta}: {found} instead of {expected}");
         checked += 1;
@@ -152,7 +155,9 @@ fn hoeffding_bentkus_of_the_literature() {
     check(1_000_000, 0.1, 99_500.0, 0.13014491);
 }
 
-/// The largest mean loss that is still rejected at 0.05, rounded to thousandths; `None` if not even 0 is.
+/// Finds the largest mean loss that is still rejected at 0.05, rounded to thousandths.
+///
+/// It is `None` if even 0 is not rejected.
 #[test]
 fn largest_rejected_mean() {
     let largest = |p_value: PValue, examples: usize, delta: f64| {
@@ -204,7 +209,7 @@ fn first_sample_size_that_certifies_without_any_loss() {
     }
 }
 
-/// 100 * (7 / 100) is more than 7 as doubles, and would be rounded up to 8.
+/// As doubles, 100 * (7 / 100) is more than 7, and would be rounded up to 8.
 #[test]
 fn sums_are_not_rounded_through_the_mean() {
     let losses: Vec<f64> = (0..100).map(|i| if i < 7 { 1.0 } else { 0.0 }).collect();
@@ -227,7 +232,7 @@ fn a_little_above_a_whole_number() {
     assert!(of(0.0) < of(2.0));
 }
 
-/// A million losses of one tenth, which a plain sum makes more than 100,000.
+/// A plain sum makes a million losses of one tenth more than 100,000.
 #[test]
 fn sums_do_not_drift() {
     let losses = vec![0.1; 1_000_000];
@@ -246,7 +251,7 @@ fn binomial_agrees_with_statrs() {
                 let failures = failures.min(examples);
                 let p = binomial(binary(failures, examples), tolerance(delta)).unwrap().p();
                 let expected = distribution.cdf(failures as u64);
-                // Its own error reaches 1e-10 at 1e5 examples.
+                // The error of the reference itself reaches 1e-10 at 1e5 examples.
                 assert!(
                     (p / expected - 1.0).abs() < 1e-9,
                     "{failures} of {examples} at {delta}: {p}, {expected}"

@@ -1,8 +1,9 @@
-//! Repeated calibrations with a known risk.
+//! Repeats calibrations with a known risk.
 //!
-//! The number of violations is compared with the quantile of its binomial distribution that a correct calibration exceeds
-//! once in a million runs, not with epsilon itself, which a sharp procedure exceeds every other time. 2000 calibrations then
-//! show a true rate of 2 epsilon with certainty. That the rule has this power is tested too, in `wrong_procedures`.
+//! The number of violations is compared with the quantile of its binomial distribution that a correct
+//! calibration exceeds once in a million runs, not with epsilon itself, which a sharp procedure exceeds every
+//! other time. 2000 calibrations then show a true rate of 2 epsilon with certainty. `wrong_procedures` tests
+//! that the rule has this power.
 
 use calm_calibrate::{
     CalibrationOptions, LossKind, LossTable, PValue, Procedure, accepted_violations, calibrate, exceeds,
@@ -20,19 +21,19 @@ pub(crate) const DELTA: f64 = 0.1;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Losses {
     Bernoulli,
-    /// 0 or 1/2.
+    /// The loss is 0 or 1/2.
     TwoPoint,
-    /// Beta(1/c, 1) with the c that gives the mean: a power of a uniform number.
+    /// The loss follows Beta(1/c, 1) with the c that gives the mean: a power of a uniform number.
     Beta,
-    /// 0 for most examples, else a Beta(2/3, 1) of mean 0.4.
+    /// The loss is 0 for most examples, else it follows a Beta(2/3, 1) of mean 0.4.
     MostlyZero,
-    /// The positive part of a difference of two risks that is as often negative.
+    /// The loss is the positive part of a difference of two risks that is as often negative.
     PositivePart,
-    /// The share of losses above a limit; the mean is that share.
+    /// The loss is whether another one is above a limit; the mean is the share of those that are.
     AboveLimit,
-    /// A difference of two losses: 0 for three examples of five, else -1 or 1.
+    /// The loss is a difference of two losses: 0 for three examples of five, else -1 or 1.
     ThreePoint,
-    /// A difference of two losses, uniform on an interval around the mean.
+    /// The loss is a difference of two losses, uniform on an interval around the mean.
     Uniform,
 }
 
@@ -46,7 +47,8 @@ impl Losses {
             Losses::Beta => rng.random::<f64>().powf(1.0 / mean - 1.0),
             Losses::MostlyZero if with_probability(mean / 0.4, rng) => rng.random::<f64>().powf(1.5),
             Losses::MostlyZero => 0.0,
-            // A triangular difference on [-1, 1] scaled so that its positive part, 1/6 by itself, has the mean.
+            // A triangular difference on [-1, 1] is scaled so that its positive part, which is 1/6 by itself,
+            // has the mean.
             Losses::PositivePart => {
                 let (early, full) = (rng.random::<f64>(), rng.random::<f64>());
                 let scale = 6.0 * mean;
@@ -79,11 +81,13 @@ impl Losses {
 /// True risks along the sequence of thresholds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Risks {
-    /// Safe at first, then just above delta, where each threshold is one more chance of a false certification.
+    /// The risks are safe at first, then just above delta.
+    ///
+    /// There each threshold is one more chance of a false certification.
     Cliff,
-    /// Not monotone: above delta in the middle only.
+    /// The risks are not monotone: they are above delta only in the middle.
     Bump,
-    /// Slowly rising through delta.
+    /// The risks rise slowly through delta.
     Slope,
 }
 
@@ -106,7 +110,7 @@ pub(crate) fn rng(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
 
-/// Losses of `examples` examples, independent at every threshold: the worst case for a fixed sequence.
+/// Draws losses of `examples` examples, independent at every threshold, the worst case for a fixed sequence.
 pub(crate) fn draw_table(losses: Losses, risks: Risks, examples: usize, seed: u64) -> Vec<Vec<f64>> {
     let mut rng = rng(seed);
     let row = |&mean: &f64| (0..examples).map(|_| losses.draw(mean, &mut rng)).collect();
@@ -122,7 +126,7 @@ pub(crate) fn options(losses: Losses, p_value: PValue, procedure: Procedure) -> 
     CalibrationOptions { p_value, procedure, ..CalibrationOptions::new(tolerance(DELTA), losses.kind()) }
 }
 
-/// How often something was certified, and how often something with a risk above delta.
+/// How often something was certified, and how often something with a risk above delta was.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) certified: usize,
@@ -152,8 +156,10 @@ pub(crate) fn repeat(
     counts
 }
 
-/// Repeats calibrations with each of `options` on the same losses. Expects few violations of any certified threshold, not
-/// only of the returned one, and something certified in at least `min_certified` of the calibrations.
+/// Repeats calibrations with each of `options` on the same losses.
+///
+/// Expects few violations of any certified threshold, not only of the returned one, and something certified
+/// in at least `min_certified` of the calibrations.
 pub(crate) fn check_all(
     losses: Losses,
     risks: Risks,

@@ -1,4 +1,4 @@
-//! The guarantee, in repeated calibrations with a known risk, for each p-value with each procedure.
+//! Tests of the guarantee in repeated calibrations with a known risk, for each p-value with each procedure.
 
 use calm_calibrate::{
     CalibrationOptions, Graph, LossTable, PValue, Procedure, Split, accepted_violations, calibrate,
@@ -33,7 +33,8 @@ fn pass_rule_agrees_with_statrs() {
 }
 
 fn every_procedure() -> Vec<Procedure> {
-    // Half of the level to the first, half to the fourth, each handed on along its own part and then to the other.
+    // Half of the level goes to the first hypothesis and half to the fourth; each hands it on along its own
+    // part and then to the other.
     let ring: Vec<Vec<f64>> =
         (0..8).map(|i| (0..8).map(|j| if j == (i + 1) % 8 { 1.0 } else { 0.0 }).collect()).collect();
     let graph = Graph::new(vec![0.5, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0], ring).unwrap();
@@ -150,7 +151,7 @@ fn another_error_probability() {
     }
 }
 
-/// An easy case must be certified, or a calibration that always falls back would pass everything above.
+/// An easy case must be certified, or a calibration that always falls back would pass all other tests.
 #[test]
 fn certifies_what_has_no_loss() {
     let check = |p_value: PValue, examples: usize, expected: f64| {
@@ -164,8 +165,9 @@ fn certifies_what_has_no_loss() {
     check(PValue::Betting, 32, 0.2);
 }
 
-/// 100 losses of a Beta distribution with mean 0.04 and the variance `mean (1 - mean) / 6`: betting certifies nearly always,
-/// Hoeffding-Bentkus in three of ten samples.
+/// The 100 losses follow a Beta distribution with mean 0.04 and the variance `mean (1 - mean) / 6`.
+///
+/// Betting certifies nearly always, Hoeffding-Bentkus in three of ten samples.
 #[test]
 fn betting_needs_fewer_fractional_losses() {
     let share = |p_value: PValue| {
@@ -182,7 +184,9 @@ fn betting_needs_fewer_fractional_losses() {
     assert!((0.25..0.37).contains(&hoeffding_bentkus), "{hoeffding_bentkus}");
 }
 
-/// Beta(a, b) with a below 1 and b above, by rejection: Beta(a, 1) accepted with probability `(1 - x)^(b - 1)`.
+/// Draws from Beta(a, b) with a below 1 and b above, by rejection.
+///
+/// A draw from Beta(a, 1) is accepted with probability `(1 - x)^(b - 1)`.
 fn beta(a: f64, b: f64, rng: &mut rand_chacha::ChaCha8Rng) -> f64 {
     use rand::RngExt;
     loop {
@@ -193,7 +197,7 @@ fn beta(a: f64, b: f64, rng: &mut rand_chacha::ChaCha8Rng) -> f64 {
     }
 }
 
-/// `repeat`, which the wrong procedures are run with, sees the same as `calibrate` for the right one.
+/// For the right procedure, `repeat`, with which the wrong procedures are run, sees the same as `calibrate`.
 #[test]
 fn both_ways_of_repeating_agree() {
     let options = options(Losses::Bernoulli, PValue::Betting, Procedure::Holm);

@@ -1,4 +1,5 @@
-//! Super-uniformity by exact enumeration: with an expected loss of exactly delta, P(p <= epsilon) <= epsilon.
+//! Tests super-uniformity by exact enumeration: with an expected loss of exactly delta, P(p <= epsilon) <=
+//! epsilon.
 
 use calm_calibrate::{ErrorProbability, LossKind, LossSum, PValue};
 use statrs::distribution::{Binomial, Discrete};
@@ -8,7 +9,9 @@ use crate::{binary, level, of_sums, tolerance, unit};
 const SAMPLE_SIZES: [usize; 9] = [1, 2, 5, 12, 20, 60, 100, 333, 1000];
 const EPSILONS: [f64; 4] = [0.2, 0.1, 0.05, 0.01];
 
-/// P(p <= epsilon) when `losses(k)` has the probability of k successes in n trials of probability `probability`.
+/// Computes P(p <= epsilon).
+///
+/// `losses(k)` has the probability of k successes in n trials of probability `probability`.
 fn size(
     p_value: PValue,
     (n, probability): (usize, f64),
@@ -41,8 +44,9 @@ fn bernoulli_losses() {
     }
 }
 
-/// Losses of 0 or `value`, whose sums are fractions. Hoeffding and Bentkus are not tight here, so this does not replace the
-/// reference values.
+/// Losses are 0 or `value`, and their sums are fractions.
+///
+/// Hoeffding and Bentkus are not tight here, so this does not replace the reference values.
 #[test]
 fn two_point_losses() {
     for n in SAMPLE_SIZES {
@@ -61,7 +65,7 @@ fn two_point_losses() {
     }
 }
 
-/// Differences of -1, 0 and 1 whose mean is delta: all pairs of counts with their probabilities.
+/// Enumerates differences of -1, 0 and 1 whose mean is delta: all pairs of counts with their probabilities.
 #[test]
 fn three_point_differences() {
     for n in [1_usize, 2, 5, 12, 40] {
@@ -71,7 +75,7 @@ fn three_point_differences() {
             for p_value in of_sums().filter(|&p_value| p_value != PValue::Binomial) {
                 let mut by_p = Vec::new();
                 for changed in 0..=n {
-                    // Of the changed ones, so many are worse.
+                    // This many of the changed outputs are worse.
                     let worse_counts =
                         Binomial::new((worse / (1.0 - zero)).min(1.0), changed as u64).unwrap();
                     for worse in 0..=changed {
@@ -94,7 +98,7 @@ fn three_point_differences() {
     }
 }
 
-/// Valid, but not by never rejecting: how much of 0.05 is used.
+/// The p-values are valid, but not by never rejecting: the test measures how much of 0.05 is used.
 #[test]
 fn not_vacuous() {
     let check = |p_value: PValue, range: std::ops::RangeInclusive<f64>| {

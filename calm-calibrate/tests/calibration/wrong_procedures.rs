@@ -14,7 +14,7 @@ fn caught(counts: Counts) -> bool {
     counts.violations > accepted(EPSILON)
 }
 
-/// A fixed sequence with a p-value of one's own.
+/// Runs a fixed sequence with a p-value of one's own.
 fn with_p_value(losses: Losses, risks: Risks, examples: usize, log_p: impl Fn(Vec<f64>) -> f64) -> Counts {
     repeat(losses, risks, examples, |table| {
         let log_p: Vec<LogP> =
@@ -75,7 +75,9 @@ fn wrong_p_values() {
     );
 }
 
-/// ln of the capital after each loss. The variance that a bet is made with is that of the first `i + seen` losses.
+/// Computes ln of the capital after each loss.
+///
+/// The variance behind a bet is that of the first `i + seen` losses.
 fn ln_capitals(losses: &[f64], seen: usize, sign: f64) -> Vec<f64> {
     let (mut sum, mut squares, mut variances) = (0.5, 0.25, vec![0.25]);
     for (i, loss) in losses.iter().enumerate() {
@@ -143,7 +145,7 @@ fn wrong_betting() {
     );
 }
 
-/// Looking after every example at a p-value that holds for one fixed number of them.
+/// The test looks after every example at a p-value that holds for one fixed number of them.
 #[test]
 fn peeking() {
     let counts = with_p_value(Losses::Bernoulli, Risks::Cliff, 300, |losses| {
@@ -158,7 +160,9 @@ fn peeking() {
     assert!(caught(counts), "{counts:?}");
 }
 
-/// Independent uniform p-values of true hypotheses, so that a procedure uses all the level that it takes.
+/// Gives a procedure independent uniform p-values of true hypotheses.
+///
+/// So it uses all the level that it takes.
 fn with_procedure(hypotheses: usize, reject: impl Fn(&[LogP]) -> Vec<usize>) -> Counts {
     let mut counts = Counts::default();
     for seed in 0..REPETITIONS {
