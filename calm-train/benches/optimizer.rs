@@ -1,4 +1,4 @@
-//! How long a step of each optimiser takes over the parameters of a T5 of 21 million parameters, with and without their average.
+//! Measures a step of each optimiser over the 21 million parameters of a T5, with and without their average.
 
 // A benchmark that fails has nothing to report but the panic.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -37,7 +37,7 @@ fn steps(criterion: &mut Criterion) {
     for (name, config) in cases {
         let mut optimizer = Optimizer::new(&config, &parameters);
         criterion.bench_function(name, |bencher| {
-            // Moves no further than rounding, so that all cases step from the same parameters.
+            // The step moves no further than rounding, so that all cases step from the same parameters.
             bencher.iter(|| optimizer.step(&parameters, &gradients, 1e-9));
         });
     }

@@ -1,5 +1,8 @@
-//! Steps of multi-exit training: target tokens a second, the share of the machine's rate of matrix products that they reach, and the
-//! memory they need, for more and more exits. The plain loss, all logits of all exits at once, is what the chunked one is compared with.
+//! Measures steps of multi-exit training with more and more exits.
+//!
+//! It prints target tokens a second, the share of the machine's rate of matrix products that they reach, and
+//! the memory that they need. For comparison it also takes the plain loss, with all logits of all exits at
+//! once.
 //!
 //!     cargo bench -p calm-train --bench training [-- SHAPE [ROWS [SOURCE_TOKENS [TARGET_TOKENS]]]]
 //!
@@ -18,7 +21,7 @@ use calm_train::tokens::TokenPair;
 use calm_train::{ExitWeights, ModelConfig, ObjectiveConfig, OptimizerConfig, Precision};
 use tch::{Device, Kind, Tensor};
 
-/// Each case takes this long, at least three steps.
+/// Duration of each case, which takes at least three steps.
 const TIME: Duration = Duration::from_secs(4);
 
 fn main() {
@@ -62,7 +65,7 @@ fn main() {
     });
 }
 
-/// The loss as one writes it down: logits of every exit, kept by autograd until the backward pass.
+/// Computes the loss as one writes it down: autograd keeps the logits of every exit until the backward pass.
 fn plain_gradient(t5_config: &T5Config, parameters: &Parameters, batch: &Batch) -> Gradients {
     let model = T5::new(t5_config, &parameters.cast(Kind::Float)).expect("the network's own weights");
     let (sources, decoder_inputs) = (&batch.sources, &batch.decoder_inputs);
@@ -119,7 +122,9 @@ fn report(
     );
 }
 
-/// Floating-point operations of a step's products with weights: two for each weight and token forward, four backward.
+/// Counts the floating-point operations of a step's products with weights.
+///
+/// There are two for each weight and token forward, and four backward.
 fn step_flops(config: &T5Config, batch: &Batch, exits: usize) -> f64 {
     let inputs = if config.feed_forward_proj.is_gated() { 2 } else { 1 };
     let attention = 4 * config.d_model * config.inner();

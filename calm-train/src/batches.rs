@@ -1,4 +1,4 @@
-//! Batches of similar lengths in an order that depends on the seed and the epoch alone.
+//! Batches of similar lengths, in an order that depends only on the seed and the epoch.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -10,32 +10,32 @@ use crate::tokens::{PairLength, TokenPair};
 /// How examples are grouped.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchConfig {
-    /// Padded source tokens plus padded target tokens of a batch, at most.
+    /// Largest number of padded source tokens plus padded target tokens of a batch.
     pub batch_tokens: usize,
-    /// Seed of the order.
+    /// Seed of the order of the batches.
     pub seed: u64,
 }
 
-/// Token tensors of one batch, padded at the end.
+/// The token tensors of one batch, padded at the end.
 pub struct Batch {
-    /// [rows, source length]
+    /// The sources: [rows, source length]
     pub sources: Tensor,
-    /// [rows, target length]: the targets shifted right by the start token.
+    /// The targets shifted right by the start token: [rows, target length]
     pub decoder_inputs: Tensor,
     /// Positions of the flattened [rows * target length] that hold a target token.
     pub positions: Tensor,
     /// Target tokens at these positions.
     pub targets: Tensor,
-    /// How many these are.
+    /// Number of target tokens.
     pub target_tokens: usize,
 }
 
-/// Tokens a batch is framed by.
+/// The tokens that frame a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameTokens {
-    /// First decoder input.
+    /// The first input of the decoder.
     pub start: u32,
-    /// Fills up short rows.
+    /// The token that fills up short rows.
     pub pad: u32,
 }
 
@@ -76,7 +76,7 @@ pub fn epoch_batches<T: Copy>(
     batches
 }
 
-/// The tensors of a batch, in the processor's memory.
+/// Makes the tensors of a batch, in the processor's memory.
 pub fn collate(examples: &[TokenPair], frame: FrameTokens) -> Batch {
     let rows = examples.len();
     let source_length = examples.iter().map(|e| e.source.len()).max().unwrap_or(0);
@@ -106,12 +106,12 @@ pub fn collate(examples: &[TokenPair], frame: FrameTokens) -> Batch {
 }
 
 impl Batch {
-    /// The batch in memory that a GPU copies from while it computes.
+    /// Copies the batch to memory from which a GPU copies while it computes.
     pub fn pinned(self, device: Device) -> Batch {
         self.map(|tensor| tensor.pin_memory(device))
     }
 
-    /// The batch on a device. Nothing waits for a copy out of pinned memory.
+    /// Copies the batch to a device. Nothing waits for a copy out of pinned memory.
     pub fn to_device(self, device: Device) -> Batch {
         self.map(|tensor| tensor.to_device_(device, tensor.kind(), true, false))
     }

@@ -1,6 +1,8 @@
-//! The resumable state of a run: a directory that appears complete or not at all, so that a kill leaves the old or the new one.
-//! Dropout, order of the data and sampled exits are functions of (seed, step), so that besides tensors there are few numbers to
-//! remember.
+//! The resumable state of a run.
+//!
+//! It is a directory that appears complete or not at all, so that a kill leaves the old or the new one.
+//! Dropout, order of the data and sampled exits are functions of (seed, step), so that besides tensors there
+//! are few numbers to remember.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,43 +16,47 @@ use crate::Error;
 const STEM: &str = "state";
 const RUN: &str = "run.json";
 
-/// Which checkpoint of a run's directory.
+/// The checkpoints that a run's directory has a place for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
-    /// The newest one, which the run continues from: parameters and all that the optimiser remembers.
+    /// The newest one, from which the run continues: parameters and all that the optimiser remembers.
     Newest,
-    /// The one with the lowest validation loss so far: parameters alone.
+    /// The one with the lowest validation loss so far: only the parameters.
     Best,
 }
 
-/// The numbers of a checkpoint.
+/// The numbers in a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
-    /// Steps done.
+    /// Number of steps done.
     pub step: u64,
-    /// The run's seed.
+    /// Seed of the run.
     pub seed: u64,
-    /// Stands for the training examples and the batches they are divided into.
+    /// Fingerprint of the training examples and of the batches that they are divided into.
     pub data: String,
-    /// Passes over the data done.
+    /// Number of passes over the data done.
     pub epochs: f64,
-    /// Target tokens learned from.
+    /// Number of target tokens learned from.
     pub target_tokens: u64,
-    /// Lowest validation loss so far.
+    /// The lowest validation loss so far.
     pub best_loss: Option<f64>,
-    /// Validations since then.
+    /// Number of validations since the lowest loss.
     pub validations_since_best: u64,
 }
 
-/// The directory of a slot's checkpoint, if there is one. Of two, which a kill may leave, the later one counts.
+/// Finds the directory of a slot's checkpoint, if there is one.
+///
+/// A kill may leave two; the later one counts.
 pub fn find(dir: &Path, slot: Slot) -> Option<PathBuf> {
     all(dir, slot).pop().map(|(_, path)| path)
 }
 
-/// Writes tensors and numbers, in files of at most `max_file_bytes`, and removes the slot's earlier checkpoint.
+/// Writes tensors and numbers, and removes the slot's earlier checkpoint.
+///
+/// Each file has at most `max_file_bytes`.
 ///
 /// # Errors
-/// A file cannot be written or removed.
+/// Fails if a file cannot be written or removed.
 pub fn save(
     dir: &Path,
     slot: Slot,
@@ -65,7 +71,7 @@ pub fn save(
     std::fs::create_dir_all(&partial).map_err(failed)?;
     write_shards(&partial, STEM, tensors, max_file_bytes)?;
     crate::write_json(&partial.join(RUN), state)?;
-    // A finished run that is started again writes the checkpoint it started from.
+    // A finished run that is started again writes the checkpoint that it started from.
     remove(&path)?;
     std::fs::rename(&partial, &path).map_err(failed)?;
     for (step, path) in all(dir, slot) {
@@ -79,7 +85,7 @@ pub fn save(
 /// Reads a checkpoint directory into the processor's memory.
 ///
 /// # Errors
-/// A file is missing or damaged.
+/// Fails if a file is missing or damaged.
 pub fn load(path: &Path) -> Result<(RunState, BTreeMap<String, Tensor>), Error> {
     let file = path.join(RUN);
     let text = std::fs::read_to_string(&file).map_err(|source| Error::Read { path: file.clone(), source })?;
@@ -96,7 +102,7 @@ impl Slot {
     }
 }
 
-/// The slot's complete checkpoints by step.
+/// Lists the slot's complete checkpoints by step.
 fn all(dir: &Path, slot: Slot) -> Vec<(u64, PathBuf)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found: Vec<(u64, PathBuf)> = entries

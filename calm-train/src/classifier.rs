@@ -11,7 +11,7 @@ use crate::parameters::Parameters;
 
 /// The classifier while it is trained.
 pub struct ClassifierTraining {
-    /// Weight `[d_model]` and bias `[1]`.
+    /// The weight `[d_model]` and the bias `[1]`.
     parameters: Parameters,
     optimizer: Optimizer,
     config: ClassifierConfig,
@@ -20,30 +20,32 @@ pub struct ClassifierTraining {
 /// How well the classifier decides at one layer.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LayerF1 {
-    /// Layer, from 1.
+    /// Number of the layer, from 1.
     pub layer: usize,
-    /// F1 of "do not exit" at 0.5, the class of Table D.1 in the paper, in `[0,1]`.
+    /// F1 of "do not exit" at 0.5, which is the class of Table D.1 in the paper, in `[0,1]`.
     pub do_not_exit_f1: f64,
     /// Fraction of tokens on which the layer already agrees with the last one.
     pub agreement: f64,
 }
 
 impl ClassifierTraining {
-    /// Starts from zeros, that is, from a confidence of one half everywhere.
+    /// Starts from zeros, which is a confidence of one half everywhere.
     pub fn new(model: &T5, config: &ClassifierConfig) -> Self {
         let sizes = [(CLASSIFIER_WEIGHT, model.config().d_model), (CLASSIFIER_BIAS, 1)];
         let zeros = |size: i64| Tensor::zeros([size], (Kind::Float, Device::Cpu));
         let weights = Weights::new(sizes.map(|(name, size)| (name.to_owned(), zeros(size))).into());
         let parameters = Parameters::separate(&weights, model.device());
-        // A logistic regression needs no clipping, and its two vectors have no decay.
+        // A logistic regression needs no clipping, and its two vectors do not decay.
         let adam =
             OptimizerConfig { beta2: Some(0.999), clip_norm: f64::INFINITY, ..OptimizerConfig::default() };
         let optimizer = Optimizer::new(&adam, &parameters);
         ClassifierTraining { parameters, optimizer, config: config.clone() }
     }
 
-    /// One step of Adam on the mean over layers 1..L-1 of the binary cross-entropy (independent per layer, as in the paper:
-    /// its geometric-like alternative was worse). Returns the loss, a scalar on the device.
+    /// Takes one step of Adam, and returns the loss, a scalar on the device.
+    ///
+    /// The loss is the mean over layers 1..L-1 of the binary cross-entropy. Layers are independent, as in the
+    /// paper, where the geometric-like alternative was worse.
     pub fn step(&mut self, model: &T5, batch: &Batch) -> Tensor {
         let (states, labels) = states_and_labels(model, batch);
         let (weight, bias) = weight_and_bias(&self.parameters.cast(Kind::Float));
@@ -60,12 +62,12 @@ impl ClassifierTraining {
         loss.detach()
     }
 
-    /// Weight `[d_model]` and bias `[1]`.
+    /// Returns the weight `[d_model]` and the bias `[1]`.
     pub fn parameters(&self) -> (Tensor, Tensor) {
         weight_and_bias(&self.parameters.weights())
     }
 
-    /// F1 of "do not exit" at each layer below the last, over a few batches.
+    /// Computes F1 of "do not exit" at each layer below the last, over a few batches.
     pub fn f1(&self, model: &T5, batches: &[Batch]) -> Vec<LayerF1> {
         let _no_grad = tch::no_grad_guard();
         let (weight, bias) = self.parameters();
@@ -102,16 +104,19 @@ fn weight_and_bias(weights: &Weights) -> (Tensor, Tensor) {
     (of(CLASSIFIER_WEIGHT), of(CLASSIFIER_BIAS))
 }
 
-/// Weights [L-1, tokens] that give both classes half of each layer's weight: 1 / (2 * the share of the label's class). A class that
-/// a layer lacks leaves the other one with that half.
+/// Computes weights [L-1, tokens] that give each class half of a layer's weight.
+///
+/// The weight of a token is 1 / (2 * the share of its label's class). If a layer lacks a class, the other one
+/// still has that half.
 fn class_weights(labels: &Tensor) -> Tensor {
     let exits = labels.mean_dim([1i64].as_slice(), true, Kind::Float);
     let share = labels * &exits + (1.0 - labels) * (1.0 - &exits);
     0.5 / share
 }
 
-/// States of all layers below the last [L-1, tokens, d_model] and whether each layer's best token is the last layer's
-/// [L-1, tokens].
+/// Computes the states of all layers below the last [L-1, tokens, d_model], and the labels [L-1, tokens].
+///
+/// A label says whether the layer's best token is that of the last layer.
 fn states_and_labels(model: &T5, batch: &Batch) -> (Tensor, Tensor) {
     let _no_grad = tch::no_grad_guard();
     let states = model.decoder_states(&TeacherForcing {

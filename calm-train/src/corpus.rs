@@ -1,4 +1,4 @@
-//! The tasks of a run as token files, and which of their examples an epoch passes over.
+//! The tasks of a run as token files, and the examples that an epoch passes over.
 
 use std::path::Path;
 
@@ -26,15 +26,15 @@ pub struct ExampleIndex {
     row: u32,
 }
 
-/// Held-out examples of one task.
+/// The held-out examples of one task.
 pub struct HeldOut<'a> {
-    /// The task's name.
+    /// Name of the task.
     pub name: &'a str,
-    /// How decoded outputs are scored.
+    /// Metric by which decoded outputs are scored.
     pub metric: Metric,
-    /// The examples' tokens.
+    /// Tokens of the examples.
     pub pairs: &'a [TokenPair],
-    /// The texts that count as right for each.
+    /// The texts that count as right for each example.
     pub references: &'a [Vec<String>],
 }
 
@@ -43,18 +43,23 @@ struct Task {
     metric: Metric,
     weight: f64,
     file: TokenFile,
-    /// The rows to train on, in an order of chance that all epochs walk along.
+    /// The rows to train on, in a random order that all epochs walk along.
     rows: Vec<u32>,
     held_out: Vec<TokenPair>,
     references: Vec<Vec<String>>,
 }
 
 impl Corpus {
-    /// Opens the token files in `config.checkpoints`, of which it makes those that are missing or were made from something else.
-    /// A token file whose data are not there any more is taken as it is, so that a run can move to another machine without them.
+    /// Opens the token files in `config.checkpoints`.
+    ///
+    /// First it makes those that are missing or were made from something else.
+    ///
+    /// A token file whose data do not exist any more is taken as it is, so that a run can move to another
+    /// machine without them.
     ///
     /// # Errors
-    /// Data cannot be read, a file cannot be written, or no example is left after the limits on length.
+    /// Fails if data cannot be read, if a file cannot be written, or if no example is left after the limits
+    /// on length.
     pub fn open(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<Self, Error> {
         let tasks = config.data.tasks.iter().map(|task| Task::open(config, task, tokenizer));
         let corpus = Corpus { tasks: tasks.collect::<Result<_, Error>>()? };
@@ -66,13 +71,15 @@ impl Corpus {
         self.tasks.iter().map(|task| task.rows.len()).sum()
     }
 
-    /// Whether there is none.
+    /// Whether there are no examples to train on.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The examples of an epoch, as often as their task's weight says. Epochs walk on along one order of chance, so that a
-    /// weight below 1 comes to every example in turn.
+    /// Lists the examples of an epoch, each as often as the weight of its task says.
+    ///
+    /// Epochs walk along one random order, each where the last one ended, so that every example has its turn
+    /// if the weight is below 1.
     pub fn epoch(&self, epoch: u64) -> Vec<ExampleIndex> {
         let mut members = Vec::new();
         for (number, task) in (0..).zip(&self.tasks) {
@@ -85,17 +92,17 @@ impl Corpus {
         members
     }
 
-    /// Lengths of an example.
+    /// Returns the lengths of an example.
     pub fn length(&self, index: ExampleIndex) -> PairLength {
         self.tasks[index.task as usize].file.length(index.row as usize)
     }
 
-    /// Tokens of an example.
+    /// Returns the tokens of an example.
     pub fn pair(&self, index: ExampleIndex) -> TokenPair {
         self.tasks[index.task as usize].file.pair(index.row as usize)
     }
 
-    /// The held-out examples of each task that has some.
+    /// Returns the held-out examples of each task that has some.
     pub fn held_out(&self) -> impl Iterator<Item = HeldOut<'_>> {
         self.tasks.iter().filter(|task| !task.held_out.is_empty()).map(|task| HeldOut {
             name: &task.name,
@@ -105,7 +112,7 @@ impl Corpus {
         })
     }
 
-    /// Stands for the examples and their order, as SHA-256 in hexadecimal.
+    /// Fingerprint of the examples and their order, as SHA-256 in hexadecimal.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         for task in &self.tasks {
@@ -175,11 +182,11 @@ fn open_token_file(
     Ok(TokenFile::open(path)?.0)
 }
 
-/// What a token file depends on.
+/// Fingerprint of what a token file depends on.
 struct Fingerprint {
-    /// Tokenizer, columns, limits and where the data are.
+    /// Hash of tokenizer, columns, limits and paths of the data.
     settings: String,
-    /// The data files' sizes and times; none if they are not there.
+    /// Hash of the sizes and times of the data files; `None` if they do not exist.
     data: Option<String>,
 }
 

@@ -12,29 +12,31 @@ use serde::Deserialize;
 
 use crate::Error;
 
-/// Up to so many step lines, the losses are drawn as they are; beyond, as a running mean.
+/// Largest number of step lines whose losses are drawn as they are; more are drawn as a running mean.
 const MOST_UNSMOOTHED: usize = 300;
-/// How many points remain of a longer line, roughly.
+/// Rough number of points that remain of a longer line.
 const SMOOTHED_POINTS: usize = 200;
-/// Up to so many validations, each has a marker; more would hide the lines.
+/// Largest number of validations that have markers; more would hide the lines.
 const MOST_MARKED: usize = 25;
-/// Exits that the legend names, roughly.
+/// Rough number of exits that the legend names.
 const NAMED_EXITS: usize = 12;
-/// Of an axis of losses, in units of the range that the losses need without the start of the run.
+/// Height of an axis of losses, in units of the range that the losses need without the start of the run.
 const HEADROOM: f64 = 1.5;
 
 const PANEL_WIDTH: f64 = 400.0;
 const PANEL_HEIGHT: f64 = 320.0;
 const MARGIN: f64 = 8.0;
 
-/// Draws `learning_curves.svg` and `learning_curves.png` into `folder` and returns the two files: the training loss of every
-/// exit over the steps with the last exit's validation loss, and the validation scores of every task with all layers and
-/// with half of them. What the log has no line of is left out; from a log with nothing to draw, no file is made.
+/// Draws `learning_curves.svg` and `learning_curves.png` into `folder` and returns the two files.
+///
+/// They show the training loss of every exit over the steps with the last exit's validation loss, and the
+/// validation scores of every task with all layers and with half of them. What the log has no line of is left
+/// out; if there is nothing to draw, no file is made.
 ///
 /// `log` is a run's `log.jsonl`. Its last line may be incomplete, as a killed run leaves it.
 ///
 /// # Errors
-/// The log cannot be read or is not one, or a file cannot be written.
+/// Fails if the log cannot be read or is not one, or if a file cannot be written.
 pub fn draw_learning_curves(log: &Path, folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let lines = read_log(log)?;
     let panels: Vec<Curves> = [loss_curves(&lines), score_curves(&lines)].into_iter().flatten().collect();
@@ -45,7 +47,7 @@ pub fn draw_learning_curves(log: &Path, folder: &Path) -> Result<Vec<PathBuf>, E
     Ok(save(&LearningCurves { panels, steps }, folder)?.into())
 }
 
-/// What is drawn of a line of the log: losses of a training interval, or a validation.
+/// The part of a line of the log that is drawn: losses of a training interval, or a validation.
 #[derive(Deserialize)]
 struct LogLine {
     step: u64,
@@ -80,7 +82,7 @@ fn read_log(path: &Path) -> Result<Vec<LogLine>, Error> {
             Ok(line) => lines.push(line),
             Err(_) if !text.ends_with(b"\n") => {}
             Err(error) => {
-                // Of this line alone, which is always the first one to the parser.
+                // The place is that in this line alone, which is always the first one for the parser.
                 let suffix = format!(" at line 1 column {}", error.column());
                 let message = error.to_string();
                 let reason = message.strip_suffix(&suffix).unwrap_or(&message);
@@ -92,7 +94,7 @@ fn read_log(path: &Path) -> Result<Vec<LogLine>, Error> {
     Ok(lines)
 }
 
-/// A panel and its legend.
+/// A panel with its legend.
 struct Curves {
     title: String,
     y_label: &'static str,
@@ -125,7 +127,7 @@ fn loss_curves(log: &[LogLine]) -> Option<Curves> {
     }
     let validation: Vec<&LogLine> = log.iter().filter(|line| line.validation.is_some()).collect();
     let points = points_of(&validation, |line| line.validation.as_ref()?.loss);
-    // The first validation may be as early as the losses that are cut off, and few are made in a run.
+    // The first validation may be as early as the losses that are cut off, and a run makes few validations.
     if let Some(usual) = quantile(&points, 0.5) {
         settled = settled.max(usual);
         let marker = if points.len() > MOST_MARKED { Marker::None } else { Marker::Diamond };
@@ -134,7 +136,8 @@ fn loss_curves(log: &[LogLine]) -> Option<Curves> {
         lines.push((look, points));
     }
     let (low, high) = extent(&lines)?;
-    // The first steps, with losses of several times the later ones, would leave the rest of the run a flat line.
+    // The losses of the first steps are several times the later ones, and would make the rest of the run a
+    // flat line.
     let high = high.min(low + HEADROOM * (settled - low));
     let title = match 2 * half_window + 1 {
         _ if steps.is_empty() => "validation loss".to_owned(),
@@ -193,17 +196,20 @@ fn score_curves(log: &[LogLine]) -> Option<Curves> {
     Some(Curves { title, y_label: "score, 0 to 100", y: axis(low, high), lines, legend })
 }
 
-/// The lines of the log with a value, which JSON has as `null` when it is not finite.
+/// The points of the lines of the log that have a value; JSON has `null` for one that is not finite.
 fn points_of(lines: &[&LogLine], value: impl Fn(&LogLine) -> Option<f64>) -> Vec<Point> {
     lines.iter().filter_map(|line| Some(Point::new(line.step as f64, value(line)?))).collect()
 }
 
-/// Means over the point and up to `half_window` neighbours on either side, for every `half_window`-th point and the last one.
+/// Computes means over a point and up to `half_window` neighbours on either side.
+///
+/// There is a mean for every `half_window`-th point and for the last one.
 fn smooth(points: &[Point], half_window: usize) -> Vec<Point> {
     let Some(last) = points.len().checked_sub(1).filter(|_| half_window > 0) else { return points.to_vec() };
     let kept = (0..last).step_by(half_window).chain([last]);
     let mean = |index: usize| {
-        // The window is even around its point where losses fall fastest. At the end of the run they hardly do.
+        // Where losses fall fastest, the window is symmetric around its point. At the end of the run they
+        // hardly fall.
         let reach = half_window.min(index);
         let window = &points[index - reach..=(index + reach).min(last)];
         let sum: f64 = window.iter().map(|point| point.y).sum();
@@ -212,14 +218,14 @@ fn smooth(points: &[Point], half_window: usize) -> Vec<Point> {
     kept.map(mean).collect()
 }
 
-/// The height that `share` of the points are below.
+/// Finds the height below which a `share` of the points lies.
 fn quantile(points: &[Point], share: f64) -> Option<f64> {
     let mut heights: Vec<f64> = points.iter().map(|point| point.y).collect();
     heights.sort_by(f64::total_cmp);
     heights.get((share * heights.len() as f64) as usize).copied()
 }
 
-/// The lowest and the highest point, if there is any.
+/// Finds the lowest and the highest point, if there are any.
 fn extent(lines: &[(Look, Vec<Point>)]) -> Option<(f64, f64)> {
     let heights = lines.iter().flat_map(|(_, points)| points).map(|point| point.y);
     heights.fold(None, |extent, y| {
@@ -228,7 +234,9 @@ fn extent(lines: &[(Look, Vec<Point>)]) -> Option<(f64, f64)> {
     })
 }
 
-/// An axis from `low` to `high` with some room, even where both are the same. Neither losses nor scores are negative.
+/// Makes an axis from `low` to `high` with some room, even if both are the same.
+///
+/// Neither losses nor scores are negative.
 fn axis(low: f64, high: f64) -> Range<f64> {
     let room = if low < high { 0.04 * (high - low) } else { 1.0 };
     (low - room).max(0.0)..high + room

@@ -7,54 +7,54 @@ pub enum Error {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// What the operating system said.
         source: std::io::Error,
     },
     /// A file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// What the operating system said.
         source: std::io::Error,
     },
     /// The configuration is wrong.
     #[error("{}{}: {reason}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Config {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where in it, from 1, if the file has the key at all.
+        /// Number of the line, from 1, if the file has the key at all.
         line: Option<usize>,
-        /// Key and reason.
+        /// The key and the reason.
         reason: String,
     },
-    /// The checkpoint in the way belongs to another run.
+    /// The checkpoint directory holds a checkpoint of another run.
     #[error("{} holds a checkpoint of another run ({reason}); remove it or change `checkpoints`", path.display())]
     OtherRun {
-        /// The checkpoint.
+        /// Path of the checkpoint.
         path: PathBuf,
-        /// What differs.
+        /// Description of what differs.
         reason: String,
     },
-    /// The checkpoint's own record does not parse.
+    /// The checkpoint's own record cannot be parsed.
     #[error("{}: {source}", path.display())]
     Json {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where and why.
+        /// Where it cannot be parsed, and why.
         source: serde_json::Error,
     },
-    /// No example fits the limits.
+    /// No example is within the limits on length.
     #[error("no training example is left after the limits on length")]
     NoExamples,
     /// A file of tokens is damaged.
     #[error("{} is no file of tokens ({source}); remove it", path.display())]
     Tokens {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the file.
         source: safetensors::SafeTensorError,
     },
     /// The checkpoint of `init` does not fit the run.
@@ -62,48 +62,48 @@ pub enum Error {
     Init {
         /// The checkpoint directory.
         dir: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the checkpoint.
         reason: String,
     },
     /// The loss is far above its running mean. The last checkpoint, if there was one, is intact.
     #[error("the loss jumped: at step {step} it is {loss:.3}, its running mean {mean:.3}, and loss_spike allows less; {}",
         intact(*checkpoint))]
     Spike {
-        /// The loss.
+        /// The loss of the interval.
         loss: f64,
-        /// Its running mean.
+        /// The running mean of the loss.
         mean: f64,
-        /// When it was noticed.
+        /// The step at which it was noticed.
         step: u64,
-        /// Step of the last checkpoint.
+        /// The step of the last checkpoint.
         checkpoint: Option<u64>,
     },
     /// The loss or its gradient is no longer a number. The last checkpoint, if there was one, is intact.
     #[error("the training diverged: at step {step} the loss is {loss}, its gradient's norm {gradient_norm}; {}",
         intact(*checkpoint))]
     Diverged {
-        /// The loss.
+        /// The loss of the interval.
         loss: f64,
-        /// When it was noticed.
+        /// The step at which it was noticed.
         step: u64,
-        /// The norm of its gradient.
+        /// The norm of the gradient.
         gradient_norm: f64,
-        /// Step of the last checkpoint.
+        /// The step of the last checkpoint.
         checkpoint: Option<u64>,
     },
-    /// Reading examples failed.
+    /// Examples cannot be read.
     #[error(transparent)]
     Data(#[from] calm_data::Error),
-    /// A checkpoint of a network, or its tokenizer.
+    /// A checkpoint of a network, or its tokenizer, cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] calm_checkpoint::Error),
     /// The network failed.
     #[error(transparent)]
     Model(#[from] calm_model::Error),
-    /// Decoding the validation examples failed.
+    /// The validation examples cannot be decoded.
     #[error("validation: {0}")]
     Decode(#[from] calm_core::DecodeError<calm_model::Error>),
-    /// Scoring the validation examples failed.
+    /// The validation examples cannot be scored.
     #[error("validation: {0}")]
     Metric(#[from] calm_metrics::Error),
     /// The learning curves cannot be drawn.

@@ -1,4 +1,5 @@
-//! What a run leaves in its output folder: weights, classifier, tokenizer, configuration, report.
+//! What a run leaves in its output folder: weights, classifier, tokenizer, configuration, report, learning
+//! curves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,28 +19,30 @@ use crate::progress::{LOG_EVERY, Progress};
 use crate::validation::{Validation, ValidationOptions, validate};
 use crate::{Error, checkpoint, draw_learning_curves};
 
-/// What a finished run wrote next to the weights, as `training.json`.
+/// The report of a finished run, which is next to the weights as `training.json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct TrainReport {
     /// The configuration of the run.
     pub config: TrainConfig,
-    /// Parameters of the network.
+    /// Number of parameters of the network.
     pub parameters: i64,
-    /// Training examples after the limits on length.
+    /// Number of training examples after the limits on length.
     pub examples: usize,
-    /// Step of the weights: the last one, or with early stopping the best one.
+    /// The step of the weights, which is the last one, or the best one after early stopping.
     pub step: u64,
-    /// Passes over the examples.
+    /// Number of passes over the examples.
     pub epochs: f64,
-    /// Target tokens learned from.
+    /// Number of target tokens learned from.
     pub target_tokens: u64,
     /// Losses and scores of the saved weights on the held-out examples, if there are any.
     pub validation: Option<Validation>,
-    /// The exit classifier per layer, on the same examples with teacher forcing; empty without examples or classifier.
+    /// The exit classifier's scores at each layer, on the same examples with teacher forcing.
+    ///
+    /// There are none without held-out examples or classifier.
     pub classifier: Vec<LayerF1>,
 }
 
-/// A backbone that is not trained any further.
+/// A backbone whose training has ended.
 pub(crate) struct Finished<'a> {
     pub config: &'a TrainConfig,
     pub device: Device,
@@ -52,7 +55,7 @@ pub(crate) struct Finished<'a> {
 }
 
 impl Finished<'_> {
-    /// Writes the weights, trains the classifier on what was written, scores it, and writes the rest.
+    /// Trains the classifier on the weights as they are written, scores it, and writes everything.
     pub(crate) fn write(&self) -> Result<TrainReport, Error> {
         let config = self.config;
         let kind = match config.output_precision {
@@ -129,7 +132,7 @@ impl Finished<'_> {
             .collect()
     }
 
-    /// The classifier sees the batches in an order of its own.
+    /// The grouping for the classifier, which sees the batches in an order of its own.
     fn batch_config(&self) -> BatchConfig {
         const CLASSIFIER_SEED: u64 = 0x6361_6c6d;
         let TrainConfig { seed, ref data, .. } = *self.config;

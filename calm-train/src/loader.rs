@@ -1,4 +1,4 @@
-//! Batches made ahead by a thread of their own, so that the step never waits for data.
+//! Makes batches ahead in a thread of their own, so that the step never waits for data.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -9,21 +9,21 @@ use tch::Device;
 use crate::batches::{Batch, BatchConfig, FrameTokens, collate, epoch_batches};
 use crate::corpus::{Corpus, ExampleIndex};
 
-/// Batches that wait at most. Each is a few hundred kilobytes.
+/// Largest number of batches that wait. Each takes a few hundred kilobytes.
 const AHEAD: usize = 8;
 
-/// What the batches are.
+/// How to make batches.
 #[derive(Debug, Clone, Copy)]
 pub struct LoaderConfig {
     /// How examples are grouped.
     pub batch: BatchConfig,
-    /// What frames them.
+    /// The tokens that frame the batches.
     pub frame: FrameTokens,
-    /// Where they go.
+    /// The device that the batches go to.
     pub device: Device,
 }
 
-/// The endless sequence of a run's batches from some batch on.
+/// The endless sequence of a run's batches, from some batch on.
 pub struct Loader {
     batches: Receiver<(f64, Batch)>,
     device: Device,
@@ -31,10 +31,10 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts at the batch after the first `done` of the run.
+    /// Starts at the batch after the first `done` batches of the run.
     pub fn start(corpus: Arc<Corpus>, config: LoaderConfig, done: u64) -> Self {
         let (sender, batches) = sync_channel(AHEAD);
-        // Ends when the receiver is dropped, since sending fails then.
+        // The thread ends when the receiver is dropped, since sending fails then.
         std::thread::spawn(move || {
             let mut order = BatchOrder::new(&corpus, config.batch, done);
             loop {
@@ -52,7 +52,7 @@ impl Loader {
         Loader { batches, device: config.device, waited: Duration::ZERO }
     }
 
-    /// Passes over the data done with this batch, and the batch on the device.
+    /// Returns the number of passes over the data done with this batch, and the batch on the device.
     pub fn next_batch(&mut self) -> (f64, Batch) {
         let start = Instant::now();
         let (epochs, batch) =
@@ -61,7 +61,7 @@ impl Loader {
         (epochs, batch.to_device(self.device))
     }
 
-    /// Time that [`Loader::next_batch`] waited since the last call of this function.
+    /// Time that [`Loader::next_batch`] has waited since the last call of this function.
     pub fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
     }
@@ -75,7 +75,7 @@ struct BatchOrder {
 }
 
 impl BatchOrder {
-    /// Epochs may differ by a batch in length, so they are replayed.
+    /// Replays the epochs of the first `done` batches, since epochs may differ by a batch in length.
     fn new(corpus: &Corpus, config: BatchConfig, done: u64) -> Self {
         let mut order = BatchOrder { config, epoch: 0, batches: Vec::new(), next: 0 };
         let mut next = done as usize;

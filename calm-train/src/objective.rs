@@ -1,4 +1,4 @@
-//! The multi-exit loss: every exit's cross-entropy over the same head.
+//! The multi-exit loss, which consists of every exit's cross-entropy over the same head.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -6,8 +6,10 @@ use tch::{Kind, Tensor};
 
 use crate::config::{ExitSampling, ExitWeights, ObjectiveConfig};
 
-/// Rows of logits that exist at a time. On a CPU few enough that they stay in its cache between the product, the softmax and the two
-/// products of the gradient; on a GPU as many as 512 MiB in 16 bits hold, since it is a launch that costs there.
+/// Number of rows of logits that exist at a time.
+///
+/// On a CPU they are few enough to stay in its cache between the product, the softmax and the two products of
+/// the gradient. On a GPU they are as many as 512 MiB hold in 16 bits, since there a launch is what costs.
 fn chunk_rows(head: &Tensor) -> i64 {
     const CUDA_LOGITS: i64 = 1 << 28;
     if head.device().is_cuda() { (CUDA_LOGITS / head.size()[0]).max(1) } else { 512 }
@@ -16,13 +18,13 @@ fn chunk_rows(head: &Tensor) -> i64 {
 /// An exit and the factor of its loss in one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WeightedExit {
-    /// Layer, from 1.
+    /// Number of the layer, from 1.
     pub layer: usize,
-    /// Factor of its mean loss per token.
+    /// Factor of the exit's mean loss per token.
     pub weight: f64,
 }
 
-/// Weights of all exits; they sum to 1.
+/// Computes the weights of all exits, which sum to 1.
 pub fn exit_weights(config: &ObjectiveConfig, layers: usize) -> Vec<f64> {
     let mut weights: Vec<f64> = (1..=layers)
         .map(|layer| match config.exit_weights {
@@ -39,9 +41,12 @@ pub fn exit_weights(config: &ObjectiveConfig, layers: usize) -> Vec<f64> {
     weights.into_iter().map(|weight| weight / sum).collect()
 }
 
-/// The exits that a step computes: the last one always, and of the others all or `sampled_exits`. A draw hits layer i with probability
-/// proportional to its weight w_i and has the weight (sum of w below the last) / draws; in rotation layer i has the weight w_i times
-/// the number of draws that a turn takes. Either way the expected loss is the full weighted sum.
+/// Chooses the exits that a step computes: always the last one, and all of the others or `sampled_exits` of
+/// them.
+///
+/// A draw hits layer i with probability proportional to its weight w_i and has the weight (sum of w below the
+/// last) / draws; in rotation, layer i has the weight w_i times the number of draws that a turn takes. Either
+/// way the expected loss is the full weighted sum.
 pub fn exits_of_step(config: &ObjectiveConfig, layers: usize, seed: u64, step: u64) -> Vec<WeightedExit> {
     let weights = exit_weights(config, layers);
     let last = WeightedExit { layer: layers, weight: weights[layers - 1] };
@@ -76,32 +81,37 @@ pub fn exits_of_step(config: &ObjectiveConfig, layers: usize, seed: u64, step: u
     hits.map(|(i, &weight)| WeightedExit { layer: i + 1, weight }).chain([last]).collect()
 }
 
-/// What an exit gives in one step, and the gradient of its cross-entropy.
+/// The result of an exit in one step, with the gradient of its cross-entropy.
 pub struct ExitLoss {
-    /// Probabilities of the targets: `[tokens]`
+    /// The probabilities of the targets: `[tokens]`
     pub target_probabilities: Tensor,
-    /// Of the weighted smoothed cross-entropy per token, with respect to the head's inputs: [tokens, d_model].
+    /// The gradient of the weighted smoothed cross-entropy per token, with respect to the head's inputs:
+    /// [tokens, d_model]
     pub gradient: Tensor,
 }
 
-/// What the cross-entropies are computed from.
+/// What the cross-entropies of all exits are computed from.
 pub struct HeadLoss<'a> {
-    /// [vocab_size, d_model]
+    /// The matrix of the head: [vocab_size, d_model]
     pub head: &'a Tensor,
     /// The tokens to predict: `[tokens]`
     pub targets: &'a Tensor,
-    /// The tokens that the mean is over: those of this batch, or of all the batches that make one step.
+    /// Number of tokens that the mean is over: those of this batch, or of all the batches that make one step.
     pub step_tokens: usize,
-    /// Mass spread over the vocabulary.
+    /// Probability mass that is spread over the vocabulary.
     pub label_smoothing: f64,
     /// Share of the teacher's distribution in what the other exits learn.
     pub distillation: f64,
 }
 
 impl HeadLoss<'_> {
-    /// Loss of one exit's head inputs [tokens, d_model]. `teacher` are those of the exit that it learns from, if it does. The gradient
-    /// is computed on the way, chunk by chunk (as in Liger's fused linear cross-entropy), since logits of all tokens and exits at once
-    /// would be most of the memory of a training step. `head_gradient` [vocab_size, d_model] is added to.
+    /// Computes the loss of one exit's head inputs [tokens, d_model].
+    ///
+    /// Its gradient with respect to the head is added to `head_gradient` [vocab_size, d_model].
+    ///
+    /// `teacher` are the head inputs of the exit that it learns from, if it does. The gradient is computed on
+    /// the way, chunk by chunk (as in Liger's fused linear cross-entropy), since logits of all tokens and
+    /// exits at once would be most of the memory of a training step.
     pub fn exit(
         &self,
         weight: f64,
@@ -127,13 +137,15 @@ impl HeadLoss<'_> {
         ExitLoss { target_probabilities, gradient: joined(gradients) }
     }
 
-    /// [rows, d_model] -> [rows, vocab_size]
+    /// Computes the probabilities of head inputs: [rows, d_model] -> [rows, vocab_size]
     fn probabilities(&self, inputs: &Tensor) -> Tensor {
         inputs.linear(self.head, None::<&Tensor>).softmax(-1, None::<Kind>)
     }
 
-    /// d CE / d logits = p - target distribution, where the target is (1 - a) of the smoothed labels, (1 - s) onehot + s / V, and a
-    /// of the teacher's distribution. Overwrites `p`.
+    /// Computes d CE / d logits = p - target distribution, and overwrites `p`.
+    ///
+    /// The target is (1 - a) of the smoothed labels, (1 - s) onehot + s / V, and a of the teacher's
+    /// distribution.
     fn logits_gradient(&self, mut p: Tensor, targets: &Tensor, taught: Option<Tensor>) -> Tensor {
         let labels = if taught.is_some() { 1.0 - self.distillation } else { 1.0 };
         if self.label_smoothing > 0.0 {
@@ -147,8 +159,9 @@ impl HeadLoss<'_> {
     }
 }
 
-/// Sum over the tokens of one exit's negative log-likelihood: head inputs and `head` as in [`HeadLoss`], `targets`
-/// `[tokens]`.
+/// Sums one exit's negative log-likelihood over the tokens.
+///
+/// Head inputs and `head` are as in [`HeadLoss`], `targets` is `[tokens]`.
 pub fn exit_nll(inputs: &Tensor, head: &Tensor, targets: &Tensor) -> Tensor {
     let _no_grad = tch::no_grad_guard();
     let of_targets = chunks(inputs, head).map(|(start, rows)| {
@@ -159,20 +172,20 @@ pub fn exit_nll(inputs: &Tensor, head: &Tensor, targets: &Tensor) -> Tensor {
     nll_sums(&joined(of_targets.collect()))
 }
 
-/// Sums of the negative log-likelihoods of probabilities [.., tokens]: [..] in f32.
+/// Sums the negative log-likelihoods of probabilities, in f32: [.., tokens] -> [..]
 pub fn nll_sums(probabilities: &Tensor) -> Tensor {
     let log = probabilities.to_kind(Kind::Float).clamp_min(1e-30).log();
     -log.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
 }
 
-/// First row and number of rows of every chunk of `inputs` [tokens, d_model].
+/// The first row and the number of rows of every chunk of `inputs` [tokens, d_model].
 fn chunks(inputs: &Tensor, head: &Tensor) -> impl Iterator<Item = (i64, i64)> {
     let tokens = inputs.size()[0];
     let chunk_rows = chunk_rows(head);
     (0..tokens).step_by(chunk_rows as usize).map(move |start| (start, chunk_rows.min(tokens - start)))
 }
 
-/// What was computed in chunks, without a copy where there was one chunk alone.
+/// Joins what was computed in chunks, without a copy if there was only one chunk.
 fn joined(mut chunks: Vec<Tensor>) -> Tensor {
     if chunks.len() == 1 { chunks.remove(0) } else { Tensor::cat(&chunks, 0) }
 }

@@ -8,17 +8,19 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 
-/// All parameters, those of one shape in one tensor: a T5 has 200 parameters of six shapes, and an optimiser that takes them one by one is
-/// most of a step on a GPU. What is a property of one matrix (its norm, its scale) stays one.
+/// All parameters of a network, those of one shape in one tensor.
+///
+/// A T5 has 200 parameters of six shapes, and an optimiser that takes them one by one would be most of a step
+/// on a GPU. Properties of one matrix (its norm, its scale) remain its own.
 pub struct Parameters {
     stacks: Vec<Stack>,
 }
 
-/// Parameters of one shape.
+/// The parameters of one shape.
 pub(crate) struct Stack {
-    /// Names in the order of the first dimension, those apart that the network wants below each other.
+    /// Names in the order of the first dimension, in groups that the network wants below each other.
     groups: Vec<Vec<String>>,
-    /// [parameters, shape of one ..], f32, with gradients.
+    /// The parameters, in f32 and with gradients: [parameters, shape of one ..]
     pub(crate) tensor: Tensor,
 }
 
@@ -26,9 +28,9 @@ impl Parameters {
     /// Copies the weights of a network to a device, in f32.
     ///
     /// # Errors
-    /// The weights are not those of the network.
+    /// Fails if the weights are not those of the network.
     pub fn of_network(config: &T5Config, weights: &Weights, device: Device) -> Result<Self, Error> {
-        // Building the network tells which tensors it takes, and which of them below each other.
+        // Building the network tells which tensors it takes, and which of them it takes below each other.
         T5::new(config, weights)?;
         Ok(Parameters::stack(weights, weights.requests(), device))
     }
@@ -58,13 +60,13 @@ impl Parameters {
         Parameters { stacks: by_shape.into_iter().map(stack).collect() }
     }
 
-    /// A differentiable cast for one pass of the network.
+    /// Makes a differentiable cast for one pass of the network.
     pub fn cast(&self, kind: Kind) -> Weights {
         let (mut tensors, mut stacked) = (BTreeMap::new(), BTreeMap::new());
         for Stack { groups, tensor } in &self.stacks {
             let shape = &tensor.size()[1..];
             let sizes: Vec<i64> = groups.iter().map(|group| group.len() as i64).collect();
-            // The gradients of all parts become one tensor again in one operation.
+            // One operation joins the gradients of all parts into one tensor again.
             let parts = tensor.to_kind(kind).split_with_sizes(sizes, 0);
             for (group, part) in groups.iter().zip(parts) {
                 match group.as_slice() {
@@ -83,13 +85,14 @@ impl Parameters {
         Weights::new(tensors).with_stacked(stacked)
     }
 
-    /// The gradients of the sum of all elements of `outputs`.
+    /// Computes the gradients of the sum of all elements of `outputs`.
     pub fn gradients(&self, outputs: &[Tensor]) -> Gradients {
         let leaves: Vec<&Tensor> = self.stacks.iter().map(|stack| &stack.tensor).collect();
         Gradients(Tensor::run_backward(outputs, &leaves, false, false))
     }
 
-    /// Each parameter by its name, without its gradient; changes of these change the parameters.
+    /// Returns each parameter by its name, without its gradient. Changes to the tensors change the
+    /// parameters.
     pub fn weights(&self) -> Weights {
         Weights::new(self.views_of(self.stacks.iter().map(|stack| Some(&stack.tensor))).collect())
     }
@@ -99,10 +102,10 @@ impl Parameters {
         self.stacks.iter().map(|stack| stack.tensor.numel() as i64).sum()
     }
 
-    /// Copies tensors of the parameters' names out of `tensors`, or says which one does not fit.
+    /// Copies the tensors that have names of parameters out of `tensors`, or says which one does not fit.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape.
+    /// Fails if a tensor is missing or has another shape.
     pub(crate) fn fill(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
         let _no_grad = tch::no_grad_guard();
         for (name, parameter) in self.weights().iter() {
@@ -119,7 +122,9 @@ impl Parameters {
         &self.stacks
     }
 
-    /// The parts that belong to each parameter, by its name, of tensors that go with the stacks: [parameters, ..]. A stack may have none.
+    /// Returns, by its name, the part of each parameter in tensors that go with the stacks: [parameters, ..]
+    ///
+    /// A stack may have no tensor.
     pub(crate) fn views_of<'a>(
         &self,
         tensors: impl IntoIterator<Item = Option<&'a Tensor>>,
@@ -133,11 +138,13 @@ impl Parameters {
     }
 }
 
-/// Gradients of all parameters, in the order of their stacks; undefined where nothing depends on a stack.
+/// The gradients of all parameters, in the order of their stacks.
+///
+/// The gradient of a stack that nothing depends on is undefined.
 pub struct Gradients(Vec<Tensor>);
 
 impl Gradients {
-    /// Adds those of another batch.
+    /// Adds the gradients of another batch.
     pub fn add(&mut self, other: Gradients) {
         for (sum, gradient) in self.0.iter_mut().zip(other.0) {
             match (sum.defined(), gradient.defined()) {
@@ -148,7 +155,7 @@ impl Gradients {
         }
     }
 
-    /// One for each stack.
+    /// Returns the gradients of each stack.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Tensor> {
         self.0.iter()
     }

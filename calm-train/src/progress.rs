@@ -1,4 +1,4 @@
-//! What a run shows while it lasts: a progress bar for people, `log.jsonl` for programs.
+//! What a run shows while it lasts: a progress bar for people, and `log.jsonl` for programs.
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -11,10 +11,10 @@ use serde::Serialize;
 use crate::Error;
 use crate::validation::Validation;
 
-/// Steps between two records of the log. Reading the loss waits for the device.
+/// Number of steps between two records of the log. Reading the loss waits for the device.
 pub(crate) const LOG_EVERY: u64 = 20;
 
-/// Progress of one stage of training.
+/// The progress of one stage of training.
 pub(crate) struct Progress {
     bar: ProgressBar,
     stage: &'static str,
@@ -30,17 +30,17 @@ pub(crate) struct Progress {
 /// One line of `log.jsonl`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct StepRecord {
-    /// Steps done.
+    /// Number of steps done.
     pub step: u64,
-    /// Passes over the data done.
+    /// Number of passes over the data done.
     pub epoch: f64,
-    /// Negative log-likelihood per target token at the last exit, in nats: the mean since the last line.
+    /// Negative log-likelihood per target token at the last exit, in nats; the mean since the last line.
     pub loss: f64,
-    /// The same at each exit; none where no step since then computed it.
+    /// The same mean at each exit; `None` if no step since the last line computed it.
     pub exit_losses: Vec<Option<f64>>,
-    /// Learning rate of this step.
+    /// The learning rate of this step.
     pub learning_rate: f64,
-    /// Norm of the gradient before clipping.
+    /// The norm of the gradient before clipping.
     pub gradient_norm: f64,
     /// Share of the time since the last line in which the step waited for data.
     pub data_wait: f64,
@@ -57,14 +57,14 @@ impl Progress {
     /// Appends to `DIR/log.jsonl`; `done` of `steps` steps were done before.
     ///
     /// # Errors
-    /// The log cannot be read or written.
+    /// Fails if the log cannot be read or written.
     pub(crate) fn new(dir: &Path, steps: u64, done: u64) -> Result<Self, Error> {
         let path = dir.join("log.jsonl");
         let file = reopen_log(&path, done).map_err(|source| Error::Write { path: path.clone(), source })?;
         Ok(Progress { log: Some((path, file)), ..Progress::stage("backbone", steps, done) })
     }
 
-    /// Progress of the classifier's stage, without a log.
+    /// Creates the progress of the classifier's stage, which has no log.
     pub(crate) fn classifier(steps: u64) -> Self {
         Progress::stage("classifier", steps, 0)
     }
@@ -88,7 +88,7 @@ impl Progress {
         }
     }
 
-    /// The run will have this many steps.
+    /// Sets the number of steps that the run will have.
     pub(crate) fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
         self.bar.set_length(steps);
@@ -102,21 +102,21 @@ impl Progress {
     /// Logs a step and shows it. `waited` is the time since the last line in which the step waited for data.
     ///
     /// # Errors
-    /// The log cannot be written.
+    /// Fails if the log cannot be written.
     pub(crate) fn record(&mut self, mut record: StepRecord, waited: Duration) -> Result<(), Error> {
         record.data_wait = waited.as_secs_f64() / self.interval_start.elapsed().as_secs_f64();
         let tokens_per_second = self.show(record.step, record.loss);
         self.write(&LoggedStep { record, tokens_per_second })
     }
 
-    /// Shows a step's loss, with the rate since the last call, which is returned.
+    /// Shows a step's loss, and returns the rate since the last call.
     pub(crate) fn show(&mut self, step: u64, loss: f64) -> f64 {
         let rate = self.interval_tokens as f64 / self.interval_start.elapsed().as_secs_f64();
         self.interval_start = Instant::now();
         self.interval_tokens = 0;
         self.bar.set_position(step);
         self.bar.set_message(format!("loss {loss:.3}, {rate:.0} tokens/s"));
-        // The bar hides itself where nobody watches: a line now and then goes to the log of the job instead.
+        // The bar hides itself if nobody watches. The log of the job has a line now and then instead.
         if !std::io::stderr().is_terminal() && self.last_shown.elapsed().as_secs() >= 10 {
             self.last_shown = Instant::now();
             let done = (step - self.first_step) as f64;
@@ -133,7 +133,7 @@ impl Progress {
     /// Logs and shows scores on held-out examples.
     ///
     /// # Errors
-    /// The log cannot be written.
+    /// Fails if the log cannot be written.
     pub(crate) fn validation(&mut self, step: u64, validation: &Validation) -> Result<(), Error> {
         self.bar.suspend(|| {
             eprintln!("step {step}: held-out loss {:.4}", validation.loss);
@@ -161,8 +161,9 @@ impl Progress {
     }
 }
 
-/// Drops what an interrupted run logged after its last checkpoint, since those steps are done again; the last line
-/// of a killed run may be incomplete besides.
+/// Drops what an interrupted run logged after its last checkpoint, since those steps are done again.
+///
+/// The last line of a killed run may also be incomplete.
 fn reopen_log(path: &Path, done: u64) -> std::io::Result<File> {
     let log = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

@@ -2,40 +2,44 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Learning rate over the steps: linear warm-up, then the curve.
+/// The learning rate over the steps, which is a linear warm-up and then a curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleConfig {
-    /// Steps in all.
+    /// Number of steps in all.
     pub steps: u64,
-    /// Steps of linear warm-up.
+    /// Number of steps of linear warm-up.
     pub warmup_steps: u64,
-    /// What follows.
+    /// The curve after the warm-up.
     #[serde(default)]
     pub curve: Curve,
-    /// Length of the final linear decay of the `stable` curve.
+    /// Number of steps of the final linear decay of the `stable` curve.
     #[serde(default)]
     pub decay_steps: u64,
-    /// Where the cosine and the final decay of the `stable` curve end, as a fraction of the largest learning rate in `[0,1]`.
+    /// Where the cosine and the final decay of the `stable` curve end.
+    ///
+    /// It is a fraction in `[0,1]` of the largest learning rate.
     #[serde(default)]
     pub min_factor: f64,
 }
 
-/// Shape of the learning rate after the warm-up.
+/// The shape of the learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Curve {
     /// Half a cosine down to `min_factor`, which the last step has.
     #[default]
     Cosine,
-    /// Constant, then a linear decay over the last `decay_steps` to `min_factor`, which the step after the last one would have.
-    /// Its constant part is the same for every `steps`, so a run can be lengthened.
+    /// A constant, then a linear decay over the last `decay_steps` to `min_factor`.
+    ///
+    /// The step after the last one would have `min_factor`. The constant part is the same for every `steps`,
+    /// so a run can be lengthened.
     Stable,
-    /// The inverse square root of the step, sqrt(warmup_steps / step) (T5: Raffel et al. 2020, section 3.1.2).
+    /// The inverse square root of the step, sqrt(warmup_steps / step) (Raffel et al. 2020, section 3.1.2).
     InverseSqrt,
 }
 
-/// Factor in `[0,1]` on the largest learning rate at a step counted from 1.
+/// Computes the factor in `[0,1]` on the largest learning rate, at a step counted from 1.
 pub fn learning_rate_factor(schedule: &ScheduleConfig, step: u64) -> f64 {
     let ScheduleConfig { steps, warmup_steps, curve, decay_steps, min_factor } = *schedule;
     if step <= warmup_steps {
@@ -56,26 +60,28 @@ pub fn learning_rate_factor(schedule: &ScheduleConfig, step: u64) -> f64 {
     }
 }
 
-/// Shortens a schedule so that a run comes to its end in a given time, whatever the speed of the machine.
+/// Shortens a schedule so that a run ends within a given time, whatever the speed of the machine.
 #[derive(Debug, Clone)]
 pub struct Pace {
     limit: Duration,
     configured: ScheduleConfig,
     /// The schedule in force.
     schedule: ScheduleConfig,
-    /// Steps done and time passed when the speed is measured from. The first steps are slow, and a schedule that they shortened would
-    /// leave its warm-up at once.
+    /// Number of steps done and time passed when the measurement of the speed began.
+    ///
+    /// The first steps are slow, and would shorten the schedule so much that the warm-up ended at once.
     measured_from: Option<(u64, Duration)>,
 }
 
 impl Pace {
-    /// A run that may take the time `limit`.
+    /// Starts a run that may take the time `limit`.
     pub fn new(configured: ScheduleConfig, limit: Duration) -> Self {
         Pace { limit, configured, schedule: configured, measured_from: None }
     }
 
-    /// The schedule in force after step `step`, at the time `elapsed` since the start. It changes from the second call on, until the final
-    /// decay begins.
+    /// Returns the schedule in force after step `step`, at the time `elapsed` since the start.
+    ///
+    /// It changes from the second call on, until the final decay begins.
     pub fn schedule(&mut self, step: u64, elapsed: Duration) -> ScheduleConfig {
         let (from, since) = *self.measured_from.get_or_insert((step, elapsed));
         let seconds = elapsed.saturating_sub(since).as_secs_f64();
@@ -91,7 +97,7 @@ impl Pace {
 }
 
 impl ScheduleConfig {
-    /// The same in at most `steps` steps: warm-up and final decay keep their shares.
+    /// Returns the schedule with at most `steps` steps, in which warm-up and final decay keep their shares.
     #[must_use]
     pub fn shortened(&self, steps: u64) -> Self {
         let steps = steps.min(self.steps);
@@ -100,7 +106,7 @@ impl ScheduleConfig {
         ScheduleConfig { steps, warmup_steps, decay_steps, ..*self }
     }
 
-    /// The first key whose value makes no sense, and why.
+    /// Finds the first key whose value makes no sense, and says why.
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
         let fail = |key: &str, reason: String| Err((format!("schedule.{key}"), reason));
         let ScheduleConfig { steps, warmup_steps, curve, decay_steps, min_factor } = *self;

@@ -12,17 +12,19 @@ use crate::Error;
 use crate::config::TrainConfig;
 use crate::parameters::Parameters;
 
-/// A network before the first step.
+/// A network before its first step.
 pub(crate) struct Start {
     pub t5_config: T5Config,
-    /// `config.json` of the finished checkpoint: keys that this project has no use for are those of `init`.
+    /// The `config.json` of the finished checkpoint. Keys that this project has no use for come from `init`.
     pub published_config: Value,
     pub parameters: Parameters,
 }
 
 impl Start {
+    /// Reads `init` or draws random weights.
+    ///
     /// # Errors
-    /// `init` cannot be read, or has fewer embeddings than the tokenizer has tokens.
+    /// Fails if `init` cannot be read, or has fewer embeddings than the tokenizer has tokens.
     pub(crate) fn new(config: &TrainConfig, tokenizer: &Tokenizer, device: Device) -> Result<Self, Error> {
         let (t5_config, published_config, weights) = match (&config.model, &config.init) {
             (_, Some(dir)) => from_checkpoint(dir, tokenizer)?,
@@ -50,14 +52,15 @@ impl Start {
     }
 }
 
-/// The network's own tensors in f32, without copies, leftovers and exit classifier.
+/// Reads the network's own tensors in f32, without copies, leftovers and exit classifier.
 fn from_checkpoint(dir: &Path, tokenizer: &Tokenizer) -> Result<(T5Config, Value, Weights), Error> {
     let path = dir.join("config.json");
     let mut t5_config = T5Config::load(&path)?;
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
     let base = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
     let weights = Weights::load(dir, Device::Cpu)?;
-    // Building the network tells which tensors it takes. What the head is decides the file, and from here on config.json too.
+    // Building the network tells which tensors it takes. The file decides what the head is, and from here on
+    // config.json does too.
     T5::new(&t5_config, &weights)?;
     let unused = weights.unused();
     let tensors: BTreeMap<String, Tensor> = weights
@@ -76,7 +79,7 @@ fn from_checkpoint(dir: &Path, tokenizer: &Tokenizer) -> Result<(T5Config, Value
     Ok((t5_config, base, Weights::new(tensors)))
 }
 
-/// `config.json` with the keys by which transformers recognises the class.
+/// Returns `config.json` with the keys by which transformers recognises the class.
 fn published(mut base: Value, config: &T5Config, dtype: &str) -> Value {
     if let (Some(base), Ok(Value::Object(keys))) = (base.as_object_mut(), serde_json::to_value(config)) {
         base.extend(keys);

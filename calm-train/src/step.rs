@@ -14,31 +14,32 @@ use crate::parameters::{Gradients, Parameters};
 /// What the gradient depends on besides parameters and batch.
 #[derive(Debug, Clone)]
 pub struct StepConfig<'a> {
-    /// The network.
+    /// The configuration of the network.
     pub t5_config: &'a T5Config,
-    /// Type of activations and matrix products.
+    /// The type of activations and matrix products.
     pub precision: Precision,
     /// The multi-exit loss.
     pub objective: &'a ObjectiveConfig,
-    /// Of the sampling of exits. Dropout takes libtorch's own seed.
+    /// Seed of the sampling of exits. Dropout takes libtorch's own seed.
     pub seed: u64,
 }
 
-/// A batch's part of the gradient of a step.
+/// The part of one batch in the gradient of a step.
 pub struct BatchGradient {
-    /// Layers of the exits that were computed, from 1.
+    /// The layers of the exits that were computed, from 1.
     pub layers: Vec<usize>,
-    /// Sum over the target tokens of each exit's negative log-likelihood: `[exits]`, f32 on the device.
+    /// Sum of each exit's negative log-likelihood over the target tokens: `[exits]`, f32 on the device.
     pub nll: Tensor,
-    /// For the optimiser.
+    /// The gradients for the optimiser.
     pub gradients: Gradients,
 }
 
-/// A batch's part of the gradient of the mean over `step_tokens` target tokens. `draw` decides which exits are sampled. Nothing waits for
-/// the device.
+/// Computes a batch's part of the gradient of the mean over `step_tokens` target tokens.
+///
+/// `draw` decides which exits are sampled. Nothing waits for the device.
 ///
 /// # Errors
-/// The parameters are not those of the network.
+/// Fails if the parameters are not those of the network.
 pub fn batch_gradient(
     config: &StepConfig<'_>,
     parameters: &Parameters,
@@ -50,7 +51,8 @@ pub fn batch_gradient(
         Precision::F32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
     };
-    // A differentiable cast per step: activations in `kind`, parameters and their gradients in f32.
+    // Each step has one differentiable cast: activations are in `kind`, parameters and their gradients in
+    // f32.
     let model = T5::new(config.t5_config, &parameters.cast(kind))?;
     let exits = exits_of_step(config.objective, model.shape().num_decoder_layers, config.seed, draw);
     let (sources, decoder_inputs) = (&batch.sources, &batch.decoder_inputs);
@@ -64,11 +66,11 @@ pub fn batch_gradient(
         distillation: config.objective.distillation,
     };
     let mut head_gradient = Tensor::zeros(model.head().size(), (Kind::Float, batch.targets.device()));
-    // The gradient of the step is that of the sum of all elements of these.
+    // The gradient of the step is that of the sum of all elements of these tensors.
     let (mut target_probabilities, mut surrogate) = (Vec::new(), Vec::new());
     let mut teacher: Option<Tensor> = None;
-    // Each exit is differentiated down to its state before the next one is computed, so that all that is kept of it is one gradient of
-    // the state's size. From the last exit down, since it teaches the others.
+    // Each exit is differentiated down to its state before the next one is computed, so that only one
+    // gradient of the state's size is kept of it. The last exit comes first, since it teaches the others.
     for exit in exits.iter().rev() {
         let state = &states[exit.layer - 1];
         let leaves = [state, model.head_norm()].map(|tensor| tensor.detach().set_requires_grad(true));

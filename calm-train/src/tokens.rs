@@ -1,4 +1,6 @@
-//! Examples tokenised once: a memory-mapped safetensors file with the tokens of all pairs one after the other.
+//! Examples tokenised once.
+//!
+//! A memory-mapped safetensors file has the tokens of all pairs one after the other.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,50 +21,50 @@ const ENDS: &str = "ends";
 const REFERENCES: &str = "references";
 const FINGERPRINT: &str = "fingerprint";
 
-/// Tokens of one example, both with their end-of-sequence token.
+/// The tokens of one example, whose two texts each have an end-of-sequence token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenPair {
-    /// The encoder's input.
+    /// The input of the encoder.
     pub source: Vec<u32>,
-    /// What the decoder learns to write.
+    /// The text that the decoder learns to write.
     pub target: Vec<u32>,
 }
 
-/// How long both are.
+/// The lengths of the two texts of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PairLength {
-    /// Tokens of the source.
+    /// Number of tokens of the source.
     pub source: usize,
-    /// Tokens of the target.
+    /// Number of tokens of the target.
     pub target: usize,
 }
 
 impl TokenPair {
-    /// Lengths of both.
+    /// Returns the lengths of both texts.
     pub fn length(&self) -> PairLength {
         PairLength { source: self.source.len(), target: self.target.len() }
     }
 }
 
-/// What a token file is made with.
+/// How to make a token file.
 #[derive(Debug, Clone)]
 pub struct TokenFileOptions {
-    /// Stands for everything the file depends on.
+    /// Fingerprint of everything that the file depends on.
     pub fingerprint: String,
-    /// Longer sources are cut; their last token, which ends the sequence, stays.
+    /// Length above which sources are cut; their last token, which ends the sequence, stays.
     pub max_source_tokens: usize,
-    /// Examples with longer targets are left out.
+    /// Length of targets above which examples are left out.
     pub max_target_tokens: usize,
-    /// Whether the texts that count as right are kept beside the tokens.
+    /// Whether to keep the texts that count as right next to the tokens.
     pub keep_references: bool,
 }
 
-/// A file of token pairs, read where it is needed only.
+/// A file of token pairs, which is read only where it is needed.
 pub struct TokenFile {
     map: Mmap,
     wide: bool,
     tokens: Range<usize>,
-    /// Where each source and, after it, each target ends, in tokens.
+    /// Byte range of the table that says where each source and, after it, each target ends, in tokens.
     ends: Range<usize>,
     references: Vec<Vec<String>>,
 }
@@ -71,7 +73,7 @@ impl TokenFile {
     /// Tokenises examples on all cores and writes them.
     ///
     /// # Errors
-    /// The tokenizer cannot represent a text, or the file cannot be written.
+    /// Fails if the tokenizer cannot represent a text, or if the file cannot be written.
     pub fn write(
         path: &Path,
         examples: &[Example],
@@ -128,7 +130,7 @@ impl TokenFile {
     /// Opens a file that [`TokenFile::write`] wrote, and returns it with its fingerprint.
     ///
     /// # Errors
-    /// It cannot be read, or is no such file.
+    /// Fails if it cannot be read, or if it is not such a file.
     pub fn open(path: &Path) -> Result<(Self, String), Error> {
         let invalid = |source| Error::Tokens { path: path.to_owned(), source };
         let map = map_file(path)?;
@@ -153,18 +155,18 @@ impl TokenFile {
         self.ends.len() / 16
     }
 
-    /// Whether there are none.
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Lengths of a pair.
+    /// Returns the lengths of a pair.
     pub fn length(&self, index: usize) -> PairLength {
         let [start, middle, end] = self.bounds(index);
         PairLength { source: middle - start, target: end - middle }
     }
 
-    /// Tokens of a pair.
+    /// Returns the tokens of a pair.
     pub fn pair(&self, index: usize) -> TokenPair {
         let [start, middle, end] = self.bounds(index);
         TokenPair { source: self.tokens(start..middle), target: self.tokens(middle..end) }

@@ -1,4 +1,4 @@
-//! A run from configuration to finished checkpoint.
+//! Runs a training from configuration to finished checkpoint.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,18 +23,20 @@ use crate::validation::{ValidationOptions, validate};
 use crate::watch::LossWatch;
 use crate::{Error, checkpoint};
 
-/// Names of the loss sums since the last line of the log in a checkpoint.
+/// Name that the loss sums since the last line of the log have in a checkpoint.
 const LOSS_SUMS: &str = "log.nll";
 const LOSS_TOKENS: &str = "log.tokens";
 
-/// How to run, as far as the result does not depend on it.
+/// How to run: the options that are not part of a run's configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct TrainOptions {
-    /// Where to compute.
+    /// The device to compute on.
     pub device: Device,
-    /// Comes to the end of the schedule after this time, in fewer steps than configured if need be; classifier and scores are extra.
+    /// Time after which the run comes to the end of its schedule, in fewer steps than configured if need be.
+    ///
+    /// Classifier and scores take additional time.
     pub time_limit: Option<Duration>,
-    /// Stops with a checkpoint after this time, to be continued by the next call.
+    /// Time after which the run stops with a checkpoint, so that the next call continues it.
     pub pause_after: Option<Duration>,
 }
 
@@ -43,9 +45,9 @@ pub struct TrainOptions {
 pub enum Trained {
     /// The model is in the output folder.
     Finished(Box<TrainReport>),
-    /// The time is over; the checkpoint is of this step.
+    /// The time is over; the checkpoint is that of this step.
     Paused {
-        /// Steps done.
+        /// Number of steps done.
         step: u64,
     },
 }
@@ -53,7 +55,8 @@ pub enum Trained {
 /// Trains from the last checkpoint, or from the start, and writes the finished model to `config.output`.
 ///
 /// # Errors
-/// Input is missing or unusable, a file cannot be written, or the loss jumps or stops being a number.
+/// Fails if input is missing or unusable, if a file cannot be written, or if the loss jumps or stops being a
+/// number.
 pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Error> {
     let tokenizer = Tokenizer::load(&config.tokenizer_file())?;
     create_dir(&config.checkpoints)?;
@@ -67,11 +70,13 @@ pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Er
     }
 }
 
-/// Tokenises the data of a run into `config.checkpoints` and returns the number of training examples. With these files the run
-/// does not need the data any more: they can be carried to a machine with a GPU.
+/// Tokenises the data of a run into `config.checkpoints` and returns the number of training examples.
+///
+/// With these files the run does not need the data any more, so that they can be carried to a machine with a
+/// GPU.
 ///
 /// # Errors
-/// Input is missing or unusable, or a file cannot be written.
+/// Fails if input is missing or unusable, or if a file cannot be written.
 pub fn prepare(config: &TrainConfig) -> Result<usize, Error> {
     let tokenizer = Tokenizer::load(&config.tokenizer_file())?;
     create_dir(&config.checkpoints)?;
@@ -86,16 +91,16 @@ struct Run<'a> {
     start: Start,
     optimizer: Optimizer,
     state: RunState,
-    /// That of the configuration, or as much of it as there is time for.
+    /// The schedule of the configuration, or as much of it as there is time for.
     schedule: ScheduleConfig,
     losses: LossSums,
 }
 
-/// Negative log-likelihoods of all steps since the last line of the log.
+/// The negative log-likelihoods of all steps since the last line of the log.
 struct LossSums {
-    /// On the device, where nothing waits for them: [exits]
+    /// The sums, on the device, so that nothing waits for them: `[exits]`
     nll: Tensor,
-    /// Target tokens that each exit was computed for.
+    /// Number of target tokens that each exit was computed for.
     tokens: Vec<f32>,
 }
 
@@ -117,7 +122,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Returns false if `pause_after` stopped the run.
+    /// Trains until the end of the schedule; returns false if `pause_after` stopped the run.
     fn train_backbone(&mut self) -> Result<bool, Error> {
         let config = self.config;
         let started = Instant::now();
@@ -154,7 +159,8 @@ impl<'a> Run<'a> {
                 let exit_losses = self.losses.means()?;
                 let loss = exit_losses.last().copied().flatten().unwrap_or(f64::NAN);
                 let gradient_norm = norm.double_value(&[]);
-                // A loss that is infinite or no number reaches the parameters within a step: never save such a step.
+                // A loss that is infinite or not a number reaches the parameters within a step, so such a
+                // step is never saved.
                 if !(loss.is_finite() && gradient_norm.is_finite()) {
                     return Err(Error::Diverged { loss, step, gradient_norm, checkpoint: checkpointed });
                 }
@@ -196,7 +202,9 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    /// One step on the mean loss over the `tokens` target tokens of all batches together. Returns the gradient's norm, on the device.
+    /// Takes one step on the mean loss over the `tokens` target tokens of all batches together.
+    ///
+    /// Returns the gradient's norm, on the device.
     fn step(&mut self, batches: &[Batch], tokens: usize) -> Result<Tensor, Error> {
         let step = self.state.step;
         tch::manual_seed((self.config.seed.wrapping_mul(1_000_003).wrapping_add(step)) as i64);
@@ -206,7 +214,7 @@ impl<'a> Run<'a> {
             objective: &self.config.objective,
             seed: self.config.seed,
         };
-        // Each batch has exits of its own: of the sampled ones, that is a better sample.
+        // Each batch samples exits of its own, which makes the better sample.
         let mut sum: Option<Gradients> = None;
         for (draw, batch) in ((step - 1) * batches.len() as u64 + 1..).zip(batches) {
             let BatchGradient { layers, nll, gradients } =
@@ -283,7 +291,7 @@ impl<'a> Run<'a> {
         checkpoint::save(dir, Slot::Newest, &self.state, tensors, size)
     }
 
-    /// Takes up the newest checkpoint, if there is one.
+    /// Restores the newest checkpoint, if there is one.
     fn restore(&mut self) -> Result<(), Error> {
         let Some(path) = checkpoint::find(&self.config.checkpoints, Slot::Newest) else { return Ok(()) };
         let (state, mut tensors) = checkpoint::load(&path)?;
@@ -338,7 +346,7 @@ impl LossSums {
         LossSums { nll: Tensor::zeros([exits], (Kind::Float, device)), tokens: vec![0.0; exits as usize] }
     }
 
-    /// Takes in the sums of a batch of `tokens` target tokens: `nll` [layers.len()].
+    /// Adds the sums of a batch of `tokens` target tokens: `nll` is `[layers.len()]`.
     fn add(&mut self, layers: &[usize], nll: &Tensor, tokens: usize) {
         for (&layer, nll) in layers.iter().zip(nll.unbind(0)) {
             let mut sum = self.nll.get(layer as i64 - 1);
@@ -347,7 +355,7 @@ impl LossSums {
         }
     }
 
-    /// Mean per token of each exit that was computed. Waits for the device.
+    /// Computes the mean per token of each exit that was computed. Waits for the device.
     fn means(&self) -> Result<Vec<Option<f64>>, Error> {
         let means = Vec::<f32>::try_from(&self.nll)?.into_iter().zip(&self.tokens);
         let mean = |(nll, &tokens): (f32, &f32)| (tokens > 0.0).then(|| f64::from(nll) / f64::from(tokens));

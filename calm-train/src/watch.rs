@@ -3,7 +3,7 @@
 /// Weight of the newest interval in the running mean.
 const NEWEST: f64 = 0.1;
 
-/// Intervals before a spike can be told from the fall of the first steps.
+/// Number of intervals after which a spike can be told from the fall of the first steps.
 const WARM_UP: u32 = 5;
 
 /// The running mean of the loss, and how far above it a loss may be.
@@ -15,12 +15,14 @@ pub struct LossWatch {
 }
 
 impl LossWatch {
-    /// Allows `spike` nats above the running mean; anything if it is 0.
+    /// Allows `spike` nats above the running mean, or anything if `spike` is 0.
     pub fn new(spike: f64) -> Self {
         LossWatch { spike, mean: None, seen: 0 }
     }
 
-    /// Takes the mean loss of an interval. Returns the running mean if the loss is above it by more than is allowed, or is no number.
+    /// Takes in the mean loss of an interval.
+    ///
+    /// Returns the running mean if the loss exceeds it by more than is allowed, or is not a number.
     pub fn exceeded(&mut self, loss: f64) -> Option<f64> {
         let mean = *self.mean.get_or_insert(loss);
         self.seen += 1;

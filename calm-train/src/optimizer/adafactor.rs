@@ -1,32 +1,38 @@
-//! Adafactor (Shazeer and Stern 2018, algorithms 4 and 5), as transformers' `Adafactor` with `relative_step=False`, apart from the
-//! decay of the weights and the scale of the parameters, which are every optimiser's.
+//! Adafactor (Shazeer and Stern 2018, algorithms 4 and 5).
+//!
+//! It is like transformers' `Adafactor` with `relative_step=False`. The decay of the weights and the scale of
+//! the parameters are not here, since every optimiser has them.
 
 use tch::{Kind, Tensor};
 
 use super::{OptimizerConfig, Rule, Step, Update, sum_of_each};
 use crate::parameters::Parameters;
 
-/// Moments of every parameter.
+/// The moments of every parameter.
 pub(super) struct Adafactor {
     beta1: Option<f64>,
     decay_exponent: f64,
     clip_threshold: f64,
     epsilon1: f64,
-    /// For each stack of parameters.
+    /// The moments of each stack of parameters.
     moments: Vec<Moments>,
 }
 
 struct Moments {
-    /// Of the updates, learning rate included, and not of the gradients; absent without momentum.
+    /// Mean of the updates, which include the learning rate, and not of the gradients.
+    ///
+    /// It is `None` without momentum.
     mean: Option<Tensor>,
     square: Square,
 }
 
-/// Means of the squares of gradients.
+/// The means of the squares of gradients.
 enum Square {
-    /// Of each row [.., rows] and each column [.., columns] of a matrix, whose product stands for the mean of each element.
+    /// The means of each row [.., rows] and each column [.., columns] of a matrix.
+    ///
+    /// Their product stands for the mean of each element.
     Factored { row: Tensor, column: Tensor },
-    /// Of each element of a vector.
+    /// The mean of each element of a vector.
     Full(Tensor),
 }
 
@@ -63,7 +69,8 @@ impl Rule for Adafactor {
         let gradient_square = gradient.square();
         let clip_square = step.clip.square();
         let moment = |mean: Tensor| mean * &clip_square + self.epsilon1;
-        // The update is gradient * left * right, and neither it nor its square is computed to know its root mean square.
+        // The update is gradient * left * right. Its root mean square is computed without the update or its
+        // square.
         let (left, right, sum_of_squares) = match square {
             Square::Factored { row, column } => {
                 let _ = row.lerp_(&moment(mean_over(&gradient_square, -1, false)), weight);

@@ -1,16 +1,18 @@
-//! AdamW (Loshchilov and Hutter 2019, algorithm 2), apart from the decay of the weights, which is every optimiser's.
+//! AdamW (Loshchilov and Hutter 2019, algorithm 2).
+//!
+//! The decay of the weights is not here, since every optimiser has it.
 
 use tch::Tensor;
 
 use super::{OptimizerConfig, Rule, Step, Update};
 use crate::parameters::Parameters;
 
-/// First and second moments of every parameter.
+/// The first and second moments of every parameter.
 pub(super) struct AdamW {
     beta1: f64,
     beta2: f64,
     epsilon: f64,
-    /// For each stack of parameters.
+    /// The moments of each stack of parameters.
     moments: Vec<Moments>,
 }
 
@@ -42,8 +44,8 @@ impl Rule for AdamW {
         let mut gradient = update.gradient * &step.clip;
         let _ = mean.lerp_(&gradient, 1.0 - self.beta1);
         let _ = square.lerp_(&gradient.square_(), 1.0 - self.beta2);
-        // The unbiased root is sqrt(square) / root_correction: both sides of the fraction are multiplied by the latter, one
-        // pass over the tensor less.
+        // The unbiased root is sqrt(square) / root_correction. Multiplying both sides of the fraction by the
+        // latter saves one pass over the tensor.
         let denominator = square.sqrt().g_add_scalar_(self.epsilon * root_correction);
         let numerator = &*mean * (update.learning_rate * (-root_correction / correction(self.beta1)));
         let mut parameter = update.parameter;

@@ -6,54 +6,66 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
-    /// The rule.
+    /// The rule of the optimiser.
     pub kind: OptimizerKind,
-    /// Largest learning rate of the schedule.
+    /// The largest learning rate of the schedule.
     pub learning_rate: f64,
-    /// Decay of the mean of gradients, in [0,1). AdamW: 0.9. Adafactor: none, which saves the memory of a mean.
+    /// Decay of the mean of gradients, in [0,1). AdamW has 0.9; Adafactor has none, which saves the memory of
+    /// a mean.
     pub beta1: Option<f64>,
-    /// AdamW: decay of the mean of the gradients' squares, in [0,1); 0.98.
+    /// Decay of AdamW's mean of the gradients' squares, in [0,1); 0.98 by default.
     pub beta2: Option<f64>,
-    /// AdamW: added to the root of the latter; 1e-8.
+    /// Number that AdamW adds to the root of that mean; 1e-8 by default.
     pub epsilon: Option<f64>,
-    /// Adafactor: the mean of squares decays by 1 - t^-x in step t, and this is x, in (0,1]; 0.8.
+    /// Exponent x of Adafactor, in (0,1], whose mean of squares decays by 1 - t^-x in step t; 0.8 by default.
     pub decay_exponent: Option<f64>,
-    /// Adafactor: updates of a larger root mean square are shortened to this one; 1.0.
+    /// Largest root mean square of Adafactor's updates, to which larger ones are shortened; 1.0 by default.
     pub clip_threshold: Option<f64>,
-    /// Adafactor: added to the squares of gradients; 1e-30.
+    /// Number that Adafactor adds to the squares of gradients; 1e-30 by default.
     pub epsilon1: Option<f64>,
-    /// Least root mean square that `parameter_scale` reckons with, so that a tensor that is all zero can leave zero.
+    /// Least root mean square that `parameter_scale` assumes.
+    ///
+    /// With it a tensor that is all zero can leave zero.
     pub epsilon2: f64,
-    /// Shrinks matrices (not the norms' weights) by this times the learning rate in each step. AdamW: 0.01. Adafactor: 0.
+    /// Factor on the learning rate by which matrices (not the norms' weights) shrink in each step.
+    ///
+    /// AdamW has 0.01, Adafactor 0.
     pub weight_decay: Option<f64>,
-    /// Longer gradients are shortened to this norm.
+    /// Largest norm of a gradient, to which longer ones are shortened.
     pub clip_norm: f64,
-    /// Makes the learning rate relative: each tensor moves by `learning_rate` times its own root mean square (Shazeer and Stern
-    /// 2018, section 8). T5's initialisation counts on that: its queries start seven times smaller than other matrices and
-    /// its embedding fourteen times larger (at d_kv 48 and d_model 192), so that one absolute rate saturates the attention
-    /// while the embedding stands still.
+    /// Whether the learning rate is relative: each tensor moves by `learning_rate` times its own root mean
+    /// square.
+    ///
+    /// See Shazeer and Stern 2018, section 8. T5's initialisation counts on that: its queries start seven
+    /// times smaller than other matrices and its embedding fourteen times larger (at d_kv 48 and d_model
+    /// 192), so that one absolute rate saturates the attention while the embedding stands still.
     pub parameter_scale: bool,
-    /// Decay of an exponential moving average of the parameters, in [0,1), which is then what is validated and published. In
-    /// step t it is (1 + t) / (10 + t) at most, so that the start is forgotten. None: no average.
+    /// Decay of an exponential moving average of the parameters, in [0,1).
+    ///
+    /// With it, the average is what is validated and published. In step t the decay is at most
+    /// (1 + t) / (10 + t), so that the start is forgotten. Without a value there is no average.
     pub ema_decay: Option<f64>,
-    /// Batches whose gradients make one step. The gradient is that of their mean loss per target token, as if they were one
-    /// batch.
+    /// Number of batches whose gradients make one step.
+    ///
+    /// The gradient is that of their mean loss per target token, as if they were one batch.
     pub accumulate: u32,
 }
 
-/// An optimiser.
+/// The kinds of optimisers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
-    /// Loshchilov and Hutter 2019.
+    /// The rule of Loshchilov and Hutter 2019.
     #[default]
     AdamW,
-    /// Shazeer and Stern 2018: of a matrix's second moments it keeps the means over rows and columns alone.
+    /// The rule of Shazeer and Stern 2018.
+    ///
+    /// It keeps only the means over rows and columns of a matrix's second moments.
     Adafactor,
 }
 
 impl OptimizerConfig {
-    /// The first key whose value makes no sense, and why.
+    /// Finds the first key whose value makes no sense, and says why.
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
         let fail = |key: &str, reason: String| Err((format!("optimizer.{key}"), reason));
         let of_one_kind = [
@@ -110,7 +122,7 @@ impl OptimizerKind {
     /// All kinds.
     pub const ALL: [OptimizerKind; 2] = [OptimizerKind::AdamW, OptimizerKind::Adafactor];
 
-    /// What the names of its tensors in a checkpoint start with.
+    /// Start of the names that the kind's tensors have in a checkpoint.
     pub(super) fn state_prefix(self) -> &'static str {
         match self {
             OptimizerKind::AdamW => "adam.",
@@ -120,7 +132,7 @@ impl OptimizerKind {
 }
 
 impl fmt::Display for OptimizerKind {
-    /// As the configuration spells it.
+    /// Writes the name as the configuration spells it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             OptimizerKind::AdamW => "adamw",

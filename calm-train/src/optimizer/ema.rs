@@ -1,18 +1,19 @@
-//! The exponential moving average of the parameters (Polyak and Juditsky 1992, with the decay of TensorFlow's
-//! `ExponentialMovingAverage`).
+//! The exponential moving average of the parameters.
+//!
+//! See Polyak and Juditsky 1992. The decay is that of TensorFlow's `ExponentialMovingAverage`.
 
 use tch::{Kind, Tensor};
 
 use crate::parameters::Parameters;
 
-/// The average, in f32, a tensor for each stack of parameters. It starts as the parameters themselves.
+/// The average, with an f32 tensor for each stack of parameters. It starts as the parameters themselves.
 pub(super) struct ParameterAverage {
     decay: f64,
     average: Vec<Tensor>,
 }
 
 impl ParameterAverage {
-    /// What the names of its tensors in a checkpoint start with.
+    /// Start of the names that the average's tensors have in a checkpoint.
     pub(super) const PREFIX: &str = "ema.";
 
     pub(super) fn new(decay: f64, parameters: &Parameters) -> Self {

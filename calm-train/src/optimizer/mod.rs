@@ -1,7 +1,9 @@
-//! The optimisers. Their whole state can be saved, which that of libtorch's own cannot through tch.
+//! The optimisers.
 //!
-//! tch has no binding of libtorch's operations on lists of tensors (`_foreach_*`): parameters of one shape are one tensor instead
-//! ([`Parameters`]), in which every operation keeps them apart.
+//! Their whole state can be saved; the state of libtorch's own optimisers cannot be reached through tch.
+//!
+//! tch has no binding of libtorch's operations on lists of tensors (`_foreach_*`). Therefore parameters of
+//! one shape are one tensor ([`Parameters`]), in which every operation keeps them apart.
 
 mod adafactor;
 mod adamw;
@@ -20,7 +22,7 @@ use crate::parameters::{Gradients, Parameters};
 
 pub use self::config::{OptimizerConfig, OptimizerKind};
 
-/// An optimiser of one of the kinds, with the average of the parameters if the configuration asks for one.
+/// An optimiser of one of the kinds, with the average of the parameters if the configuration asks for it.
 pub struct Optimizer {
     config: OptimizerConfig,
     rule: Box<dyn Rule>,
@@ -28,22 +30,22 @@ pub struct Optimizer {
     steps: u64,
 }
 
-/// Why a saved state cannot be taken up.
+/// Why a saved state cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// It is that of another kind of optimiser.
+    /// The state is that of another kind of optimiser.
     #[error("its optimiser is {found}, not {expected}")]
     Kind {
-        /// The state's kind.
+        /// The kind of the state.
         found: OptimizerKind,
-        /// The configuration's.
+        /// The kind in the configuration.
         expected: OptimizerKind,
     },
-    /// The configuration averages the parameters, the saved run did not.
+    /// The configuration averages the parameters, but the saved run did not.
     #[error("it has no average of the parameters, for which optimizer.ema_decay asks")]
     NoAverage,
-    /// The saved run averaged the parameters, the configuration does not.
+    /// The saved run averaged the parameters, but the configuration does not.
     #[error("it has an average of the parameters, for which optimizer.ema_decay does not ask")]
     UnwantedAverage,
     /// A tensor is missing or has another shape.
@@ -55,7 +57,7 @@ pub enum RestoreError {
 }
 
 impl Optimizer {
-    /// The state before the first step.
+    /// Creates the state before the first step.
     pub fn new(config: &OptimizerConfig, parameters: &Parameters) -> Self {
         let rule: Box<dyn Rule> = match config.kind {
             OptimizerKind::AdamW => Box::new(AdamW::new(config, parameters)),
@@ -65,7 +67,9 @@ impl Optimizer {
         Optimizer { config: config.clone(), rule, average, steps: 0 }
     }
 
-    /// One step. Nothing waits for the device. Returns the norm of the gradient before clipping, a scalar on the device.
+    /// Takes one step, and returns the norm of the gradient before clipping, a scalar on the device.
+    ///
+    /// Nothing waits for the device.
     pub fn step(&mut self, parameters: &Parameters, gradients: &Gradients, learning_rate: f64) -> Tensor {
         let _no_grad = tch::no_grad_guard();
         self.steps += 1;
@@ -81,7 +85,7 @@ impl Optimizer {
         let weight_decay = self.config.weight_decay();
         for (index, (stack, gradient)) in with_gradient() {
             let mut parameter = stack.tensor.detach();
-            // The first dimension counts the parameters.
+            // The first dimension counts the parameters, so a matrix has three dimensions.
             if weight_decay > 0.0 && parameter.dim() > 2 {
                 parameter *= 1.0 - learning_rate * weight_decay;
             }
@@ -100,7 +104,8 @@ impl Optimizer {
         norm
     }
 
-    /// The parameters to score and to publish: their average if there is one, or else `parameters` themselves.
+    /// Returns the parameters to score and to publish: their average if there is one, else `parameters`
+    /// themselves.
     pub fn evaluation_parameters(&self, parameters: &Parameters) -> Weights {
         match &self.average {
             Some(average) => Weights::new(parameters.views_of(average.tensors().iter().map(Some)).collect()),
@@ -108,8 +113,10 @@ impl Optimizer {
         }
     }
 
-    /// All that later steps depend on besides the parameters and the number of steps, by names such as `adam.mean.NAME`,
-    /// `adafactor.row.NAME` and `ema.NAME`. The tensors share their memory with the optimiser's own.
+    /// Returns all that later steps depend on, besides the parameters and the number of steps.
+    ///
+    /// The tensors have names such as `adam.mean.NAME`, `adafactor.row.NAME` and `ema.NAME`, and share their
+    /// memory with the optimiser's own.
     pub fn state(&self, parameters: &Parameters) -> Vec<(String, Tensor)> {
         let average = self.average.iter().map(|average| {
             (ParameterAverage::PREFIX, average.tensors().iter().map(Some).collect::<Vec<_>>())
@@ -122,10 +129,10 @@ impl Optimizer {
         state
     }
 
-    /// Takes the state back out of `tensors`, as of `steps` steps.
+    /// Takes the state after `steps` steps back out of `tensors`.
     ///
     /// # Errors
-    /// The state is that of another kind, or a tensor is missing or has another shape.
+    /// Fails if the state is that of another kind, or if a tensor is missing or has another shape.
     pub fn restore(
         &mut self,
         parameters: &Parameters,
@@ -160,25 +167,29 @@ trait Rule {
     /// Moves the parameters of one stack.
     fn update(&mut self, stack: usize, step: &Step, update: Update<'_>);
 
-    /// What it remembers: what names of its tensors in a checkpoint start with, and the tensor of each stack that has one.
+    /// Returns what the rule remembers.
+    ///
+    /// Each entry has the start of the tensors' names in a checkpoint, and the tensor of each stack that has
+    /// one.
     fn state(&self) -> Vec<(&'static str, Vec<Option<&Tensor>>)>;
 }
 
-/// What all parameters of a step have in common.
+/// What all parameters have in common in a step.
 struct Step {
-    /// From 1.
+    /// Number of the step, from 1.
     number: u64,
     /// Factor on all gradients, a scalar on the device.
     clip: Tensor,
 }
 
-/// Parameters to move.
+/// The parameters to move in a step.
 struct Update<'a> {
-    /// [parameters, shape of one ..]
+    /// The parameters: [parameters, shape of one ..]
     parameter: Tensor,
     /// The gradients before clipping.
     gradient: &'a Tensor,
-    /// Relative to each parameter's size where that is asked for, [parameters, 1 ..]; else a scalar. On the device.
+    /// The learning rate, on the device: a scalar, or [parameters, 1 ..] if it is relative to the size of
+    /// each parameter.
     learning_rate: Tensor,
 }
 

@@ -45,7 +45,7 @@ fn the_order_depends_on_seed_and_epoch_alone() {
     assert_eq!(order(1, 2), order(1, 2));
     assert_ne!(order(1, 2), order(1, 3));
     assert_ne!(order(1, 2), order(2, 2));
-    // Not only the order of the batches changes, but who is with whom.
+    // Epochs change not only the order of the batches, but also which examples are together.
     let sorted = |epoch| {
         let mut batches = order(1, epoch);
         batches.iter_mut().for_each(|batch| batch.sort_unstable());

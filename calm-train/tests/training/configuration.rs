@@ -4,7 +4,7 @@ use calm_train::TrainConfig;
 
 use crate::tiny::configuration;
 
-/// What loading says about the complete configuration with one text replaced by another.
+/// Returns what loading says about the complete configuration with one text replaced by another.
 fn message(from: &str, to: &str) -> String {
     let text = configuration(Path::new("folder"), "model");
     assert_eq!(text.matches(from).count(), 1, "{from}");

@@ -5,7 +5,7 @@ use calm_train::{Error, draw_learning_curves};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The SVG that is drawn from a log, or nothing.
+/// Returns the SVG that is drawn from a log, if there is one.
 fn drawn(log: &str) -> Option<String> {
     let folder = TempDir::new().unwrap();
     let files = draw_in(folder.path(), log.as_bytes()).unwrap();
@@ -32,7 +32,7 @@ fn text(lines: &[Value]) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// Losses of a training interval, the last exit's last.
+/// Writes the losses of a training interval, of which the last one is the last exit's.
 fn step(step: u64, exit_losses: &[Option<f64>]) -> Value {
     json!({
         "step": step, "epoch": 0.1, "loss": exit_losses.last().unwrap(), "exit_losses": exit_losses,
@@ -40,7 +40,7 @@ fn step(step: u64, exit_losses: &[Option<f64>]) -> Value {
     })
 }
 
-/// A validation of tasks with a name, a metric and a score at every exit.
+/// Writes a validation of tasks, each with a name, a metric and a score at every exit.
 fn validation(step: u64, loss: f64, tasks: &[(&str, &str, &[f64])]) -> Value {
     let task = |&(name, metric, scores): &(&str, &str, &[f64])| {
         json!({
@@ -55,7 +55,7 @@ fn is_label(svg: &str, text: &str) -> bool {
     svg.lines().any(|line| line == text)
 }
 
-/// The lines of a colour, as heights in units of the figure from its top.
+/// Finds the lines of a colour, as heights in units of the figure from its top.
 fn heights(svg: &str, colour: &str) -> Vec<Vec<f64>> {
     let lines = svg.lines().filter(|line| line.starts_with("<polyline") && line.contains(colour));
     let y = |pair: &str| pair.split_once(',').unwrap().1.parse::<f64>().unwrap() / 10.0;
@@ -63,10 +63,10 @@ fn heights(svg: &str, colour: &str) -> Vec<Vec<f64>> {
     lines.map(|line| points(line).split_whitespace().map(y).collect()).collect()
 }
 
-/// Name, lines of the log, groups of labels that the figure has, labels that it has not.
+/// A case has a name, lines of the log, groups of labels that must be there, and labels that must not.
 type Case<'a> = (&'a str, Vec<Value>, Vec<&'a [&'a str]>, &'a [&'a str]);
 
-/// The last exit's colour.
+/// The colour of the last exit.
 const DARK: &str = "#08306B";
 
 #[test]
@@ -160,7 +160,8 @@ fn a_last_line_that_was_cut_off_is_as_if_it_were_not_there() {
     let expected = drawn(&whole);
     let folder = TempDir::new().unwrap();
     for length in 0..last.len() - 1 {
-        // Also in the middle of a letter of several bytes; the last piece is complete but for the line's end.
+        // The cut may be in the middle of a letter of several bytes; the last piece lacks only the end of the
+        // line.
         let log = [whole.as_bytes(), &last.as_bytes()[..length]].concat();
         if length % 40 == 0 || !last.is_char_boundary(length) {
             let files = draw_in(folder.path(), &log).unwrap();
@@ -197,7 +198,7 @@ fn what_is_not_a_log_is_refused_with_file_and_line() {
 
 #[test]
 fn the_first_losses_do_not_flatten_the_rest() {
-    // From 4 to 2, after a start with losses of other magnitudes.
+    // Losses go from 4 to 2, after a start with losses of other magnitudes.
     let losses = |start: &[f64]| {
         let rest = (0..40).map(|index| 4.0 - f64::from(index) / 20.0);
         let losses: Vec<f64> = start.iter().copied().chain(rest).collect();
@@ -219,7 +220,7 @@ fn the_first_losses_do_not_flatten_the_rest() {
 
 #[test]
 fn long_logs_are_smoothed_and_thinned() {
-    // Around 3, from one line to the next by 2.
+    // Losses are around 3, and jump by 2 from one line to the next.
     let noisy = |lines: u64| {
         let line = |index| step(20 * index, &[Some(if index % 2 == 0 { 2.0 } else { 4.0 })]);
         drawn(&text(&(1..=lines).map(line).collect::<Vec<_>>())).unwrap()
@@ -243,7 +244,7 @@ fn a_running_mean_leaves_a_straight_line_where_it_is() {
     let drawn = heights(&drawn(&text(&lines)).unwrap(), DARK).into_iter().max_by_key(Vec::len).unwrap();
     let steps: Vec<f64> = drawn.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let mean = steps.iter().sum::<f64>() / steps.len() as f64;
-    // But for the end, where the window has no right half.
+    // The end is left out, where the window has no right half.
     for (index, step) in steps.iter().enumerate().take(steps.len() - 2) {
         assert!((step - mean).abs() < 0.15, "{index}: {step} instead of {mean}");
     }

@@ -1,4 +1,6 @@
-//! Training on the device that `CALM_TEST_DEVICE` names (`cuda:0`; the CPU without it) against training in f32 on the CPU.
+//! Training on a device is compared with training in f32 on the CPU.
+//!
+//! `CALM_TEST_DEVICE` names the device (`cuda:0`; the CPU without it).
 
 use std::sync::OnceLock;
 
@@ -16,7 +18,7 @@ use crate::tiny::alone;
 
 const STEPS: u64 = 20;
 
-/// libtorch asks for its CUDA library once in a process.
+/// Opens the device once, since libtorch asks for its CUDA library once in a process.
 fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     *DEVICE.get_or_init(|| {
@@ -25,7 +27,7 @@ fn device() -> Device {
     })
 }
 
-/// Heads of 16 columns take CUDA's fused attention, heads of 12 do not.
+/// Makes a network: heads of 16 columns take CUDA's fused attention, heads of 12 do not.
 fn t5_config(d_kv: i64) -> T5Config {
     let model = ModelConfig {
         d_model: 64,
@@ -39,7 +41,7 @@ fn t5_config(d_kv: i64) -> T5Config {
     model.t5_config(101)
 }
 
-/// Rows of unequal lengths, none of them a multiple of 8.
+/// Makes a batch of rows of unequal lengths, none of them a multiple of 8.
 fn batch() -> Batch {
     let token = |i: usize| 2 + (i * 7919 % 99) as u32;
     let pair = |row: usize| TokenPair {
@@ -49,7 +51,7 @@ fn batch() -> Batch {
     collate(&(0..30).map(pair).collect::<Vec<_>>(), FrameTokens { start: 0, pad: 0 })
 }
 
-/// Loss per token of every exit before each step.
+/// Returns the loss per token of every exit before each step.
 fn losses(t5_config: &T5Config, device: Device, precision: Precision, dropout: f64) -> Vec<Vec<f64>> {
     let objective = ObjectiveConfig { dropout, label_smoothing: 0.1, ..ObjectiveConfig::default() };
     let config = StepConfig { t5_config, precision, objective: &objective, seed: 1 };

@@ -1,4 +1,4 @@
-//! The parts of a training step against independent computations, and whole runs on a tiny corpus.
+//! Tests of a training step against independent computations, and of whole runs on a tiny corpus.
 
 #![allow(clippy::unwrap_used)]
 

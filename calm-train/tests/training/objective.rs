@@ -43,7 +43,9 @@ fn a_step_computes_the_exits_it_is_told_to() {
     }
 }
 
-/// Each weight is an average of independent draws: five standard deviations of it are a bound that the fixed seed keeps.
+/// Each weight is an average of independent draws.
+///
+/// Five standard deviations of it are a bound that the fixed seed keeps.
 #[test]
 fn sampled_exits_have_the_full_weights_on_average() {
     const STEPS: u64 = 20_000;
@@ -79,7 +81,7 @@ fn the_last_weight_leaves_the_others_their_proportions() {
     assert_eq!(exit_weights(&last, 3), [0.0, 0.0, 1.0]);
 }
 
-/// A turn of LayerSkip's rotation is the full sum, exactly.
+/// A turn of LayerSkip's rotation gives exactly the full sum.
 #[test]
 fn rotating_exits_take_turns() {
     for (layers, draws) in [(5, 1), (9, 2), (7, 4)] {
@@ -105,7 +107,9 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[])
 }
 
-/// Token counts around the 512 rows that are computed at a time; two exits, of which the last one may teach the other.
+/// Token counts are around the 512 rows that are computed at a time.
+///
+/// The last of two exits may teach the other.
 #[test]
 fn the_losses_of_the_exits_are_libtorchs_cross_entropies() {
     const VOCABULARY: i64 = 37;

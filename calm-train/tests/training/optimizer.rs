@@ -12,7 +12,7 @@ struct Golden {
     config: OptimizerConfig,
     #[serde(default = "matrix_and_vector")]
     shapes: BTreeMap<String, Vec<i64>>,
-    /// Values of all tensors, in the order of their names.
+    /// The values of all tensors, in the order of their names.
     start: Vec<f32>,
     steps: Vec<GoldenStep>,
 }
@@ -40,7 +40,7 @@ fn goldens(kind: OptimizerKind) -> Vec<Golden> {
     goldens
 }
 
-/// Of both kinds, each with an average of the parameters and without.
+/// The goldens of both kinds, each with an average of the parameters and without.
 fn all_goldens() -> impl Iterator<Item = Golden> {
     OptimizerKind::ALL.into_iter().flat_map(|kind| {
         [None, Some(0.7)].into_iter().flat_map(move |ema_decay| {
@@ -67,7 +67,7 @@ impl Golden {
         Parameters::separate(&Weights::new(self.split(values)), Device::Cpu)
     }
 
-    /// Makes the gradient by autograd: that of sum(g * p) is g.
+    /// Makes the gradient by autograd: the gradient of sum(g * p) is g.
     fn step(
         &self,
         optimizer: &mut Optimizer,
@@ -158,7 +158,7 @@ fn a_step_clears_the_gradients() {
     }
 }
 
-/// A matrix's second moments are a row and a column, whatever its size.
+/// The second moments of a matrix are a row and a column, whatever its size.
 #[test]
 fn adafactor_remembers_means_of_rows_and_columns() {
     let golden = goldens(OptimizerKind::Adafactor).swap_remove(0);
@@ -243,8 +243,10 @@ fn states_that_do_not_fit_are_named() {
     }
 }
 
-/// Averages after each step of a parameter that moves by `slope` in it, from 1. AdamW's first moments are its gradient's sign, so that
-/// a constant gradient of -slope at a learning rate of |slope| moves it that way.
+/// Computes the averages, after each step, of a parameter that starts at 1 and moves by `slope` in each step.
+///
+/// Without memory of earlier gradients, AdamW's update is the sign of the gradient, so that a constant
+/// gradient of -slope at a learning rate of |slope| moves it that way.
 fn averages(slope: f64, decay: f64, steps: u64) -> Vec<f64> {
     tch::set_num_threads(1);
     let config = OptimizerConfig {
@@ -272,7 +274,7 @@ fn the_average_of_a_constant_is_the_constant() {
     }
 }
 
-/// The average lags behind p_t = 1 + b t by e_t = d_t (e_{t-1} + b), e_0 = 0.
+/// The average lags behind p_t = 1 + b t by e_t = d_t (e_{t-1} + b), with e_0 = 0.
 #[test]
 fn the_average_of_a_line_lags_behind_it() {
     const SLOPE: f64 = 0.25;
@@ -287,7 +289,7 @@ fn the_average_of_a_line_lags_behind_it() {
     for decay in [0.0, 0.1, 0.18] {
         check(decay, &|t| SLOPE * decay * (1.0 - decay.powf(t)) / (1.0 - decay));
     }
-    // In the warm-up d_t = (1 + t) / (10 + t): e_t = b / 10 (t + 1 - d_1 .. d_t).
+    // In the warm-up d_t = (1 + t) / (10 + t), so that e_t = b / 10 (t + 1 - d_1 .. d_t).
     check(0.9999, &|t| {
         let product: f64 = (1..=t as u32).map(|s| f64::from(1 + s) / f64::from(10 + s)).product();
         SLOPE / 10.0 * (t + 1.0 - product)

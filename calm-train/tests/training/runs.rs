@@ -64,7 +64,9 @@ fn shape(config: &mut TrainConfig) -> &mut ModelConfig {
     config.model.as_mut().unwrap()
 }
 
-/// One step on all exits, without dropout and clipping, so that the gradient can be computed in another way.
+/// Configures one step on all exits, without dropout and clipping.
+///
+/// Its gradient can then be computed in another way.
 fn take_one_plain_step(config: &mut TrainConfig) {
     config.objective.sampled_exits = None;
     config.objective.dropout = 0.0;
@@ -128,7 +130,7 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
     assert!(words.len() > 1 && words[..words.len() - 1].iter().all(|word| french.contains(word)), "{text}");
 }
 
-/// Over several epochs, with dropout and sampled exits.
+/// The run takes several epochs, with dropout and sampled exits.
 #[test]
 fn a_run_in_two_parts_is_the_run_in_one() {
     let tiny = Tiny::new();
@@ -166,14 +168,15 @@ fn a_run_in_two_parts_is_the_run_in_one() {
         assert!(bytes(&straight) == bytes(&parts), "{optimizer:?}");
         assert_eq!(report.validation, resumed.validation);
         assert_eq!((report.epochs, report.target_tokens), (resumed.epochs, resumed.target_tokens));
-        // The line of step 20 has the mean since step 7 in the one log, since the start in the other.
+        // In one log the line of step 20 has the mean since step 7, in the other one the mean since the
+        // start.
         let steps = |config| losses(config).into_iter().filter(|(step, _)| *step > 20).collect::<Vec<_>>();
         assert_eq!(steps(&straight), steps(&parts));
         assert_eq!(validations(&straight), validations(&parts));
     }
 }
 
-/// The published weights are the average's, rounded to bf16, if there is one.
+/// The published weights are those of the average, if there is one, rounded to bf16.
 #[test]
 fn the_average_is_published() {
     let tiny = Tiny::new();
@@ -194,7 +197,7 @@ fn the_average_is_published() {
     }
 }
 
-/// Batches of unequal sizes: a mean of their means would be another gradient.
+/// The batches have unequal sizes: a mean of their means would be another gradient.
 #[test]
 fn accumulated_gradients_are_those_of_one_batch() {
     let tiny = Tiny::new();
@@ -227,7 +230,9 @@ fn accumulated_gradients_are_those_of_one_batch() {
     }
 }
 
-/// After one step the mean of gradients is (1 - beta1) times the gradient, which autograd gives from the whole loss at once.
+/// After one step the mean of gradients is (1 - beta1) times the gradient.
+///
+/// Autograd gives that gradient from the whole loss at once.
 #[test]
 fn a_step_follows_the_weighted_loss_of_all_exits() {
     let tiny = Tiny::new();
@@ -305,7 +310,7 @@ fn what_was_logged_after_the_checkpoint_is_logged_once() {
     config.checkpoint_every = 40;
     run(&config);
     let expected = losses(&config);
-    // A run that was killed in the middle of a line, long after its checkpoint.
+    // This run was killed in the middle of a line, long after its checkpoint.
     std::fs::remove_dir_all(newest(&config)).unwrap();
     let path = config.checkpoints.join("log.jsonl");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -351,7 +356,7 @@ fn a_loss_that_jumps_stops_the_run() {
     run(&config);
     let checkpoint = newest(&config);
     let before = bytes(&config);
-    // From a learned state, a learning rate that undoes everything.
+    // The run goes on from a learned state with a learning rate that undoes everything.
     config.schedule.steps = 400;
     config.schedule.warmup_steps = 300;
     config.checkpoint_every = 1000;
@@ -450,14 +455,15 @@ fn large_checkpoints_are_divided() {
     }
     let models = [&whole, &divided].map(|config| T5::load(&config.output, Device::Cpu).unwrap());
     assert_eq!(models[0].head(), models[1].head());
-    // In one file again, the old ones are gone.
+    // The checkpoint is in one file again, and the old files are gone.
     divided.max_file_bytes = 1_000_000;
     run(&divided);
     let names = std::fs::read_dir(&divided.output).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(names.filter(|name| name.to_string_lossy().starts_with("model")).count(), 1);
 }
 
-/// Tied and untied, v1.0 and v1.1: the reference checkpoints of transformers, with their classifier or without.
+/// The checkpoints are the references of transformers: tied and untied, v1.0 and v1.1, with a classifier or
+/// without.
 #[test]
 fn a_published_checkpoint_is_trained_further() {
     let tiny = Tiny::new();
@@ -468,7 +474,7 @@ fn a_published_checkpoint_is_trained_further() {
         config.model = None;
         config.init = Some(dir.clone());
         config.output_precision = calm_train::Precision::F32;
-        // The classifier alone, on weights that stay as they are.
+        // Only the classifier is trained, on weights that stay as they are.
         config.schedule.steps = 0;
         config.schedule.warmup_steps = 0;
         let report = run(&config);
@@ -557,13 +563,13 @@ fn tasks_are_mixed_and_scored_by_their_own_metrics() {
     assert_eq!(named, [("numbers", Metric::Bleu, 4), ("questions", Metric::TokenF1, 3)]);
     assert_eq!(report.examples, 127 + 40);
 
-    // Half of the questions in each epoch, all of them in two.
+    // Each epoch takes half of the questions, and two epochs all of them.
     let tokenizer = Tokenizer::load(&tiny.path("tokenizer.json")).unwrap();
     let corpus = Corpus::open(&config, &tokenizer).unwrap();
     let [first, second, third] = [0, 1, 2].map(|epoch| {
         let members = corpus.epoch(epoch);
         assert_eq!(members.len(), 127 + 20);
-        // Those of the second task come last.
+        // The examples of the second task come last.
         members[127..].iter().copied().collect::<BTreeSet<_>>()
     });
     assert_eq!((first.len(), first.union(&second).count()), (20, 40));
@@ -575,7 +581,7 @@ fn tasks_are_mixed_and_scored_by_their_own_metrics() {
     assert!(error(&config).contains("it was trained on other data"));
 }
 
-/// What `prepare` leaves is enough: another machine needs no data.
+/// What `prepare` leaves is enough, so that another machine needs no data.
 #[test]
 fn prepared_data_can_be_carried_away() {
     let tiny = Tiny::new();
@@ -649,7 +655,7 @@ fn inputs_that_cannot_be_used_are_named() {
     check(with_data("corpus.csv", Some("a,b\n")), "corpus.csv: expected a file whose name ends in");
     let long = format!("{{\"source\": \"one\", \"target\": \"{}\"}}\n", "un deux ".repeat(20));
     check(with_data("long.jsonl", Some(&long)), "no training example is left");
-    // One example is enough, and none of one is held out.
+    // One example is enough, and then none is held out.
     let mut config = tiny.config("single");
     config.data.tasks[0].train = tiny.path("single.jsonl").into();
     std::fs::write(tiny.path("single.jsonl"), "{\"source\": \"one\", \"target\": \"un\"}\n").unwrap();

@@ -12,7 +12,7 @@ fn factors_of(schedule: ScheduleConfig) -> Vec<f64> {
     (1..=schedule.steps).map(|step| learning_rate_factor(&schedule, step)).collect()
 }
 
-/// Schedules that a configuration may ask for.
+/// Generates schedules that a configuration may ask for.
 fn any_schedule() -> impl Strategy<Value = ScheduleConfig> {
     let curves = prop_oneof![Just(Curve::Cosine), Just(Curve::Stable), Just(Curve::InverseSqrt)];
     let minimum = prop_oneof![Just(0.0), Just(1.0), 0.0..1.0];
@@ -27,7 +27,7 @@ fn any_schedule() -> impl Strategy<Value = ScheduleConfig> {
     })
 }
 
-/// The most that neighbouring steps of the curve after the warm-up can differ by.
+/// Computes how much neighbouring steps of the curve after the warm-up can differ at most.
 fn steepest(schedule: &ScheduleConfig) -> f64 {
     let height = 1.0 - schedule.min_factor;
     match schedule.curve {
@@ -79,7 +79,9 @@ proptest! {
         prop_assert!(fall.iter().all(|&factor| factor >= schedule.min_factor - 1e-12), "{found:?}");
     }
 
-    /// Also from the last step of the warm-up, which has the whole learning rate, to the first of the curve.
+    /// The law includes the step from the end of the warm-up to the first of the curve.
+    ///
+    /// The end of the warm-up has the whole learning rate.
     #[test]
     fn nothing_jumps(schedule in any_schedule()) {
         let found = factors_of(schedule);
@@ -106,7 +108,8 @@ proptest! {
         prop_assert!((last - schedule.min_factor).abs() < 1e-12, "{last}");
     }
 
-    /// T5's 1 / sqrt(max(step, warmup)) (Raffel et al. 2020, section 3.1.2), relative to its largest value.
+    /// Compares with T5's 1 / sqrt(max(step, warmup)), relative to its largest value (Raffel et al. 2020,
+    /// section 3.1.2).
     #[test]
     fn the_inverse_square_root_is_that_of_t5(warmup in 1u64..20_000, after in 0u64..1_000_000) {
         let step = warmup + after;
@@ -123,7 +126,7 @@ proptest! {
     }
 }
 
-/// This is what lets a run be lengthened from a checkpoint before its decay.
+/// Because of this, a run can be lengthened from a checkpoint before its decay.
 #[test]
 fn the_stable_part_does_not_depend_on_the_number_of_steps() {
     let (short, long) = (factors(Curve::Stable, 40, 10, 15), factors(Curve::Stable, 400, 10, 15));
@@ -131,7 +134,9 @@ fn the_stable_part_does_not_depend_on_the_number_of_steps() {
     assert!(short[25] < long[25]);
 }
 
-/// What a run with a time limit does: it measures every 20 steps. Returns its factors and the time it took, in seconds.
+/// Simulates a run with a time limit, which measures every 20 steps.
+///
+/// Returns its factors and the time it took, in seconds.
 fn limited_run(
     schedule: ScheduleConfig,
     limit: f64,
@@ -155,7 +160,7 @@ fn a_run_of_limited_time_comes_to_the_end_of_its_schedule() {
     for (curve, decay_steps) in [(Curve::Stable, 4000), (Curve::Cosine, 0)] {
         let schedule =
             ScheduleConfig { steps: 20_000, warmup_steps: 1000, curve, decay_steps, min_factor: 0.0 };
-        // Seconds of a step; the first ones of a GPU take far longer.
+        // The pairs are the seconds of a step and of a first one; on a GPU those take far longer.
         for (seconds, first) in [(0.02, 0.02), (0.021, 1.0), (0.2, 0.2), (1.0, 3.0)] {
             let (factors, elapsed) =
                 limited_run(schedule, 400.0, |step| if step <= 20 { first } else { seconds });
@@ -173,7 +178,7 @@ fn a_run_of_limited_time_comes_to_the_end_of_its_schedule() {
                 );
             }
         }
-        // Faster than needed: nothing is shortened.
+        // The run is faster than needed, so nothing is shortened.
         let (factors, _) = limited_run(schedule, 400.0, |_| 0.01);
         check(&factors, &factors_of(schedule));
     }

@@ -1,4 +1,6 @@
-//! Training and decoding are two implementations of one network: all positions at once, and one after the other.
+//! Training and decoding are two implementations of one network.
+//!
+//! One computes all positions at once, the other one after the other.
 
 use std::path::Path;
 
@@ -21,8 +23,10 @@ struct Case {
     tokens: Vec<Token>,
 }
 
-/// A static depth copies no state at the layers it runs, so that its decoding and teacher forcing of its output see the
-/// same states there. The decodings are those of the reference implementation, by a batch of mixed lengths per depth.
+/// A static depth copies no state at the layers it runs.
+///
+/// So its decoding, and teacher forcing of its output, see the same states there. The decodings are those of
+/// the reference implementation, by a batch of mixed lengths per depth.
 #[test]
 fn the_best_tokens_are_those_of_decoding() {
     tch::set_num_threads(1);

@@ -21,7 +21,9 @@ const NUMBERS: [(&str, &str); 10] = [
     ("ten", "dix"),
 ];
 
-/// Held for as long as a test draws random numbers of libtorch: they belong to the process, so that two runs would disturb each other.
+/// Takes the lock that a test holds while it draws random numbers of libtorch.
+///
+/// They belong to the process, so that two runs would disturb each other.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static RUN: Mutex<()> = Mutex::new(());
     RUN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,7 +60,7 @@ impl Tiny {
         self.folder.path().join(name)
     }
 
-    /// A run that writes to `NAME` and `NAME.checkpoints`.
+    /// Makes the configuration of a run that writes to `NAME` and `NAME.checkpoints`.
     pub(crate) fn config(&self, name: &str) -> TrainConfig {
         let file = self.path("run.toml");
         std::fs::write(&file, configuration(self.folder.path(), name)).unwrap();
@@ -66,7 +68,7 @@ impl Tiny {
     }
 }
 
-/// The text of a complete configuration.
+/// Writes the text of a complete configuration.
 pub(crate) fn configuration(folder: &Path, name: &str) -> String {
     let folder = folder.display();
     format!(
