@@ -1,4 +1,4 @@
-//! What figures are made of: panels with axes and lines, and legends.
+//! What figures consist of: panels with axes and lines, and legends.
 
 use std::ops::Range;
 
@@ -12,7 +12,9 @@ use crate::clip::{is_inside, pieces};
 use crate::look::{Line, Look, Marker};
 use crate::palette::{GRID, INK};
 
-/// Registered before anything is drawn; viewers of an SVG take their own font of this family.
+/// The font family, which is registered before anything is drawn.
+///
+/// Viewers of an SVG take their own font of it.
 pub(crate) const FONT: &str = "sans-serif";
 
 const TEXT_SIZE: f64 = 12.0;
@@ -20,97 +22,98 @@ const TITLE_SIZE: f64 = 13.0;
 const LINE_WIDTH: f64 = 1.8;
 const BAND_OPACITY: f64 = 0.16;
 
-/// Of a legend, from one entry to the next and from its left edge to its text.
+/// Distance from one entry of a legend to the next.
 const ENTRY_HEIGHT: f64 = 20.0;
+/// Distance from the left edge of an entry of a legend to its text.
 const ENTRY_INDENT: f64 = 38.0;
 
 pub(crate) type Area<DB> = DrawingArea<DB, Shift>;
 
-/// What drawing returns; the error is the format's.
+/// The result of drawing, whose error is that of the format.
 pub type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
-/// What a figure draws on. All lengths are in units of the figure, from its top left corner.
+/// The area that a figure draws on. All lengths are in units of the figure, from its top left corner.
 pub struct Canvas<'a, DB: DrawingBackend> {
     area: &'a Area<DB>,
-    /// Of a unit, in what the format calls a pixel.
+    /// Size of a unit, in what the format calls a pixel.
     scale: f64,
 }
 
 /// One panel of a figure.
 #[derive(Debug, Clone)]
 pub struct Panel<'a> {
-    /// Where it is, with everything that is written around its axes.
+    /// The rectangle of the panel, with everything that is written around its axes.
     pub place: Place,
-    /// Above the axes; may be empty.
+    /// The text above the axes, which may be empty.
     pub title: &'a str,
-    /// Below the horizontal axis.
+    /// The text below the horizontal axis.
     pub x_label: &'a str,
-    /// Beside the vertical axis.
+    /// The text next to the vertical axis.
     pub y_label: &'a str,
     /// The horizontal axis, which has to reach over all points.
     pub x: Range<f64>,
-    /// The vertical axis. What lies above or below it is not drawn.
+    /// The vertical axis. Parts of lines that are above or below it are not drawn.
     pub y: Range<f64>,
-    /// About how many numbers the horizontal axis has.
+    /// Approximate number of numbers on the horizontal axis.
     pub x_ticks: usize,
-    /// About how many numbers the vertical axis has.
+    /// Approximate number of numbers on the vertical axis.
     pub y_ticks: usize,
 }
 
 /// A rectangle, in units of the figure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Place {
-    /// Of its left edge.
+    /// Position of the left edge.
     pub left: f64,
-    /// Of its upper edge, from the top.
+    /// Position of the upper edge, from the top.
     pub top: f64,
-    /// From left to right.
+    /// Distance from left to right.
     pub width: f64,
-    /// From top to bottom.
+    /// Distance from top to bottom.
     pub height: f64,
 }
 
 /// A point of a line, in units of the axes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Along the horizontal axis.
+    /// Position along the horizontal axis.
     pub x: f64,
-    /// Along the vertical axis.
+    /// Position along the vertical axis.
     pub y: f64,
-    /// Half the height of the band around the line; lines whose points have 0 have no band.
+    /// Half the height of the band around the line. Lines whose points all have 0 have no band.
     pub spread: f64,
-    /// Drawn as an outline.
+    /// Whether the point is drawn as an outline.
     pub open: bool,
 }
 
 /// A line of a legend.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LegendEntry {
-    /// Of the line and the marker on it.
+    /// Look of the line and of the marker on it.
     pub look: Look,
-    /// The marker is drawn as an outline.
+    /// Whether the marker is drawn as an outline.
     pub open: bool,
-    /// What it is.
+    /// Description of the line.
     pub text: String,
 }
 
 impl Point {
-    /// A filled point without a band.
+    /// Creates a filled point without a band.
     pub fn new(x: f64, y: f64) -> Self {
         Self { x, y, spread: 0.0, open: false }
     }
 }
 
 impl LegendEntry {
-    /// An entry with a filled marker.
+    /// Creates an entry with a filled marker.
     pub fn new(look: Look, text: impl Into<String>) -> Self {
         Self { look, open: false, text: text.into() }
     }
 }
 
-/// About how wide a legend is, in units of the figure. Viewers of an SVG have a font of their own.
+/// Estimates the width of a legend, in units of the figure. Viewers of an SVG have a font of their own.
 pub fn legend_width(entries: &[LegendEntry]) -> f64 {
-    // DejaVu Sans has 0.46 of the size in plotters' sense for the mean letter, and few fonts are wider.
+    // In DejaVu Sans the mean letter is 0.46 of the size in plotters' sense wide, and few fonts are wider.
     let characters = entries.iter().map(|entry| entry.text.chars().count()).max().unwrap_or(0);
     ENTRY_INDENT + 0.5 * TEXT_SIZE * characters as f64
 }
@@ -122,11 +125,12 @@ impl<'a, DB: DrawingBackend> Canvas<'a, DB> {
         Self { area, scale }
     }
 
-    /// Axes and grid of a panel, then bands, then lines. `lines` are drawn in order, the last one on top. A point that is
-    /// not finite interrupts its line.
+    /// Draws axes and grid of a panel, then bands, then lines.
+    ///
+    /// `lines` are drawn in order, the last one on top. A point that is not finite interrupts its line.
     ///
     /// # Errors
-    /// The canvas cannot be drawn on.
+    /// Fails if the canvas cannot be drawn on.
     pub fn panel(&self, panel: &Panel<'_>, lines: &[(Look, Vec<Point>)]) -> Drawn<DB> {
         let Place { left, top, width, height } = panel.place;
         let place =
@@ -157,7 +161,7 @@ impl<'a, DB: DrawingBackend> Canvas<'a, DB> {
         for (look, points) in lines.iter().filter(|(_, points)| points.iter().any(|point| point.spread > 0.0))
         {
             let edge = |sign: f64| {
-                // A band is not drawn outside its panel.
+                // The band is not drawn outside its panel.
                 let height =
                     move |point: &Point| (point.y + sign * point.spread).clamp(panel.y.start, panel.y.end);
                 points.iter().map(move |point| (point.x, height(point)))
@@ -172,10 +176,10 @@ impl<'a, DB: DrawingBackend> Canvas<'a, DB> {
         Ok(())
     }
 
-    /// A legend: entries one below the other, the line of the first one at `top`.
+    /// Draws a legend: entries one below the other, with the line of the first one at `top`.
     ///
     /// # Errors
-    /// The canvas cannot be drawn on.
+    /// Fails if the canvas cannot be drawn on.
     pub fn legend(&self, left: f64, top: f64, entries: &[LegendEntry]) -> Drawn<DB> {
         for (index, LegendEntry { look, open, text }) in entries.iter().enumerate() {
             let (x, y) = (self.px(left), self.px(top + ENTRY_HEIGHT * index as f64));
@@ -184,7 +188,7 @@ impl<'a, DB: DrawingBackend> Canvas<'a, DB> {
             self.path(look, vec![(x, y), (end, y)])?;
             self.marker(look, (middle, y), *open)?;
             let style = self.text_style(TEXT_SIZE).pos(Pos::new(HPos::Left, VPos::Center));
-            // Between letters with and without a descender.
+            // The line then passes between the middles of letters with and without a descender.
             let text_y = y + self.px(1.5);
             self.area.draw(&Text::new(text.clone(), (self.px(left + ENTRY_INDENT), text_y), style))?;
         }
@@ -199,7 +203,7 @@ impl<'a, DB: DrawingBackend> Canvas<'a, DB> {
         TextStyle::from((FONT, size * self.scale).into_font()).color(&INK)
     }
 
-    /// A line with its markers on top.
+    /// Draws a line with its markers on top.
     fn line(&self, look: &Look, points: &[Point], panel: &Panel<'_>, chart: &Chart<'_, DB>) -> Drawn<DB> {
         for piece in pieces(points, &panel.y) {
             self.path(look, piece.iter().map(|point| chart.backend_coord(point)).collect())?;
@@ -210,7 +214,7 @@ impl<'a, DB: DrawingBackend> Canvas<'a, DB> {
         Ok(())
     }
 
-    /// A line through points in pixels.
+    /// Draws a line through points in pixels.
     fn path(&self, look: &Look, path: Vec<(i32, i32)>) -> Drawn<DB> {
         let style = look.colour.stroke_width(self.px(LINE_WIDTH).max(1) as u32);
         match look.line {
@@ -244,7 +248,8 @@ impl<'a, DB: DrawingBackend> Canvas<'a, DB> {
     }
 }
 
-/// Corners around the unit circle from `turn` (in full turns) on, at the radii in turn.
+/// Computes corners around the unit circle from `turn` (in full turns) on, at radii that repeat in this
+/// order.
 fn regular(corners: usize, turn: f64, radii: &[f64]) -> Vec<(f64, f64)> {
     let corner = |index: usize| {
         let angle = std::f64::consts::TAU * (turn + index as f64 / corners as f64);
@@ -254,7 +259,7 @@ fn regular(corners: usize, turn: f64, radii: &[f64]) -> Vec<(f64, f64)> {
     (0..corners).map(corner).collect()
 }
 
-/// Numbers on an axis, without the zeros that floating point adds.
+/// Writes a number on an axis, with at most three decimals and no zeros at the end.
 fn tick(value: &f64) -> String {
     let text = format!("{value:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');

@@ -1,4 +1,4 @@
-//! The part of a line that lies within its panel.
+//! Finds the part of a line that lies within its panel.
 
 use std::ops::Range;
 
@@ -9,8 +9,9 @@ pub(crate) fn is_inside(point: &Point, y: &Range<f64>) -> bool {
     (y.start..=y.end).contains(&point.y)
 }
 
-/// The pieces of the line through `points` with heights in `y`, cut where it crosses an edge. A point that is not finite
-/// interrupts the line.
+/// Cuts the line through `points` into pieces with heights in `y`, where it crosses an edge.
+///
+/// A point that is not finite interrupts the line.
 pub(crate) fn pieces(points: &[Point], y: &Range<f64>) -> Vec<Vec<(f64, f64)>> {
     if points.iter().all(|point| is_inside(point, y)) {
         return vec![points.iter().map(|point| (point.x, point.y)).collect()];
@@ -32,7 +33,9 @@ pub(crate) fn pieces(points: &[Point], y: &Range<f64>) -> Vec<Vec<(f64, f64)>> {
     pieces
 }
 
-/// Start and end, in 0..=1, of what is seen of a segment from the height `a` to the height `b`.
+/// Finds the visible part of a segment from the height `a` to the height `b`.
+///
+/// Returns its start and end, in 0..=1.
 fn visible_part(a: f64, b: f64, y: &Range<f64>) -> Option<(f64, f64)> {
     if !(a.is_finite() && b.is_finite()) {
         return None;

@@ -7,15 +7,15 @@ pub enum Error {
     /// A file or its folder cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// What the operating system said.
         source: std::io::Error,
     },
     /// The figure cannot be drawn or encoded.
     #[error("cannot draw {}: {reason}", path.display())]
     Draw {
-        /// The file it was drawn for.
+        /// Path of the file that the figure was drawn for.
         path: PathBuf,
         /// What the drawing library said.
         reason: String,

@@ -1,7 +1,7 @@
 //! Figures of one look, each saved as SVG and as PNG.
 //!
-//! A [`Figure`] says how large it is and draws [`Panel`]s and legends on a [`Canvas`]; [`save`] calls it once for each
-//! format. Colours come from [`palette`], the font is part of the crate.
+//! A [`Figure`] says how large it is and draws [`Panel`]s and legends on a [`Canvas`]; [`save`] calls it once
+//! for each format. Colours come from [`palette`], the font is part of the crate.
 //!
 //! ```
 //! use calm_plots::{Canvas, DrawingBackend, Drawn, Figure, Look, Panel, Place, Point, palette, save};

@@ -7,7 +7,7 @@ use crate::palette;
 /// The look of a line and its points.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Look {
-    /// Of the line and its points.
+    /// The colour of the line and its points.
     pub colour: RGBColor,
     /// The shape of the points.
     pub marker: Marker,
@@ -36,11 +36,11 @@ pub enum Line {
     Dashed,
 }
 
-/// Reference lines such as the full model's quality.
+/// The look of reference lines such as the full model's quality.
 pub const REFERENCE: Look = Look { colour: palette::GREY, marker: Marker::None, line: Line::Dashed };
 
 impl Look {
-    /// A solid line without markers.
+    /// Makes the look of a solid line without markers.
     pub fn solid(colour: RGBColor) -> Self {
         Self { colour, marker: Marker::None, line: Line::Solid }
     }

@@ -8,7 +8,7 @@ use calm_plots::{
 use tempfile::TempDir;
 
 const BLUE: &str = "#0072B2";
-/// A panel whose axes are from 0 to 10 and from 0 to 1.
+/// The place of a panel whose axes go from 0 to 10 and from 0 to 1.
 const PLACE: Place = Place { left: 20.0, top: 10.0, width: 200.0, height: 180.0 };
 
 struct OnePanel {
@@ -54,7 +54,8 @@ impl Figure for OnePanel {
     }
 }
 
-/// The points of all elements `name` of a colour, in units of the figure: an SVG has ten steps for each.
+/// Finds the points of all elements `name` of a colour, in units of the figure: an SVG has ten steps for
+/// each.
 fn shapes(svg: &str, name: &str, colour: &str) -> Vec<Vec<(f64, f64)>> {
     let elements = svg.lines().filter(|line| line.starts_with(&format!("<{name} ")) && line.contains(colour));
     let number = |text: &str| text.parse::<f64>().unwrap() / 10.0;
@@ -66,7 +67,7 @@ fn shapes(svg: &str, name: &str, colour: &str) -> Vec<Vec<(f64, f64)>> {
     elements.map(points).collect()
 }
 
-/// Heights of the axes' ends: a line along each of them.
+/// Finds the heights of both ends of the vertical axis, from a line drawn at each of them.
 fn edges() -> (f64, f64) {
     let look = Look::solid(palette::BLUE);
     let height = |y| shapes(&OnePanel::of(look, &[(0.0, y), (10.0, y)]).svg(), "polyline", BLUE)[0][0].1;
@@ -90,7 +91,7 @@ fn a_figure_is_saved_as_svg_and_png_of_its_size_with_nothing_beside_them() {
     for text in ["across", "upwards", "a &lt; b &amp; c", "δ = 0.1"] {
         assert!(svg.contains(text), "{text}");
     }
-    // Signature, then the first chunk: its length and name, then width and height.
+    // A PNG has a signature, then the first chunk: its length and name, then width and height.
     assert!(first[1].starts_with(b"\x89PNG\r\n\x1a\n"));
     assert_eq!(first[1][16..24], [0, 0, 2, 128, 0, 0, 1, 144]);
 

@@ -1,4 +1,4 @@
-//! Figures as their files show them.
+//! Tests of figures as their files show them.
 
 #![allow(clippy::unwrap_used)]
 

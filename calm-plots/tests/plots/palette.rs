@@ -1,7 +1,7 @@
 use calm_plots::RGBColor;
 use calm_plots::palette::{categorical, sequential};
 
-/// Relative luminance (ITU-R BT.709), from 0 to 255.
+/// Computes the relative luminance (ITU-R BT.709), from 0 to 255.
 fn luminance(RGBColor(red, green, blue): RGBColor) -> f64 {
     0.2126 * f64::from(red) + 0.7152 * f64::from(green) + 0.0722 * f64::from(blue)
 }
