@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// `config.json` of a Hugging Face T5 checkpoint: the keys that decide what is computed, under their published names.
+/// `config.json` of a Hugging Face T5 checkpoint: the keys that decide what is computed, under their
+/// published names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct T5Config {
     /// Width of the residual stream.
@@ -14,40 +15,44 @@ pub struct T5Config {
     pub d_kv: i64,
     /// Width of the feed-forward layer.
     pub d_ff: i64,
-    /// Encoder blocks.
+    /// Number of encoder blocks.
     pub num_layers: i64,
-    /// Decoder blocks; as many as encoder blocks when the key is missing.
+    /// Number of decoder blocks; as many as encoder blocks if the key is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_decoder_layers: Option<i64>,
-    /// Attention heads.
+    /// Number of attention heads.
     pub num_heads: i64,
-    /// Rows of the embedding and columns of the logits.
+    /// Number of rows of the embedding and of columns of the logits.
     pub vocab_size: i64,
-    /// Buckets of the relative position bias.
+    /// Number of buckets of the relative position bias.
     #[serde(default = "default_buckets")]
     pub relative_attention_num_buckets: i64,
     /// Distance from which on all positions share the last bucket.
     #[serde(default = "default_max_distance")]
     pub relative_attention_max_distance: i64,
-    /// Added to the variance in every normalisation.
+    /// Number that every normalisation adds to the variance.
     #[serde(default = "default_epsilon")]
     pub layer_norm_epsilon: f64,
-    /// `relu` (v1.0), `gated-gelu` (v1.1, FLAN) or `gated-silu`.
+    /// The feed-forward variant: `relu` (v1.0), `gated-gelu` (v1.1, FLAN) or `gated-silu`.
     #[serde(default = "default_feed_forward")]
     pub feed_forward_proj: FeedForward,
-    /// Whether the output head was trained as the embedding. Never decides which tensor is the head: the file does.
+    /// Whether the output head was trained as the embedding.
+    ///
+    /// It never decides which tensor is the head: the file does.
     #[serde(default = "default_true")]
     pub tie_word_embeddings: bool,
-    /// Whether states are scaled by `d_model^-0.5` before the head. Written by transformers 5; before, the tying implied it.
+    /// Whether states are scaled by `d_model^-0.5` before the head.
+    ///
+    /// transformers 5 writes this key; before that, tied embeddings implied it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_decoder_outputs: Option<bool>,
-    /// Fills batches of unequal length.
+    /// The token that fills up batches of unequal length.
     #[serde(default)]
     pub pad_token_id: u32,
-    /// Ends a sequence.
+    /// The token that ends a sequence.
     #[serde(default = "default_eos")]
     pub eos_token_id: u32,
-    /// First input of the decoder; the padding token when missing or null.
+    /// The first input of the decoder; the padding token if the key is missing or null.
     #[serde(default)]
     pub decoder_start_token_id: Option<u32>,
 }
@@ -56,11 +61,11 @@ pub struct T5Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FeedForward {
-    /// `wo(relu(wi x))`
+    /// One projection: `wo(relu(wi x))`
     Relu,
-    /// `wo(gelu(wi_0 x) * wi_1 x)`, with the tanh approximation of gelu
+    /// A gate with the tanh approximation of gelu: `wo(gelu(wi_0 x) * wi_1 x)`
     GatedGelu,
-    /// `wo(silu(wi_0 x) * wi_1 x)`
+    /// A gate with silu: `wo(silu(wi_0 x) * wi_1 x)`
     GatedSilu,
 }
 
@@ -72,8 +77,10 @@ impl FeedForward {
 }
 
 impl T5Config {
-    /// A published shape by its name: `t5-small`, `t5-base` and `t5-large` (v1.0), `t5-v1_1-small`, `t5-v1_1-base` and `t5-v1_1-large`
-    /// (also those of FLAN).
+    /// Returns a published shape by its name.
+    ///
+    /// The names are `t5-small`, `t5-base` and `t5-large` (v1.0), `t5-v1_1-small`, `t5-v1_1-base` and
+    /// `t5-v1_1-large` (which are also the shapes of FLAN).
     pub fn published(name: &str) -> Option<Self> {
         let [d_model, d_ff, layers, num_heads] = match name {
             "t5-small" => [512, 2048, 6, 8],
@@ -108,7 +115,7 @@ impl T5Config {
     /// Reads and checks `config.json`.
     ///
     /// # Errors
-    /// The file is missing, is no JSON, lacks a key, or holds a value that no T5 has.
+    /// Fails if the file is missing, is not JSON, lacks a key, or holds a value that no T5 has.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text =
             std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
@@ -118,10 +125,10 @@ impl T5Config {
         Ok(config)
     }
 
-    /// Writes `config.json` into a checkpoint directory, with the keys by which transformers tells what it is.
+    /// Writes `config.json` into a checkpoint directory, with the keys by which transformers knows it.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
         #[derive(Serialize)]
         struct Published<'a> {
@@ -153,7 +160,7 @@ impl T5Config {
         if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value < 1) {
             return Err(format!("{key} is {value}, but must be at least 1"));
         }
-        // The bidirectional buckets are halved twice, and the far half is spaced logarithmically.
+        // The number of bidirectional buckets is halved twice, and the far half is spaced logarithmically.
         let buckets = self.relative_attention_num_buckets;
         if buckets < 4 || buckets % 2 != 0 || self.relative_attention_max_distance <= buckets / 2 {
             return Err(format!(
@@ -172,7 +179,7 @@ impl T5Config {
         Ok(())
     }
 
-    /// Decoder blocks.
+    /// Number of decoder blocks.
     pub fn decoder_layers(&self) -> i64 {
         self.num_decoder_layers.unwrap_or(self.num_layers)
     }
@@ -182,12 +189,12 @@ impl T5Config {
         self.num_heads * self.d_kv
     }
 
-    /// First input of the decoder.
+    /// The first input of the decoder.
     pub fn start_token(&self) -> u32 {
         self.decoder_start_token_id.unwrap_or(self.pad_token_id)
     }
 
-    /// Dimensions and special tokens, as the decoding loop and the cost model need them.
+    /// The dimensions and special tokens that the decoding loop and the cost model need.
     pub fn shape(&self) -> BackboneShape {
         BackboneShape {
             num_encoder_layers: self.num_layers as usize,
@@ -202,8 +209,10 @@ impl T5Config {
         }
     }
 
-    /// Factor on a state before the output head. transformers 5 writes `tie_word_embeddings: true` into every file,
-    /// so its own `scale_decoder_outputs` goes first.
+    /// The factor on a state before the output head.
+    ///
+    /// transformers 5 writes `tie_word_embeddings: true` into every file, so its own `scale_decoder_outputs`
+    /// has precedence.
     pub fn head_scale(&self) -> f64 {
         if self.scale_decoder_outputs.unwrap_or(self.tie_word_embeddings) {
             (self.d_model as f64).powf(-0.5)

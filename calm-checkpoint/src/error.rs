@@ -7,45 +7,45 @@ pub enum Error {
     /// A file of the checkpoint cannot be opened or read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// What the operating system said.
         source: std::io::Error,
     },
     /// A file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// What the operating system said.
         source: std::io::Error,
     },
     /// The directory holds no checkpoint.
     #[error("{} holds neither model.safetensors nor model.safetensors.index.json", dir.display())]
     NoWeights {
-        /// The directory.
+        /// Path of the directory.
         dir: PathBuf,
     },
     /// A JSON file does not parse or lacks a key.
     #[error("{}: {source}", path.display())]
     Json {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Where and why.
+        /// Where it does not parse, and why.
         source: serde_json::Error,
     },
     /// `config.json` describes something that is not a T5 that can be run.
     #[error("{}: {reason}", path.display())]
     Config {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Which key and why.
+        /// The key, and why it cannot be run.
         reason: String,
     },
     /// A weight file is not valid safetensors, for example because it was cut off.
     #[error("{} is not a valid safetensors file: {source}", path.display())]
     Safetensors {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong with it.
         source: safetensors::SafeTensorError,
@@ -53,46 +53,46 @@ pub enum Error {
     /// A tensor is stored in a type that weights cannot have.
     #[error("tensor {name} has the type {found}; weights must be F32, F16 or BF16")]
     TensorType {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its stored type.
+        /// The type in which the tensor is stored.
         found: String,
     },
     /// The checkpoint lacks a tensor that the configuration asks for.
     #[error("tensor {name} of shape {expected:?} is missing")]
     MissingTensor {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its shape according to `config.json`.
+        /// The tensor's shape according to `config.json`.
         expected: Vec<i64>,
     },
     /// A tensor's shape contradicts the configuration.
     #[error("tensor {name} has the shape {found:?}, but config.json asks for {expected:?}")]
     TensorShape {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its shape according to `config.json`.
+        /// The tensor's shape according to `config.json`.
         expected: Vec<i64>,
-        /// Its shape in the file.
+        /// The tensor's shape in the file.
         found: Vec<i64>,
     },
     /// `tokenizer.json` is missing, does not parse, or failed on a text.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// A source without a single token, on which attention is undefined.
+    /// A source has not a single token, so that attention is undefined.
     #[error("source {row} of the batch has no tokens")]
     EmptySource {
-        /// Its place in the batch.
+        /// Number of the source in the batch, from 0.
         row: usize,
     },
-    /// A token that the embedding has no row for.
+    /// A source has a token for which the embedding has no row.
     #[error("source {row} of the batch holds token {token}, but the vocabulary ends at {vocab_size}")]
     TokenOutOfRange {
-        /// The source's place in the batch.
+        /// Number of the source in the batch, from 0.
         row: usize,
         /// The offending token.
         token: u32,
-        /// Rows of the embedding.
+        /// Number of rows of the embedding.
         vocab_size: usize,
     },
 }

@@ -1,19 +1,21 @@
-//! What an untrained T5 consists of (`T5PreTrainedModel._init_weights` in transformers, factor 1).
+//! The tensors of an untrained T5 (`T5PreTrainedModel._init_weights` in transformers, factor 1).
 
 use crate::T5Config;
 
 /// A tensor of an untrained network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
-    /// In the checkpoint.
+    /// The tensor's name in the checkpoint.
     pub name: String,
-    /// As `config.json` implies it.
+    /// The tensor's shape, as `config.json` implies it.
     pub shape: Vec<i64>,
-    /// Standard deviation of its normal distribution; none for the norms' weights, which start at 1.
+    /// Standard deviation of the tensor's normal distribution.
+    ///
+    /// It is `None` for the norms' weights, which start at 1.
     pub deviation: Option<f64>,
 }
 
-/// Every tensor of a T5, in the checkpoint's names.
+/// Lists every tensor of a T5, by its name in the checkpoint.
 pub fn parameters(config: &T5Config) -> Vec<Parameter> {
     let (d_model, inner, d_ff) = (config.d_model, config.inner(), config.d_ff);
     let inverse_root = |n: i64| (n as f64).powf(-0.5);
@@ -34,7 +36,7 @@ pub fn parameters(config: &T5Config) -> Vec<Parameter> {
                 if cross { &[(0, "SelfAttention"), (1, "EncDecAttention")] } else { &[(0, "SelfAttention")] };
             for (layer, attention) in attentions {
                 let path = format!("{base}.{layer}.{attention}");
-                // The missing 1/sqrt(d_kv) of the scores is in the queries.
+                // The factor 1/sqrt(d_kv), which the scores lack, is in the queries.
                 add(format!("{path}.q.weight"), &[inner, d_model], Some(inverse_root(d_model * config.d_kv)));
                 add(format!("{path}.k.weight"), &[inner, d_model], Some(inverse_root(d_model)));
                 add(format!("{path}.v.weight"), &[inner, d_model], Some(inverse_root(d_model)));

@@ -1,5 +1,7 @@
-//! T5 checkpoints in the layout of Hugging Face transformers, as every engine reads them: `config.json`, `tokenizer.json`, weight
-//! files, and the rules about them that are not written in any of these.
+//! T5 checkpoints in the layout of Hugging Face transformers, as every engine reads them.
+//!
+//! They consist of `config.json`, `tokenizer.json`, weight files, and the rules about them that are not
+//! written in any of these.
 
 mod config;
 mod error;

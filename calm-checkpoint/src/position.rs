@@ -2,16 +2,16 @@
 
 use crate::T5Config;
 
-/// Which formula maps a distance to a bucket.
+/// The formula that maps a distance to a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// Encoder: past and future have half of the buckets each.
+    /// The encoder's formula: past and future have half of the buckets each.
     Bidirectional,
-    /// Decoder: the future is never seen, so that the past has all buckets.
+    /// The decoder's formula: the future is never seen, so that the past has all buckets.
     Causal,
 }
 
-/// Bucket of a key that stands `key - query` positions away.
+/// Returns the bucket of a key that is `key - query` positions away.
 pub fn bucket(config: &T5Config, direction: Direction, relative: i64) -> i64 {
     let (buckets, offset, distance) = match direction {
         Direction::Bidirectional => {
@@ -40,7 +40,8 @@ mod tests {
         .unwrap()
     }
 
-    /// First distance of each bucket from 16 (decoder) or 8 (encoder) on, as transformers 5.17 computes them.
+    /// The first distance of each bucket from 16 (decoder) or 8 (encoder) on, as transformers 5.17 computes
+    /// it.
     #[test]
     fn buckets_start_where_transformers_starts_them() {
         let config = config();

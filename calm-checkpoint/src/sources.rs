@@ -2,10 +2,10 @@ use calm_core::Token;
 
 use crate::Error;
 
-/// Whether an encoder can read all of `sources`.
+/// Checks that an encoder can read all of `sources`.
 ///
 /// # Errors
-/// A source is empty, or holds a token that the embedding has no row for.
+/// Fails if a source is empty, or holds a token for which the embedding has no row.
 pub fn check_sources(sources: &[&[Token]], vocab_size: usize) -> Result<(), Error> {
     for (row, source) in sources.iter().enumerate() {
         if source.is_empty() {
