@@ -1,9 +1,10 @@
 //! Matrices packed for products with few rows.
 //!
-//! A matrix [outputs, inputs] is cut into panels of 32 outputs; within a panel the weights lie in the order in which a product reads
-//! them, input by input. One row of inputs streams through a panel from front to end, which is as fast as memory delivers; for several
-//! rows a tile of accumulators stays in registers. Each output is one sum in the order of the inputs, whatever the tile, so that a
-//! row's result does not depend on the rows beside it.
+//! A matrix [outputs, inputs] is cut into panels of 32 outputs. Within a panel the weights lie in the order
+//! in which a product reads them, input by input. One row of inputs streams through a panel from front to
+//! end, which is as fast as memory delivers; for several rows a tile of accumulators stays in registers. Each
+//! output is one sum in the order of the inputs, whatever the tile, so that a row's result does not depend on
+//! the other rows.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -12,27 +13,27 @@ use half::bf16;
 
 use crate::simd::{LANES, Simd};
 
-/// Outputs of a panel.
+/// Number of outputs of a panel.
 pub(crate) const PANEL: usize = 2 * LANES;
 
-/// How weights are stored and multiplied.
+/// How weights of a type are stored and multiplied.
 pub(crate) trait Weight: Copy + Send + Sync + 'static {
     /// Type of the inputs.
     type Input: Copy + Default;
-    /// Inputs of a step.
+    /// Number of inputs of a step.
     const DEPTH: usize;
     type Loaded<S: Simd>: Copy;
     type Splat<S: Simd>: Copy;
     type Sum<S: Simd>: Copy;
 
-    /// The sum of no products.
+    /// Returns the sum of no products.
     ///
     /// # Safety
-    /// Here and below: as in [`Simd`].
+    /// This is the condition here and below: it is that of [`Simd`].
     unsafe fn zero<S: Simd>() -> Self::Sum<S>;
-    /// The weights of 16 outputs for one step.
+    /// Loads the weights of 16 outputs for one step.
     unsafe fn load<S: Simd>(from: *const Self) -> Self::Loaded<S>;
-    /// The inputs of one step, for all outputs.
+    /// Loads the inputs of one step, for all outputs.
     unsafe fn splat<S: Simd>(from: *const Self::Input) -> Self::Splat<S>;
     unsafe fn add<S: Simd>(
         weights: Self::Loaded<S>,
@@ -119,28 +120,28 @@ impl Weight for i8 {
 
 /// A packed matrix.
 pub(crate) struct Panels<W> {
-    /// By panel, step, output, input of the step.
+    /// The weights by panel, step, output, and input of the step.
     lines: Vec<Line>,
     outputs: usize,
-    /// Rows of inputs are this long, the end filled with zeros.
+    /// Length of a row of inputs, whose end is filled with zeros.
     padded_inputs: usize,
     weight: std::marker::PhantomData<W>,
 }
 
-/// Vectors are read fastest where they do not cross a cache line.
+/// Bytes on one cache line: vectors are read fastest if they do not cross from one line to the next.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line(#[expect(dead_code, reason = "read through a pointer")] [u8; 64]);
 
 impl<W: Weight> Panels<W> {
-    /// Packs a matrix whose weight of (output, input) is `weight(output, input)`.
+    /// Packs a matrix in which (output, input) has the weight `weight(output, input)`.
     pub(crate) fn pack(outputs: usize, inputs: usize, mut weight: impl FnMut(usize, usize) -> W) -> Self
     where
         W: Default,
     {
         let padded_inputs = inputs.next_multiple_of(W::DEPTH);
         let count = outputs.div_ceil(PANEL) * PANEL * padded_inputs;
-        // A step is 64 or 128 bytes, so that all of them begin a line.
+        // A step has 64 or 128 bytes, so that every step begins a line.
         let mut lines = vec![Line([0; 64]); count * size_of::<W>() / 64];
         // SAFETY: as many zeroed weights fit into the lines, and zero bits are a weight of each type.
         let data = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<W>(), count) };
@@ -167,12 +168,14 @@ impl<W: Weight> Panels<W> {
         self.outputs.div_ceil(PANEL)
     }
 
-    /// Bytes of the weights.
+    /// Number of bytes of the weights.
     pub(crate) fn bytes(&self) -> usize {
         self.lines.len() * size_of::<Line>()
     }
 
-    /// Products of the panels in `range` with `rows` of inputs, [rows, padded_inputs]: `emit(panel, row, sums)`, panel after panel.
+    /// Computes products of the panels in `range` with `rows` of inputs [rows, padded_inputs].
+    ///
+    /// Calls `emit(panel, row, sums)`, panel after panel.
     #[inline(always)]
     pub(crate) fn product<S: Simd>(
         &self,
@@ -210,7 +213,9 @@ impl<W: Weight> Panels<W> {
         }
     }
 
-    /// `P` panels from `panel` on with `R` rows from `row` on, which the caller has checked; returns `R`.
+    /// Computes `P` panels from `panel` on with `R` rows from `row` on, and returns `R`.
+    ///
+    /// The caller has checked that there are as many.
     #[allow(clippy::needless_range_loop, reason = "the indices have to be numbers that the compiler knows")]
     #[inline(always)]
     fn tile<S: Simd, const R: usize, const P: usize>(
@@ -222,7 +227,8 @@ impl<W: Weight> Panels<W> {
     ) -> usize {
         let panel_size = PANEL * self.padded_inputs;
         let mut sums = [[[0.0; PANEL]; P]; R];
-        // SAFETY: the panels are inside the lines and the rows inside the inputs; the caller runs with the instructions of `S`.
+        // SAFETY: the panels are inside the lines and the rows inside the inputs; the caller runs with the
+        // instructions of `S`.
         unsafe {
             let weights = self.lines.as_ptr().cast::<W>().add(panel * panel_size);
             let weights: [*const W; P] = std::array::from_fn(|p| weights.add(p * panel_size));

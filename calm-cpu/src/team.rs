@@ -1,7 +1,8 @@
 //! A few threads that stay awake between the operations of a token.
 //!
-//! A decoding step is some seventy operations of 5 to 500 microseconds each. Waking a thread costs as much as a small one, so the
-//! threads of a team wait for their next operation awake, and go to sleep only when none has come for a while.
+//! A decoding step consists of some seventy operations of 5 to 500 microseconds each. Waking a thread takes
+//! as long as a small one, so the threads of a team wait awake for their next operation, and go to sleep only
+//! if none has come for a while.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -13,12 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Looks at a flag before giving the core to whoever wants it: tens of microseconds.
+/// Number of looks at a flag before a waiting thread gives the core to others: tens of microseconds.
 const SPINS: u32 = 1_000;
-/// Times a waiting thread gives its core away before it goes to sleep: milliseconds.
+/// Number of times that a waiting thread gives its core away before it goes to sleep: milliseconds.
 const YIELDS: u32 = 1_000;
 
-/// Room that a thread keeps between operations.
+/// Memory that a thread keeps between operations.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) normed: Vec<f32>,
@@ -28,18 +29,18 @@ pub(crate) struct Scratch {
     pub(crate) scores: Vec<f32>,
 }
 
-/// The calling thread and some helpers.
+/// The calling thread and its helpers.
 pub(crate) struct Team {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
-    /// One for each thread. Held while an operation runs, so that there is one at a time.
+    /// The memory of each thread. It is locked while an operation runs, so that there is only one at a time.
     scratch: Mutex<Vec<Scratch>>,
 }
 
 struct Shared {
     /// Number of the current operation.
     epoch: Line<AtomicUsize>,
-    /// Helpers that have not finished it.
+    /// Number of helpers that have not finished it.
     pending: Line<AtomicUsize>,
     operation: Line<UnsafeCell<Option<Operation>>>,
     sleeping: Vec<Line<AtomicBool>>,
@@ -47,22 +48,24 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-/// On a cache line of its own, so that writing it does not slow down those who read its neighbours.
+/// A value on a cache line of its own, so that writing it does not slow down those who read its neighbours.
 #[repr(align(128))]
 struct Line<T>(T);
 
-/// What the helpers call with their number. The lifetime is erased: [`Team::run`] does not return before all have.
+/// The function that the helpers call with their number.
+///
+/// Its lifetime is erased: [`Team::run`] does not return before all calls have.
 #[derive(Clone, Copy)]
 struct Operation(*const (dyn Fn(usize) + Sync));
 
 // SAFETY: the pointer is followed only while `Team::run` keeps what it points to alive, and that is `Sync`.
 unsafe impl Send for Operation {}
-// SAFETY: `operation` is written by `Team::run` while no helper reads it: before the epoch that tells them to, and after all have
-// reported. The epoch's release and acquire order the accesses.
+// SAFETY: `operation` is written by `Team::run` while no helper reads it: before the epoch that tells them to
+// read it, and after all have reported. Release and acquire of the epoch order the accesses.
 unsafe impl Sync for Shared {}
 
 impl Team {
-    /// A team of `threads` in all, at least one.
+    /// Starts a team of `threads` in all, at least one.
     pub(crate) fn new(threads: usize) -> Self {
         let threads = threads.max(1);
         let shared = Arc::new(Shared {
@@ -86,7 +89,7 @@ impl Team {
         self.helpers.len() + 1
     }
 
-    /// Calls `f` on every part, each on a thread of its own; there are at most as many parts as threads.
+    /// Calls `f` on every part, each on a thread of its own. There are at most as many parts as threads.
     pub(crate) fn each<T: Send>(&self, parts: &mut [T], f: impl Fn(&mut T, &mut Scratch) + Sync) {
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(parts.len() <= scratch.len(), "more parts than threads");
@@ -97,7 +100,8 @@ impl Team {
             (parts.len(), Shareable(parts.as_mut_ptr()), Shareable(scratch.as_mut_ptr()));
         self.run(&|thread| {
             if thread < count {
-                // SAFETY: every thread has another number, so that no two have the same part or scratch, and both outlive `run`.
+                // SAFETY: every thread has another number, so that no two have the same part or scratch, and
+                // both outlive `run`.
                 let (part, scratch) = unsafe { (&mut *parts.at(thread), &mut *scratch.at(thread)) };
                 f(part, scratch);
             }
@@ -107,7 +111,8 @@ impl Team {
     /// Calls `operation` with the number of each thread, on that thread.
     fn run(&self, operation: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        // SAFETY: only the lifetime is erased. `Finish` waits for all helpers before this frame goes, also when `operation` panics.
+        // SAFETY: only the lifetime is erased. `Finish` waits for all helpers before this frame ends, also if
+        // `operation` panics.
         let erased = Operation(unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(operation)
         });
@@ -136,7 +141,7 @@ impl Drop for Team {
         self.shared.epoch.0.fetch_add(1, Ordering::SeqCst);
         for helper in self.helpers.drain(..) {
             helper.thread().unpark();
-            // Its panics were caught and raised where the operation was asked for.
+            // The helper's panics were caught, and raised where the operation was asked for.
             let _ = helper.join();
         }
     }
@@ -169,7 +174,7 @@ impl Shared {
         }
         let sleeping = &self.sleeping[thread - 1].0;
         sleeping.store(true, Ordering::SeqCst);
-        // Whoever raises the epoch after this look sees the flag; whoever did so before is seen here.
+        // A thread that raises the epoch after this look sees the flag; one that did so before is seen here.
         while !arrived() {
             std::thread::park();
         }
@@ -187,7 +192,7 @@ impl Drop for Finish<'_> {
     }
 }
 
-/// Whether `done` came true before it was time to sleep.
+/// Waits awake, and returns whether `done` came true before it was time to sleep.
 fn wait_awake(done: impl Fn() -> bool) -> bool {
     for _ in 0..SPINS {
         if done() {
@@ -217,16 +222,16 @@ unsafe impl<T: Send> Sync for Shareable<T> {}
 
 /// Some columns of a matrix that belong to one thread.
 pub(crate) struct Columns<'a> {
-    /// The first row's first column.
+    /// The first column of the first row.
     start: *mut f32,
     stride: usize,
     rows: usize,
-    /// Columns of the matrix.
+    /// The columns of the matrix that belong to this part.
     pub(crate) range: Range<usize>,
     matrix: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: like the `&mut [f32]` it was made of; no two parts overlap.
+// SAFETY: the parts are like the `&mut [f32]` that they were made of; no two of them overlap.
 unsafe impl Send for Columns<'_> {}
 
 impl<'a> Columns<'a> {
@@ -239,7 +244,7 @@ impl<'a> Columns<'a> {
         ranges.map(|range| Columns { start, stride, rows, range, matrix: PhantomData }).collect()
     }
 
-    /// This part of a row.
+    /// Returns the columns of a row that belong to this part.
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(row < self.rows, "no such row");
         // SAFETY: the row is inside the matrix, and its columns belong to this part alone.
@@ -250,7 +255,9 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Where `count` things are divided among `parts`, as evenly as multiples of `unit` can be; empty parts are left out.
+/// Finds where to divide `count` things among `parts`, as evenly as multiples of `unit` allow.
+///
+/// Empty parts are left out.
 pub(crate) fn bounds(count: usize, unit: usize, parts: usize) -> Vec<usize> {
     let units = count.div_ceil(unit);
     let parts = parts.min(units).max(1);

@@ -1,4 +1,4 @@
-//! Tensors of a checkpoint, left in the mapped files until they are packed, or made from random numbers.
+//! The tensors of a checkpoint, left in the mapped files until they are packed, or made from random numbers.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,7 @@ pub(crate) struct Stored {
 #[derive(Clone)]
 enum Numbers {
     Owned(Arc<[f32]>),
-    /// Bytes from `start` on in a file.
+    /// The numbers are bytes from `start` on in a file.
     Mapped {
         file: Arc<Mmap>,
         start: usize,
@@ -48,7 +48,7 @@ impl Weights {
     /// Maps the weight files of a checkpoint.
     ///
     /// # Errors
-    /// There are none, or one is invalid or holds a type that weights cannot have.
+    /// Fails if there are no weight files, or if one is invalid or holds a type that weights cannot have.
     pub fn load(dir: &Path) -> Result<Self, Error> {
         let (mut tensors, mut files) = (BTreeMap::new(), Vec::new());
         for path in files_of(dir, MODEL_STEM)? {
@@ -71,7 +71,7 @@ impl Weights {
         Ok(Weights { tensors, files, taken: RefCell::default() })
     }
 
-    /// Weights of an untrained network.
+    /// Makes the weights of an untrained network.
     pub fn random(config: &T5Config, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let tensors = parameters(config).into_iter().map(|Parameter { name, shape, deviation }| {
@@ -88,7 +88,7 @@ impl Weights {
     /// Writes `config.json` and `model.safetensors` in f32.
     ///
     /// # Errors
-    /// A file cannot be written.
+    /// Fails if a file cannot be written.
     pub fn save(&self, dir: &Path, config: &T5Config) -> Result<(), Error> {
         config.save(dir)?;
         let blobs: Vec<(&str, &[usize], Vec<u8>)> = self
@@ -112,14 +112,14 @@ impl Weights {
         Ok(())
     }
 
-    /// The tensor of this name.
+    /// Returns the tensor of this name.
     pub(crate) fn tensor(&self, name: &str, expected: &[i64]) -> Result<Stored, Error> {
         self.optional_tensor(name, expected)?.ok_or_else(|| {
             CheckpointError::MissingTensor { name: name.to_owned(), expected: expected.to_vec() }.into()
         })
     }
 
-    /// The tensor of this name, if the checkpoint has it.
+    /// Returns the tensor of this name, if the checkpoint has it.
     pub(crate) fn optional_tensor(&self, name: &str, expected: &[i64]) -> Result<Option<Stored>, Error> {
         let Some((shape, stored)) = self.tensors.get(name) else { return Ok(None) };
         let found: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
@@ -136,9 +136,10 @@ impl Weights {
     #[allow(unsafe_code)]
     pub(crate) fn release(&self) {
         for file in &self.files {
-            // SAFETY: the map is of a file and read-only; its pages come back with the same bytes when they are read again.
+            // SAFETY: the map is of a file and read-only; its pages come back with the same bytes when they
+            // are read again.
             let advised = unsafe { file.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-            // Memory that is not given back is no reason to fail.
+            // It is no reason to fail if memory is not given back.
             drop(advised);
         }
     }
@@ -146,7 +147,7 @@ impl Weights {
     #[cfg(not(unix))]
     pub(crate) fn release(&self) {}
 
-    /// Names nobody asked for, apart from those that old checkpoints are known to carry.
+    /// Lists the names that nobody asked for, except those that old checkpoints are known to have.
     pub(crate) fn unexpected(&self) -> Vec<String> {
         let taken = self.taken.borrow();
         let unused = self.tensors.keys().filter(|name| !taken.contains(*name) && !is_known_leftover(name));
@@ -174,18 +175,18 @@ impl Stored {
         self.columns
     }
 
-    /// The first `rows` rows alone.
+    /// Returns only the first `rows` rows.
     pub(crate) fn first_rows(mut self, rows: usize) -> Self {
         self.rows = self.rows.min(rows);
         self
     }
 
-    /// Whether the numbers have at most the bits of a bf16.
+    /// Whether the numbers are stored as bf16.
     pub(crate) fn is_bf16(&self) -> bool {
         matches!(self.numbers, Numbers::Mapped { dtype: Dtype::BF16, .. })
     }
 
-    /// One row as f32: [columns]
+    /// Returns one row as f32: [columns]
     #[inline(always)]
     pub(crate) fn read_row(&self, row: usize, to: &mut [f32]) {
         let width = self.columns;
@@ -202,7 +203,7 @@ impl Stored {
         }
     }
 
-    /// Product of one row with x [columns], added up as [`dot`] does.
+    /// Computes the product of one row with x [columns], added up as [`dot`] does.
     #[inline(always)]
     pub(crate) fn dot_row(&self, row: usize, x: &[f32]) -> f32 {
         let width = self.columns;
@@ -221,7 +222,7 @@ impl Stored {
         }
     }
 
-    /// All numbers as f32.
+    /// Returns all numbers as f32.
     pub(crate) fn to_vec(&self) -> Vec<f32> {
         let mut numbers = vec![0.0; self.rows * self.columns];
         for (row, to) in numbers.chunks_exact_mut(self.columns).enumerate() {
@@ -239,7 +240,7 @@ fn read<const SIZE: usize>(to: &mut [f32], bytes: &[u8], number: impl Fn([u8; SI
     }
 }
 
-/// A standard normal number (Box and Muller).
+/// Draws a standard normal number (Box and Muller).
 fn normal(random: &mut ChaCha8Rng) -> f64 {
     let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
     radius * (2.0 * std::f64::consts::PI * random.random::<f64>()).cos()

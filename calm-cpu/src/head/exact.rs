@@ -1,4 +1,4 @@
-//! The exact head, what is between it and the 8-bit one, and how far apart they can be.
+//! The exact head, what is between it and the 8-bit one, and how far apart the two can be.
 
 use super::sums::sum_of_exponentials;
 use crate::elementwise::dot;
@@ -8,35 +8,35 @@ use crate::simd::{LANES, Simd, with_simd};
 use crate::team::{Columns, bounds};
 use crate::weights::Stored;
 
-/// The head in the checkpoint's type.
+/// The head in the type of the checkpoint.
 pub(super) struct Exact {
     rows: Stored,
-    /// What the 8-bit head leaves of each weight, in 8 bits of its own.
+    /// What is left of each weight after the 8-bit head, in 8 bits of its own.
     fine: Int8Panels,
-    /// How far the 8-bit logits may be off.
+    /// Bounds on the errors of the 8-bit logits.
     pub(super) bounds: Bounds,
-    /// How far their sum with what `fine` gives may be off.
+    /// Bounds on the errors of the sum of the 8-bit logits and what `fine` gives.
     pub(super) fine_bounds: Bounds,
 }
 
-/// What bounds the errors of all logits of a panel.
+/// Bounds on the errors of all logits of a panel.
 pub(super) struct Bounds {
-    /// For each panel the largest distance of a row from what stands for it.
+    /// The largest distance of a row from its approximation, for each panel.
     residual: Vec<f32>,
-    /// For each panel the largest length of what stands for a row.
+    /// The largest length of an approximation of a row, for each panel.
     length: Vec<f32>,
 }
 
-/// A normed state and its integers.
+/// A normed state, and the integers that approximate it.
 pub(super) struct Quantised {
-    /// [d_model]
+    /// The state: [d_model]
     pub(super) x: Vec<f32>,
-    /// Filled up to whole pairs.
+    /// The integers, filled up to whole pairs.
     pub(super) integers: Vec<i16>,
     pub(super) scale: f32,
-    /// |x|
+    /// The length |x|.
     length: f32,
-    /// |x - scale * integers|
+    /// The rest |x - scale * integers|.
     residual: f32,
 }
 
@@ -58,7 +58,7 @@ impl Bounds {
         Bounds { residual: vec![0.0; panels], length: vec![0.0; panels] }
     }
 
-    /// `approximation` stands for `row`.
+    /// Takes in a row, for which `approximation` stands.
     fn add(&mut self, token: usize, row: &[f32], approximation: &[f64]) {
         let pairs = || row.iter().zip(approximation);
         let residual = pairs().map(|(&w, a)| (f64::from(w) - a).powi(2)).sum::<f64>().sqrt() as f32;
@@ -68,9 +68,9 @@ impl Bounds {
         self.length[panel] = self.length[panel].max(length);
     }
 
-    /// For each panel.
+    /// Returns the bound of each panel.
     pub(super) fn of(&self, x: &Quantised) -> Vec<f32> {
-        // What f32 sums in 16 parts are off by, as a part of |w| |x|, twice.
+        // This is the error of f32 sums in 16 parts, as a part of |w| |x|, twice.
         let rounding = (x.x.len() as f32 / LANES as f32 + 8.0) * f32::EPSILON;
         let bound = |(&residual, &length): (&f32, &f32)| {
             (residual * x.length + length * x.residual) * 1.001 + rounding * (length + residual) * x.length
@@ -105,7 +105,7 @@ impl Exact {
         Exact { rows, fine, bounds, fine_bounds }
     }
 
-    /// Logits of some tokens.
+    /// Computes the logits of some tokens.
     pub(super) fn logits(&self, processor: &Processor, x: &[f32], tokens: &[usize]) -> Vec<f32> {
         let mut logits = vec![0.0; tokens.len()];
         let (exact, out) = (self, &mut logits);
@@ -115,7 +115,7 @@ impl Exact {
         logits
     }
 
-    /// Logits of all tokens.
+    /// Computes the logits of all tokens.
     pub(super) fn all_logits(&self, processor: &Processor, x: &[f32]) -> Vec<f32> {
         let exact = self;
         spread(processor, self.rows.rows(), |part| {
@@ -123,7 +123,7 @@ impl Exact {
         })
     }
 
-    /// Of some panels the sums of e^(logit - best).
+    /// Sums up e^(logit - best) in each of some panels.
     pub(super) fn sums(&self, processor: &Processor, x: &[f32], panels: &[usize], best: f32) -> Vec<f32> {
         let exact = self;
         spread(processor, panels.len(), |part| {
@@ -133,7 +133,7 @@ impl Exact {
         })
     }
 
-    /// The same of the logits of 8 bits and 8 more.
+    /// Sums up the same from logits of 8 bits and 8 more.
     pub(super) fn refined_sums(
         &self,
         processor: &Processor,
@@ -151,7 +151,7 @@ impl Exact {
     }
 }
 
-/// `count` numbers, divided among the threads.
+/// Computes `count` numbers, divided among the threads.
 fn spread(processor: &Processor, count: usize, f: impl Fn(&mut Columns<'_>) + Sync) -> Vec<f32> {
     let mut numbers = vec![0.0; count];
     let bounds = bounds(count, 1, processor.team.threads());

@@ -1,18 +1,21 @@
-//! The output head: from a state to the best token, without reading all of the weights in full.
+//! The output head, which finds the best token of a state without reading all of the weights in full.
 //!
-//! A product with the whole vocabulary is most of the bytes that a token needs. The head is therefore kept twice: in the type of the
-//! checkpoint, row by row as in the file, and in 8 bits. The 8-bit product says of each token how large its logit can be at most, and
-//! only tokens that can still be the best or the second best are computed exactly.
+//! A product with the whole vocabulary is most of the bytes that a token needs. The head is therefore kept
+//! twice: in the type of the checkpoint, row by row as in the file, and in 8 bits. For each token the 8-bit
+//! product says how large its logit can be at most, and only tokens that can still be the best or the second
+//! best are computed exactly.
 //!
-//! With x the normed state, w a row of the head, s q its 8-bit version and t i the 16-bit version of x,
+//! Let x be the normed state, w a row of the head, s q its 8-bit version and t i the 16-bit version of x.
+//! Then
 //!
 //! |w x - s t q i| <= |w - s q| |x| + |s q| |x - t i|
 //!
-//! (Cauchy and Schwarz), to which a little is added for the rounding of f32. So the token and its logit are those of the exact
-//! head, always. The margin divides by the sum over all tokens, in which a token that was not computed exactly is off by a factor
-//! e^bound at most: panels of tokens whose part of the sum can be off by too much are computed with 8 more bits, and exactly where that
-//! is not enough, so that all of the sum, and the margin with it, is off by less than [`MARGIN_ERROR`]. The flatter the softmax, the
-//! more of them.
+//! (Cauchy and Schwarz), to which a little is added for the rounding of f32. So the token and its logit are
+//! always those of the exact head. The margin divides by the sum over all tokens, in which a token that was
+//! not computed exactly is off by at most a factor e^bound. Panels of tokens whose part of the sum can be off
+//! by too much are computed with 8 more bits, and exactly if that is not enough, so that all of the sum, and
+//! the margin with it, is off by less than [`MARGIN_ERROR`]. The flatter the softmax, the more such panels
+//! there are.
 
 mod exact;
 mod sums;
@@ -28,25 +31,25 @@ use crate::simd::{Simd, with_simd};
 use crate::team::{Columns, Scratch, bounds};
 use crate::weights::Stored;
 
-/// The softmax response differs from that of the exact head by no more than this.
+/// Largest difference between the softmax response and that of the exact head.
 pub(crate) const MARGIN_ERROR: f32 = 1e-3;
 
-/// The head [vocab_size, d_model] with the norm before it.
+/// The head [vocab_size, d_model], with the norm in front of it.
 pub(crate) struct Head {
     norm: RmsNorm,
     screen: Int8Panels,
-    /// None where the 8-bit head is the head.
+    /// The exact head; `None` if the 8-bit head is the head.
     exact: Option<Exact>,
 }
 
-/// What the screening found for one row.
+/// What the screening found out about one row.
 struct Screened<'a> {
     x: Quantised,
     /// 8-bit logits, filled up to whole panels with minus infinity.
     logits: &'a [f32],
-    /// For each panel its largest logit.
+    /// The largest logit of each panel.
     largest: Vec<f32>,
-    /// For each panel how far its logits may be off.
+    /// How far the logits of each panel may be off.
     bounds: Vec<f32>,
 }
 
@@ -57,7 +60,7 @@ impl Head {
         Head { norm, screen, exact }
     }
 
-    /// Bytes of the weights that are held in memory beside the mapped file.
+    /// Number of bytes of the weights that are in memory in addition to the mapped file.
     pub(crate) fn bytes(&self) -> usize {
         self.screen.panels.bytes()
     }
@@ -66,19 +69,21 @@ impl Head {
         self.screen.panels.outputs()
     }
 
-    /// Best tokens of some states [rows, d_model]. `room` is for the logits; a caller that keeps it saves its allocation.
+    /// Finds the best tokens of some states [rows, d_model].
+    ///
+    /// `room` is for the logits; a caller that keeps it saves its allocation.
     pub(crate) fn best(&self, processor: &Processor, states: &[f32], room: &mut Vec<f32>) -> Vec<Token> {
         let screened = self.screen(processor, states, room);
         screened.iter().map(|row| self.best_two(processor, row)[0].0 as Token).collect()
     }
 
-    /// Best tokens of some states and their margins.
+    /// Finds the best tokens of some states, with their margins.
     pub(crate) fn top2(&self, processor: &Processor, states: &[f32], room: &mut Vec<f32>) -> Vec<Top2> {
         let screened = self.screen(processor, states, room);
         screened.iter().map(|row| self.top2_of(processor, row)).collect()
     }
 
-    /// The `count` best tokens of some states, exact.
+    /// Finds the `count` best tokens of some states, exactly.
     pub(crate) fn best_tokens(
         &self,
         processor: &Processor,
@@ -87,7 +92,8 @@ impl Head {
         room: &mut Vec<f32>,
     ) -> Vec<Vec<Token>> {
         let best = |row: &Screened<'_>| {
-            // So many panels have a token that is as good as this.
+            // As many as `count` panels have a token that is at least as good as this; with fewer panels it
+            // is every token.
             let mut lower: Vec<f32> = row.largest.iter().zip(&row.bounds).map(|(a, b)| a - b).collect();
             let least = match count <= lower.len() {
                 true => *lower.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a)).1,
@@ -100,7 +106,7 @@ impl Head {
         self.screen(processor, states, room).iter().map(best).collect()
     }
 
-    /// Best tokens and margins in a vocabulary of some tokens, for each state others.
+    /// Finds best tokens and margins in a vocabulary of some tokens, which each state has its own of.
     pub(crate) fn top2_among(
         &self,
         processor: &Processor,
@@ -128,7 +134,7 @@ impl Head {
         Top2 { token: token as Token, margin: margin as f32 }
     }
 
-    /// 8-bit logits of some tokens in ascending order.
+    /// Computes the 8-bit logits of some tokens, which are in ascending order.
     fn some_coarse_logits(&self, processor: &Processor, x: &[f32], tokens: &[usize]) -> Vec<f32> {
         let x = Quantised::new(x, self.screen.panels.padded_inputs());
         let mut logits = Vec::with_capacity(tokens.len());
@@ -139,7 +145,7 @@ impl Head {
         logits
     }
 
-    /// All logits of some states: [rows, vocab_size].
+    /// Computes all logits of some states: [rows, vocab_size]
     pub(crate) fn logits(&self, processor: &Processor, states: &[f32]) -> Vec<f32> {
         let vocab_size = self.vocab_size();
         let mut all = Vec::with_capacity(states.len() / self.norm.weight.len() * vocab_size);
@@ -156,7 +162,7 @@ impl Head {
         all
     }
 
-    /// 8-bit logits of some states.
+    /// Computes the 8-bit logits of some states.
     fn screen<'a>(&self, processor: &Processor, states: &[f32], room: &'a mut Vec<f32>) -> Vec<Screened<'a>> {
         let (width, panels) = (self.norm.weight.len(), self.screen.panels.len());
         let rows = states.len() / width;
@@ -188,10 +194,10 @@ impl Head {
         .collect()
     }
 
-    /// The best and the second best token with their logits, exact. The lower token wins a tie.
+    /// Finds the best and the second best token with their exact logits. The lower token wins a tie.
     fn best_two(&self, processor: &Processor, row: &Screened<'_>) -> [(usize, f32); 2] {
-        // What the second best has at least: of the panels' best tokens all but one are as good as it or worse, and so is the second
-        // best token of the panel where the best one is.
+        // This is the least logit that the second best token has. All best tokens of the panels but one are
+        // as good as it or worse, and so is the second best token of the panel where the best one is.
         let mut lower = [f32::NEG_INFINITY; 2];
         for (panel, (&largest, &bound)) in row.largest.iter().zip(&row.bounds).enumerate() {
             if largest - bound > lower[1] {
@@ -205,7 +211,7 @@ impl Head {
         two_best(tokens.into_iter().zip(logits))
     }
 
-    /// Exact logits of some tokens.
+    /// Computes the exact logits of some tokens.
     fn token_logits(&self, processor: &Processor, row: &Screened<'_>, tokens: &[usize]) -> Vec<f32> {
         match &self.exact {
             Some(exact) => exact.logits(processor, &row.x.x, tokens),
@@ -213,12 +219,14 @@ impl Head {
         }
     }
 
-    /// Z, the sum over the vocabulary of e^(logit - best), so well that the margin, lead / Z, is off by [`MARGIN_ERROR`] at most.
+    /// Computes Z, the sum over the vocabulary of e^(logit - best).
+    ///
+    /// It is so exact that the margin, lead / Z, is off by at most [`MARGIN_ERROR`].
     fn total(&self, processor: &Processor, row: &Screened<'_>, best: f32, lead: f32) -> f32 {
         let mut sums = panel_sums(processor, row.logits, best);
         let Some(exact) = &self.exact else { return sums.iter().sum() };
-        // An error e of Z changes the margin by lead e / Z^2: the flatter the softmax, the more Z may be off. If each panel is off by
-        // no more than its share, all are by no more than the whole.
+        // An error e of Z changes the margin by lead e / Z^2: the flatter the softmax, the more Z may be off.
+        // If each panel is off by no more than its share, all together are off by no more than the whole.
         let least: f32 = sums.iter().zip(&row.bounds).map(|(sum, bound)| sum * exp(-bound)).sum();
         let share = MARGIN_ERROR * least * least / lead.max(f32::MIN_POSITIVE) / sums.len() as f32;
         let is_off = |sum: f32, bound: f32| sum * (exp(bound) - 1.0) > share;
@@ -237,7 +245,7 @@ impl Head {
         sums.iter().sum()
     }
 
-    /// Tokens whose exact logit may be `least` or more, in ascending order.
+    /// Finds the tokens whose exact logit may be `least` or more, in ascending order.
     fn tokens_above(&self, row: &Screened<'_>, least: f32) -> Vec<usize> {
         let panels = row.largest.iter().zip(&row.bounds).enumerate();
         let panels = panels.filter(|(_, (largest, bound))| **largest + **bound >= least);
@@ -290,7 +298,7 @@ fn coarse_logits<S: Simd>(head: &Head, x: &Quantised, tokens: &[usize], out: &mu
     }
 }
 
-/// The lower token wins a tie, where tokens ascend.
+/// Finds the two best of tokens that ascend. The lower token wins a tie.
 fn two_best(tokens: impl Iterator<Item = (usize, f32)>) -> [(usize, f32); 2] {
     let mut best = [(0, f32::NEG_INFINITY); 2];
     for (token, logit) in tokens {
@@ -303,7 +311,7 @@ fn two_best(tokens: impl Iterator<Item = (usize, f32)>) -> [(usize, f32); 2] {
     best
 }
 
-/// Keeps the two largest, in descending order.
+/// Inserts a number into the two largest, which are in descending order.
 fn insert(largest: &mut [f32; 2], x: f32) {
     if x > largest[0] {
         *largest = [x, largest[0]];

@@ -1,4 +1,4 @@
-//! Sums of exponentials, panel by panel: the same for any number of threads.
+//! Sums of exponentials, panel by panel, so that they are the same for any number of threads.
 
 use crate::elementwise::{exp, sum};
 use crate::linear::Processor;
@@ -6,7 +6,7 @@ use crate::panels::PANEL;
 use crate::simd::{Simd, with_simd};
 use crate::team::{Columns, bounds};
 
-/// For each panel the sum of e^(logit - best).
+/// Sums up e^(logit - best) in each panel.
 pub(super) fn panel_sums(processor: &Processor, logits: &[f32], best: f32) -> Vec<f32> {
     let mut sums = vec![0.0; logits.len() / PANEL];
     let count = sums.len();
@@ -26,7 +26,7 @@ fn sums_part<S: Simd>(logits: &[f32], best: f32, part: &mut Columns<'_>) {
     }
 }
 
-/// Of one panel.
+/// Sums up e^(logit - best) in one panel.
 #[inline(always)]
 pub(super) fn sum_of_exponentials(logits: &[f32], best: f32) -> f32 {
     let mut exponentials = [0.0; PANEL];

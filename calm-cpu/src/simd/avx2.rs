@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::Simd;
 
-/// Two registers of eight.
+/// Two registers of eight numbers each.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 
@@ -14,7 +14,7 @@ impl Simd for Avx2 {
     type F32 = [__m256; 2];
     type I32 = [__m256i; 2];
     type Pairs = [__m256i; 2];
-    // 3 rows of 4 registers, 3 inputs and 1 weight.
+    // The registers hold 3 rows of 4 sums, 3 inputs and 1 weight.
     const TILE_ROWS: usize = 3;
 
     #[inline(always)]

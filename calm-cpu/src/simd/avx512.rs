@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::Simd;
 
-/// One register of sixteen, with VNNI's product of pairs.
+/// One register of sixteen numbers, with VNNI's product of pairs.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
@@ -14,7 +14,7 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type I32 = __m512i;
     type Pairs = __m512i;
-    // 8 rows of 2 registers, 8 inputs and 2 weights.
+    // The registers hold 8 rows of 2 sums, 8 inputs and 2 weights.
     const TILE_ROWS: usize = 8;
 
     #[inline(always)]

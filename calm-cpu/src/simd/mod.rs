@@ -1,8 +1,10 @@
-//! Sixteen numbers at a time, whatever the registers of the machine hold: the only code that differs between processors.
+//! Sixteen numbers at a time, whatever the registers of the machine hold.
 //!
-//! Every kernel is one generic body over [`Simd`]; [`with_simd!`] compiles it for each instruction set and picks one when it is
-//! called. All instruction sets add in the same order, so that they agree to the last bit wherever the processor multiplies and
-//! adds in one rounding.
+//! This is the only code that differs between processors.
+//!
+//! Every kernel is one generic body over [`Simd`]; [`with_simd!`] compiles it for each instruction set and
+//! picks one when it is called. All instruction sets add in the same order, so that they agree to the last
+//! bit if the processor multiplies and adds in one rounding.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -19,37 +21,38 @@ pub(crate) use self::avx2::Avx2;
 pub(crate) use self::avx512::Avx512;
 pub(crate) use self::portable::Portable;
 
-/// Numbers in a vector.
+/// Number of lanes of a vector.
 pub(crate) const LANES: usize = 16;
 
-/// Vectors of [`LANES`] numbers.
+/// Operations on vectors of [`LANES`] numbers.
 ///
 /// # Safety
-/// Of all functions: the processor has the instruction set, and pointers are readable (writable for `store`) for the numbers named.
+/// This is the condition of all functions: the processor has the instruction set, and pointers are readable
+/// (writable for `store`) for the numbers named.
 pub(crate) trait Simd: Copy + 'static {
-    /// 16 of f32.
+    /// A vector of 16 f32.
     type F32: Copy;
-    /// 16 of i32.
+    /// A vector of 16 i32.
     type I32: Copy;
-    /// 16 pairs of i16.
+    /// A vector of 16 pairs of i16.
     type Pairs: Copy;
-    /// Rows of inputs that a tile of 32 outputs has registers for.
+    /// Number of rows of inputs for which a tile of 32 outputs has registers.
     const TILE_ROWS: usize;
 
     unsafe fn splat(x: f32) -> Self::F32;
     unsafe fn load(from: *const f32) -> Self::F32;
     unsafe fn load_bf16(from: *const bf16) -> Self::F32;
     unsafe fn store(to: *mut f32, x: Self::F32);
-    /// a * b + c
+    /// Computes a * b + c.
     unsafe fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
 
     unsafe fn zero_i32() -> Self::I32;
     unsafe fn to_f32(x: Self::I32) -> Self::F32;
-    /// The same pair in all lanes.
+    /// Puts the same pair into all lanes.
     unsafe fn splat_pair(from: *const i16) -> Self::Pairs;
-    /// 32 of i8, widened.
+    /// Loads 32 of i8 and widens them.
     unsafe fn load_i8(from: *const i8) -> Self::Pairs;
-    /// c + a.0 * b.0 + a.1 * b.1 in each lane.
+    /// Computes c + a.0 * b.0 + a.1 * b.1 in each lane.
     unsafe fn dot_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::I32) -> Self::I32;
 }
 
@@ -64,7 +67,7 @@ pub(crate) enum InstructionSet {
 }
 
 impl InstructionSet {
-    /// All that this machine has, the fastest first.
+    /// Lists all instruction sets that this machine has, the fastest first.
     pub(crate) fn available() -> Vec<InstructionSet> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]

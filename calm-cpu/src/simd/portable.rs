@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::{LANES, Simd};
 
-/// Plain arrays, which the compiler maps to what the target has at least (NEON on AArch64).
+/// Plain arrays, which the compiler maps to what every machine of the target has (NEON on AArch64).
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
@@ -37,7 +37,7 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn mul_add(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|i| {
-            // Without the instruction `mul_add` is a slow call.
+            // Without an instruction for it, `mul_add` is a slow call.
             if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
                 a[i].mul_add(b[i], c[i])
             } else {

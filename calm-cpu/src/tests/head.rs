@@ -7,7 +7,7 @@ use crate::head::{Head, MARGIN_ERROR};
 use crate::linear::WeightType;
 use crate::weights::Stored;
 
-/// A head whose logits are `sharpness` large, and states for it.
+/// Makes a head whose logits are as large as `sharpness`, and states for it.
 fn head(
     vocab_size: usize,
     width: usize,
@@ -22,7 +22,7 @@ fn head(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Screening changes neither the best token, nor the margin by more than is promised, be the softmax flat or sharp.
+    /// Screening keeps the best token, and the margin within what is promised, for flat and sharp softmax.
     #[test]
     fn screening_finds_what_all_logits_say(
         vocab_size in 2_usize..3000,
@@ -45,7 +45,7 @@ proptest! {
         }
     }
 
-    /// The best tokens and what is said of some tokens alone are those of all logits.
+    /// The best tokens, and the judgement of some tokens alone, agree with all logits.
     #[test]
     fn some_tokens_are_judged_by_their_logits(
         vocab_size in 2_usize..3000,

@@ -1,4 +1,4 @@
-//! The kernels against plain sums in f64, on every instruction set that this machine has.
+//! Tests of the kernels against plain sums in f64, on every instruction set that this machine has.
 
 mod head;
 mod products;
@@ -12,7 +12,7 @@ use crate::simd::InstructionSet;
 use crate::team::Team;
 use crate::weights::Stored;
 
-/// Numbers from -1 to 1.
+/// Draws numbers from -1 to 1.
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     (0..count).map(|_| random.random::<f32>() * 2.0 - 1.0).collect()
@@ -22,7 +22,7 @@ fn matrix(rows: usize, columns: usize, seed: u64) -> Stored {
     Stored::from_rows(numbers(rows * columns, seed), columns)
 }
 
-/// One for each instruction set and some numbers of threads.
+/// Makes a processor for each instruction set with some numbers of threads.
 fn processors() -> Vec<Processor> {
     let sets = InstructionSet::available();
     let pairs = sets.into_iter().flat_map(|set| [1, 2, 3].map(|threads| (set, threads)));

@@ -8,7 +8,7 @@ use crate::linear::{Linear, Output, Processor, WeightType, inverse};
 use crate::simd::InstructionSet;
 use crate::weights::Stored;
 
-/// A product as it is written down.
+/// Computes a product as it is written down.
 fn plain(weights: &Stored, x: &[f32]) -> Vec<f64> {
     let (weights, width) = (weights.to_vec(), weights.columns());
     let dot = |row: &[f32], x: &[f32]| row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
@@ -17,7 +17,7 @@ fn plain(weights: &Stored, x: &[f32]) -> Vec<f64> {
         .collect()
 }
 
-/// What a weight type does to weights.
+/// Rounds weights as a weight type does.
 fn rounded(weights: &Stored, weight_type: WeightType) -> Stored {
     let mut numbers = weights.to_vec();
     match weight_type {
@@ -42,7 +42,9 @@ fn store(processor: &Processor, linear: &Linear, x: &[f32], outputs: usize, inpu
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Any shape, any number of rows. Inputs of 8-bit weights are rounded to 2^-15 of the largest, so that 1e-4 is ten times too much.
+    /// Products have any shape and any number of rows.
+    ///
+    /// Inputs of 8-bit weights are rounded to 2^-15 of the largest, so that 1e-4 is ten times too much.
     #[test]
     fn products_are_those_of_plain_sums(outputs in 1_usize..150, inputs in 1_usize..90, rows in 1_usize..12, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
@@ -59,8 +61,9 @@ proptest! {
         }
     }
 
-    /// A row's result is the same to the last bit beside any others, on any number of threads, and on all instruction sets that multiply
-    /// and add in one rounding.
+    /// A row's result is the same to the last bit with any other rows and on any number of threads.
+    ///
+    /// It is also the same on all instruction sets that multiply and add in one rounding.
     #[test]
     fn rows_do_not_depend_on_their_batch(outputs in 1_usize..100, inputs in 1_usize..70, rows in 2_usize..20, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
@@ -73,7 +76,7 @@ proptest! {
                     let alone = store(processor, &linear, x, outputs, inputs);
                     prop_assert_eq!(&alone[..], expected, "{}", name(processor));
                 }
-                // Plain arrays round products and sums by themselves.
+                // Plain arrays round the product and the sum separately.
                 let alike = |other: &&Processor| {
                     (other.set == InstructionSet::Portable) == (processor.set == InstructionSet::Portable)
                 };
@@ -143,7 +146,7 @@ fn matrices_one_below_the_other_are_one() {
     assert!(found.iter().zip(&expected).all(|(found, expected)| (f64::from(*found) - expected).abs() < 1e-5));
 }
 
-/// Rows of the largest weights with inputs of the largest size are where a sum of 32 bits would overflow first.
+/// A sum of 32 bits would overflow first for rows of the largest weights with inputs of the largest size.
 #[test]
 fn sums_of_8_bit_products_do_not_overflow() {
     for inputs in [1024, 2048, 10240] {
