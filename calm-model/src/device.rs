@@ -1,18 +1,21 @@
-//! Choosing the device, which must be the first thing a program does.
+//! Chooses the device, which must be the first thing that a program does.
 //!
-//! The linker drops libtorch_cuda from binaries, since no symbol of it is used directly; one binary then serves machines
-//! with and without CUDA, and the library is opened at start when it is wanted. libtorch asks for its CUDA hooks once:
-//! a call such as `tch::manual_seed` before the library is open would leave CUDA switched off for good.
+//! The linker drops libtorch_cuda from binaries, since no symbol of it is used directly. So one binary serves
+//! machines with and without CUDA, and the library is opened at start if it is wanted. libtorch asks for its
+//! CUDA hooks only once: a call such as `tch::manual_seed` before the library is open would leave CUDA
+//! switched off for good.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 
-/// Turns `cpu`, `cuda` or `cuda:N` into a device; without a request, the first CUDA device if there is one, else the CPU.
-/// Must be called before anything else of libtorch.
+/// Turns `cpu`, `cuda` or `cuda:N` into a device.
+///
+/// Without a request it is the first CUDA device if there is one, else the CPU. It must be called before
+/// anything else of libtorch.
 ///
 /// # Errors
-/// The name is not understood, or CUDA was asked for and is not available (the message says why).
+/// Fails if the name is not understood, or if CUDA was asked for and is not available (the message says why).
 pub fn init(requested: Option<&str>) -> Result<Device, Error> {
     let index = match requested {
         None => None,
@@ -48,7 +51,9 @@ pub fn init(requested: Option<&str>) -> Result<Device, Error> {
     }
 }
 
-/// Integers on a device. A GPU copies them out of memory that stays where it is, so that nothing waits for it.
+/// Copies integers to a device.
+///
+/// A GPU copies them out of memory that stays where it is, so that nothing waits for it.
 pub(crate) fn upload(values: &[i64], device: Device) -> Tensor {
     let tensor = Tensor::from_slice(values);
     if !device.is_cuda() {
@@ -61,8 +66,8 @@ pub(crate) fn upload(values: &[i64], device: Device) -> Tensor {
 #[allow(unsafe_code)]
 fn load_cuda_library() -> Result<(), String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // SAFETY: libtorch_cuda's initialisers register kernels and hooks with the libtorch_cpu this process is linked to; they
-    // are made to run at any time before the first CUDA call.
+    // SAFETY: libtorch_cuda's initialisers register kernels and hooks with the libtorch_cpu that this process
+    // is linked to; they are made to run at any time before the first CUDA call.
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
     // Closing it would leave the registered kernels dangling.
     library.map(std::mem::forget).map_err(|error| error.to_string())

@@ -1,4 +1,4 @@
-//! Weights of an untrained T5.
+//! The weights of an untrained T5.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Weights;
 
-/// Random weights in f32. The same configuration and seed give the same weights on the CPU.
+/// Draws random weights in f32. The same configuration and seed give the same weights on the CPU.
 pub fn random_weights(config: &T5Config, seed: i64) -> Weights {
     tch::manual_seed(seed);
     let tensors = parameters(config).into_iter().map(|parameter| {

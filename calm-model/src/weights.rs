@@ -1,4 +1,4 @@
-//! Tensors by their names in the checkpoint: reading and writing safetensors, handing out with a shape check.
+//! Tensors by their names in the checkpoint: reads and writes safetensors, and checks shapes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 
-/// More than a tensor's entry in a safetensors header takes.
+/// Upper limit on the size of a tensor's entry in a safetensors header.
 const HEADER_BYTES: usize = 256;
 
 /// All tensors of a checkpoint.
@@ -20,7 +20,7 @@ pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
     /// Matrices that lie below each other in memory, by their names.
     stacked: BTreeMap<Vec<String>, Tensor>,
-    /// What was asked for, in that order: one name, or several for matrices below each other.
+    /// The names that were asked for, in that order: one name, or several for matrices below each other.
     requests: RefCell<Vec<Vec<String>>>,
 }
 
@@ -32,12 +32,12 @@ pub struct Scope<'a> {
 }
 
 impl Weights {
-    /// Wraps tensors that are in memory already.
+    /// Wraps tensors that are already in memory.
     pub fn new(tensors: BTreeMap<String, Tensor>) -> Self {
         Weights { tensors, stacked: BTreeMap::new(), requests: RefCell::default() }
     }
 
-    /// Adds what a network that wants these names' matrices below each other then gets without a copy.
+    /// Adds stacked matrices, which a network that wants these names below each other gets without a copy.
     #[must_use]
     pub fn with_stacked(mut self, stacked: BTreeMap<Vec<String>, Tensor>) -> Self {
         self.stacked = stacked;
@@ -47,12 +47,13 @@ impl Weights {
     /// Reads the weight files of a checkpoint onto `device`, in the types they are stored in.
     ///
     /// # Errors
-    /// No such file, an invalid or truncated file, or a tensor that is neither F32 nor F16 nor BF16.
+    /// Fails if there is no such file, if a file is invalid or truncated, or if a tensor is neither F32 nor
+    /// F16 nor BF16.
     pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
         Ok(Weights::new(read_shards(dir, MODEL_STEM, device)?))
     }
 
-    /// The root of the tree of names.
+    /// Returns the root of the tree of names.
     pub fn root(&self) -> Scope<'_> {
         Scope { weights: self, path: String::new() }
     }
@@ -62,36 +63,40 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
-    /// What was asked for, in that order, each once: one name, or several that were asked for as matrices below each other.
+    /// Lists what was asked for, in that order and each only once.
+    ///
+    /// An entry is one name, or several that were asked for as matrices below each other.
     pub fn requests(&self) -> Vec<Vec<String>> {
         let mut seen = BTreeSet::new();
         let requests = self.requests.borrow();
         requests.iter().filter(|names| seen.insert(names.as_slice())).cloned().collect()
     }
 
-    /// Names nobody asked for.
+    /// Lists the names that nobody asked for.
     pub fn unused(&self) -> BTreeSet<String> {
         let requests = self.requests.borrow();
         let taken: BTreeSet<&String> = requests.iter().flatten().collect();
         self.tensors.keys().filter(|name| !taken.contains(name)).cloned().collect()
     }
 
-    /// Names nobody asked for, apart from those that old checkpoints are known to carry twice or by mistake.
+    /// Lists the names that nobody asked for, except those that old checkpoints are known to have.
+    ///
+    /// Old checkpoints have some tensors twice or by mistake.
     pub fn unexpected(&self) -> Vec<String> {
         self.unused().into_iter().filter(|name| !is_known_leftover(name)).collect()
     }
 
-    /// All tensors by name.
+    /// Lists all tensors with their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// The same names over other tensors, such as a differentiable cast of each.
+    /// Makes other tensors of the same names, such as a differentiable cast of each.
     pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
         Weights::new(self.tensors.iter().map(|(name, tensor)| (name.clone(), f(tensor))).collect())
     }
 
-    /// The tensor of this full name, without a note that it was asked for.
+    /// Returns the tensor of this full name, without a note that it was asked for.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
     }
@@ -105,11 +110,12 @@ impl Weights {
         }
     }
 
-    /// Writes the weights in the given type into a checkpoint directory, in files of at most `max_file_bytes`, as
-    /// [`write_shards`] does.
+    /// Writes the weights in the given type into a checkpoint directory.
+    ///
+    /// Each file has at most `max_file_bytes`. The layout is that of [`write_shards`].
     ///
     /// # Errors
-    /// A file cannot be written.
+    /// Fails if a file cannot be written.
     pub fn save(&self, dir: &Path, kind: Kind, max_file_bytes: usize) -> Result<(), Error> {
         let tensors = self.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_kind(kind)));
         write_shards(dir, MODEL_STEM, tensors, max_file_bytes)
@@ -117,15 +123,15 @@ impl Weights {
 }
 
 impl<'a> Scope<'a> {
-    /// One step down the tree.
+    /// Goes one step down the tree.
     pub fn enter(&self, name: impl std::fmt::Display) -> Scope<'a> {
         Scope { weights: self.weights, path: self.full_name(&name.to_string()) }
     }
 
-    /// The tensor `name` below this place.
+    /// Returns the tensor `name` below this place.
     ///
     /// # Errors
-    /// It is missing or has another shape.
+    /// Fails if it is missing or has another shape.
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, Error> {
         let name = self.full_name(name);
         let tensor = self.weights.get_checked(&name, shape)?;
@@ -133,10 +139,11 @@ impl<'a> Scope<'a> {
         Ok(tensor)
     }
 
-    /// Matrices of one shape below each other: `names.len()` of [rows, columns] as [names.len() * rows, columns].
+    /// Stacks matrices of one shape below each other: `names.len()` of [rows, columns] as [names.len() *
+    /// rows, columns].
     ///
     /// # Errors
-    /// One of them is missing or has another shape.
+    /// Fails if one of them is missing or has another shape.
     pub fn stacked(&self, names: &[&str], shape: [i64; 2]) -> Result<Tensor, Error> {
         let names: Vec<String> = names.iter().map(|name| self.full_name(name)).collect();
         let expected = [names.len() as i64 * shape[0], shape[1]];
@@ -151,10 +158,10 @@ impl<'a> Scope<'a> {
         Ok(tensor)
     }
 
-    /// The tensor `name`, if the checkpoint has it.
+    /// Returns the tensor `name`, if the checkpoint has it.
     ///
     /// # Errors
-    /// It has another shape.
+    /// Fails if it has another shape.
     pub fn optional_tensor(&self, name: &str, shape: &[i64]) -> Result<Option<Tensor>, Error> {
         if self.weights.contains(&self.full_name(name)) {
             self.tensor(name, shape).map(Some)
@@ -171,7 +178,7 @@ impl<'a> Scope<'a> {
 /// Writes tensors of any type as one safetensors file, atomically.
 ///
 /// # Errors
-/// The file cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_safetensors(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
@@ -193,19 +200,23 @@ pub fn write_safetensors(
             Ok((name, view))
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    // transformers refuses files whose metadata lacks the format, or names another.
+    // transformers refuses files whose metadata lacks the format, or names another one.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|source| CheckpointError::Safetensors { path: path.to_owned(), source })?;
     Ok(replace_file(path, &bytes)?)
 }
 
-/// Writes tensors in the given order as `STEM.safetensors` where they fit into `max_file_bytes`, else as
-/// `STEM-00001-of-0000N.safetensors` and so on with `STEM.safetensors.index.json`, the layout of the Hugging Face hub.
-/// A tensor that is larger by itself has a file of its own. Files of the stem that an earlier call left are removed.
+/// Writes tensors in the given order, in the layout of the Hugging Face hub.
+///
+/// Each file has at most `max_file_bytes`.
+///
+/// The file is `STEM.safetensors` if one is enough; otherwise there are `STEM-00001-of-0000N.safetensors` and
+/// so on, with `STEM.safetensors.index.json`. A tensor that is larger by itself has a file of its own. Files
+/// of the stem that an earlier call left are removed.
 ///
 /// # Errors
-/// A file cannot be written or removed.
+/// Fails if a file cannot be written or removed.
 pub fn write_shards(
     dir: &Path,
     stem: &str,
@@ -261,7 +272,7 @@ pub fn write_shards(
 /// Reads every tensor that [`write_shards`] wrote under a stem.
 ///
 /// # Errors
-/// A file is missing or invalid, or holds a type libtorch does not have.
+/// Fails if a file is missing or invalid, or holds a type that libtorch does not have.
 pub fn read_shards(dir: &Path, stem: &str, device: Device) -> Result<BTreeMap<String, Tensor>, Error> {
     let mut tensors = BTreeMap::new();
     for path in files_of(dir, stem)? {
@@ -273,7 +284,7 @@ pub fn read_shards(dir: &Path, stem: &str, device: Device) -> Result<BTreeMap<St
 /// Reads every tensor of a safetensors file.
 ///
 /// # Errors
-/// The file is missing or invalid, or holds a type libtorch does not have.
+/// Fails if the file is missing or invalid, or holds a type that libtorch does not have.
 pub fn read_safetensors(path: &Path, device: Device) -> Result<BTreeMap<String, Tensor>, Error> {
     let bytes = map_file(path)?;
     let mut tensors = BTreeMap::new();

@@ -7,20 +7,24 @@ use tch::{Device, Kind, Tensor};
 use super::T5;
 use super::layers::has_fused_attention;
 
-/// Dropout of one pass over a batch. A mask is shared along the length of a sequence, as in T5X: one random number serves a whole
-/// column, which on a CPU is the difference between 1 % and 20 % of a training step. All masks are parts of one tensor, since
-/// on a GPU a hundred small ones cost more than the numbers in them.
+/// Dropout of one pass over a batch.
+///
+/// A mask is shared along the length of a sequence, as in T5X: one random number serves a whole column, which
+/// on a CPU is the difference between 1 % and 20 % of a training step. All masks are parts of one tensor,
+/// since on a GPU a hundred small ones cost more than the numbers in them.
 pub struct Dropout {
     rate: f64,
-    /// Numbers that are drawn at once.
+    /// Number of random numbers that are drawn at once.
     elements: i64,
-    /// The drawn ones that no mask has yet.
+    /// The drawn numbers that are in no mask yet.
     unused: RefCell<Option<Tensor>>,
 }
 
 impl T5 {
-    /// Dropout with the probability `rate`, in [0,1), of zeroing an element, for [`T5::decoder_states`] of a batch and the head inputs of
-    /// `exits` exits: sources and decoder inputs [rows, length].
+    /// Prepares dropout that zeroes an element with the probability `rate`, in [0,1).
+    ///
+    /// It is for [`T5::decoder_states`] of a batch and the head inputs of `exits` exits; sources and decoder
+    /// inputs are [rows, length].
     pub fn dropout(&self, rate: f64, sources: &Tensor, decoder_inputs: &Tensor, exits: usize) -> Dropout {
         let config = &self.config;
         let (rows, source_length) = sources.size2().expect("two dimensions");
@@ -31,7 +35,8 @@ impl T5 {
         let encoder_layer = 2 * config.d_model + config.d_ff + weights(source_length);
         let decoder_layer =
             3 * config.d_model + config.d_ff + weights(target_length) + weights(source_length);
-        // Beside the layers: the inputs of encoder and decoder, the encoder's output, and the exits.
+        // In addition to the layers there are the inputs of encoder and decoder, the encoder's output, and
+        // the exits.
         let others = (3 + exits as i64) * config.d_model;
         let columns = config.num_layers * encoder_layer + config.decoder_layers() * decoder_layer + others;
         Dropout { rate, elements: rows * columns, unused: RefCell::default() }
@@ -39,32 +44,32 @@ impl T5 {
 }
 
 impl Dropout {
-    /// No dropout, as in evaluation.
+    /// Makes no dropout, as in evaluation.
     pub fn off() -> Self {
         Dropout { rate: 0.0, elements: 0, unused: RefCell::default() }
     }
 
-    /// Probability of zeroing an element.
+    /// The probability of zeroing an element.
     pub fn rate(&self) -> f64 {
         self.rate
     }
 
-    /// Random numbers that were drawn and are in no mask yet.
+    /// Number of random numbers that were drawn and are in no mask yet.
     pub fn unused(&self) -> i64 {
         self.unused.borrow().as_ref().map_or(0, |numbers| numbers.size()[0])
     }
 
-    /// x [.., length, features], with one mask for all of the length.
+    /// Applies dropout to x [.., length, features], with one mask for all of the length.
     pub fn apply(&self, x: &Tensor) -> Tensor {
         if self.rate == 0.0 { x.shallow_clone() } else { x * self.mask(x) }
     }
 
-    /// x + h, where h [.., length, features] has a mask for all of the length.
+    /// Computes x + h, where h [.., length, features] has one mask for all of the length.
     pub fn add(&self, x: &Tensor, h: &Tensor) -> Tensor {
         if self.rate == 0.0 { x + h } else { x.addcmul(h, &self.mask(h)) }
     }
 
-    /// 0 or 1 / (1 - rate) for each column of x [.., length, features]: [.., 1, features]
+    /// Makes a mask of 0 or 1 / (1 - rate) for each column of x [.., length, features]: [.., 1, features]
     fn mask(&self, x: &Tensor) -> Tensor {
         let mut shape = x.size();
         let length = shape.len() - 2;
@@ -135,7 +140,7 @@ mod tests {
             let values = Vec::<f32>::try_from(dropped.view(-1)).expect("numbers");
             assert!(values.iter().all(|value| *value == 0.0 || (value - 4.0 / 3.0).abs() < 1e-6));
             assert_eq!(dropped.amax([1i64].as_slice(), false), dropped.amin([1i64].as_slice(), false));
-            // Five standard deviations of 12,000 independent masks.
+            // The bound is five standard deviations of 12,000 independent masks.
             assert!(
                 (dropped.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 5.0 * 0.577 / 12_000f64.sqrt()
             );

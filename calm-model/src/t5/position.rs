@@ -5,16 +5,20 @@ use tch::Tensor;
 
 use crate::device::upload;
 
-/// Elements that rows of a bias start at a multiple of: 16 bytes in 16 bits, which the fused attention on CUDA reads at once.
+/// Number of elements of which the start of a bias's row is a multiple.
+///
+/// They are 16 bytes in 16 bits, which the fused attention on CUDA reads at once.
 pub(super) const ALIGNMENT: i64 = 8;
 
-/// The length of a row in memory that holds a bias of this many keys.
+/// Returns the length in memory of a row that holds a bias of this many keys.
 pub(super) fn aligned(keys: i64) -> i64 {
     (keys + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
 }
 
-/// Bias of every (query, key) pair, with `length` queries and at least as many keys: `table` [buckets, heads] ->
-/// [1, heads, length, aligned length]. Keys that a decoder may not see have minus infinity.
+/// Computes the bias of every (query, key) pair, with `length` queries and at least as many keys.
+///
+/// `table` [buckets, heads] becomes [1, heads, length, aligned length]. Keys that a decoder may not see have
+/// minus infinity.
 pub(super) fn square_bias(table: &Tensor, config: &T5Config, direction: Direction, length: i64) -> Tensor {
     let (buckets, heads) = table.size2().expect("two dimensions");
     let keys = aligned(length);
@@ -31,15 +35,17 @@ pub(super) fn square_bias(table: &Tensor, config: &T5Config, direction: Directio
     } else {
         table.shallow_clone()
     };
-    // Keys of a query at position q are the window of distances that starts with -q, so that the table is read length + keys times
-    // instead of length * keys: [length + keys - 1, heads] -> [heads, windows, keys] -> [1, heads, length, keys]
+    // The keys of a query at position q are the window of distances that starts with -q, so that the table is
+    // read length + keys times instead of length * keys: [length + keys - 1, heads] -> [heads, windows, keys]
+    // -> [1, heads, length, keys]
     let distances = table.index_select(0, &upload(&index, table.device())).transpose(0, 1).contiguous();
-    // Flipping overlapping windows leaves the keys apart in memory.
+    // Flipping overlapping windows would leave the keys apart in memory.
     distances.unfold(1, keys, 1).flip([1]).contiguous().unsqueeze(0)
 }
 
-/// Bias of the decoder's keys by distance, farthest first: [heads, max_tokens]. The keys of a query at position t
-/// (positions 0..=t) are its last t + 1 columns.
+/// Computes the bias of the decoder's keys by distance, farthest first: [heads, max_tokens]
+///
+/// The keys of a query at position t (positions 0..=t) are its last t + 1 columns.
 pub(super) fn causal_bias_row(table: &Tensor, config: &T5Config, max_tokens: i64) -> Tensor {
     let buckets: Vec<i64> =
         (0..max_tokens).rev().map(|distance| bucket(config, Direction::Causal, -distance)).collect();

@@ -1,4 +1,4 @@
-//! Checkpoints that are incomplete, damaged or contradictory give one clear error; unusual valid ones load.
+//! Incomplete, damaged or contradictory checkpoints give one clear error; unusual valid ones can be loaded.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -104,8 +104,10 @@ fn configurations_that_make_no_sense_are_refused() {
     check("eos_token_id", 211.into(), "eos_token_id is 211");
 }
 
-/// transformers 5 writes `tie_word_embeddings: true` into every file and drops a head that equals the embedding: the file
-/// decides what the head is, and `scale_decoder_outputs` whether it is scaled.
+/// transformers 5 writes `tie_word_embeddings: true` into every file and drops a head that equals the
+/// embedding.
+///
+/// So the file decides what the head is, and `scale_decoder_outputs` whether it is scaled.
 #[test]
 fn the_head_follows_the_file_and_its_scale_the_newer_key() {
     let config = T5Config::load(&checkpoint("v1_1").join("config.json")).unwrap();

@@ -1,4 +1,4 @@
-//! Every decoding in `tests/reference/*/cases.json`, alone and in batches of mixed lengths.
+//! Tests every decoding in `tests/reference/*/cases.json`, alone and in batches of mixed lengths.
 
 use calm_checkpoint::T5Config;
 use calm_core::{Backbone, Generation, Measure, PolicySpec, Propagation, Threshold, Token};
@@ -8,7 +8,7 @@ use tch::Kind;
 use crate::shared::{Case, F32_TOLERANCE, cases, check, check_alone, check_in_batches, decode_cases};
 use crate::{checkpoint, device};
 
-/// Loads a network in double precision, where rounding decides nothing.
+/// Loads a network in double precision, in which rounding decides nothing.
 fn exact(name: &str) -> T5 {
     let config = T5Config::load(&checkpoint(name).join("config.json")).unwrap();
     let weights = Weights::load(&checkpoint(name), device()).unwrap();
@@ -24,7 +24,8 @@ fn reference_cases_alone() {
     }
 }
 
-/// What separates f32 from the reference is rounding alone: in f64 the confidences agree to the precision they are kept in.
+/// Only rounding separates f32 from the reference: in f64 the confidences agree to the precision in which
+/// they are kept.
 #[test]
 fn reference_cases_in_double_precision() {
     for name in ["v1_0", "v1_1"] {
@@ -40,8 +41,10 @@ fn reference_cases_in_batches_of_mixed_lengths() {
     }
 }
 
-/// The cases have neither the pruned vocabulary nor these thresholds, which leave no decision within 1e-4 of a
-/// tie: the decodings are the same after relative changes of 1e-5 to all weights.
+/// The cases have neither the pruned vocabulary nor these thresholds.
+///
+/// The thresholds leave no decision within 1e-4 of a tie. The decodings are the same after relative changes
+/// of 1e-5 to all weights.
 #[test]
 fn every_measure_decodes_in_batches_as_in_double_precision_alone() {
     for name in ["v1_0", "v1_1"] {

@@ -1,4 +1,5 @@
-//! The cases of this folder, and how an engine is held against them. Test suites of engines include this file.
+//! The cases of this folder, and how to compare an engine with them. Test suites of engines include this
+//! file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,15 +21,15 @@ pub(crate) struct Case {
     pub(crate) confidence: Vec<Option<f32>>,
 }
 
-/// Finds the folder of a checkpoint: where the test was compiled or, on another machine, in the repository that
-/// it runs in.
+/// Finds the folder of a checkpoint: where the test was compiled or, on another machine, in the repository in
+/// which it runs.
 pub(crate) fn checkpoint(name: &str) -> PathBuf {
     let compiled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference");
     let folder = if compiled.is_dir() { compiled } else { PathBuf::from("calm-model/tests/reference") };
     folder.join(name)
 }
 
-/// Confidences of an f32 network against f64; decisions are 1e-3 away from a tie.
+/// Tolerance of the confidences of an f32 network against f64; decisions are 1e-3 away from a tie.
 pub(crate) const F32_TOLERANCE: f32 = 5e-4;
 
 pub(crate) fn cases(name: &str) -> Vec<Case> {
@@ -63,14 +64,14 @@ pub(crate) fn decode_cases<B: Backbone>(
     decode(model, &encoded, cases.len(), &policy, &options).unwrap()
 }
 
-/// Every case by itself.
+/// Checks every case by itself.
 pub(crate) fn check_alone(model: &impl Backbone, cases: &[Case], tolerance: f32) {
     for case in cases {
         check(case, &decode_cases(model, &[case], Propagation::Lazy)[0], tolerance);
     }
 }
 
-/// All cases in batches of mixed lengths.
+/// Checks all cases in batches of mixed lengths.
 pub(crate) fn check_in_batches(model: &impl Backbone, cases: &[Case], tolerance: f32) {
     let mut by_policy: BTreeMap<String, Vec<&Case>> = BTreeMap::new();
     for case in cases {
