@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs libtorch into .libtorch/ (about 530 MB to download, 1.2 GB on disk), unless it is there already.
+# Installs libtorch into .libtorch/ (about 530 MB to download, 1.2 GB on disk), unless it is already there.
 #
-# The PyPI wheel of torch is used because package mirrors carry it. Its libtorch_cpu.so needs two small CUDA
-# libraries to load; cuDNN, cuBLAS and NCCL (2.5 GB) are needed by libtorch_cuda.so alone, so a CPU machine
-# does without them. On a GPU machine, point LIBTORCH at the full installation instead:
+# The PyPI wheel of torch is used because package mirrors have it. Its libtorch_cpu.so needs two small CUDA
+# libraries to load; only libtorch_cuda.so needs cuDNN, cuBLAS and NCCL (2.5 GB), so a CPU machine does
+# without them. On a GPU machine, point LIBTORCH at the full installation instead:
 #   export LIBTORCH=$(python3 -c 'import torch, os; print(os.path.dirname(torch.__file__))')
 set -euo pipefail
 cd "$(dirname "$0")/.."

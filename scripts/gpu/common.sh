@@ -1,10 +1,10 @@
-# What the commands of scripts/gpu.sh have in common; they source it in the repository's root.
+# What the commands of scripts/gpu.sh have in common. They source this file in the repository's root.
 # shellcheck shell=bash disable=SC2034
 
 default_config=configs/train/bundled.toml
 mib=$((1 << 20))
 
-# Prints a key of a training configuration's top level.
+# Prints the value of a key at the top level of a training configuration.
 config_value() {
   python3 -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))[sys.argv[2]])' "$1" "$2"
 }
@@ -17,7 +17,8 @@ for task in tomllib.load(open(sys.argv[1], "rb"))["data"]["tasks"]:
     print(task["name"], task.get("metric", "bleu"))' "$1"
 }
 
-# Prints, ended by zeros, the files that travel beside gpu-pack/: those of git, and new ones that it does not ignore.
+# Prints, with a zero after each, the files that travel in addition to gpu-pack/: those of git, and new ones
+# that it does not ignore.
 files_of_git() {
   git ls-files -z --cached --others --exclude-standard --deduplicate
 }

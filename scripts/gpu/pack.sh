@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes the archive that scripts/gpu.sh run unpacks: the command, the tests of calm-model and calm-train, the training data as tokens and
-# test sources to decode. What git tracks travels by itself and is not in it.
+# Makes the archive that scripts/gpu.sh run unpacks: the command, the tests of calm-model and calm-train, the
+# training data as tokens, and test sources to decode. Files that git tracks travel by themselves and are not
+# in it.
 #
-# PROFILE=dev takes the binaries of the test suite's build instead of release ones, PACK is the folder that receives the archive, and
-# XZ_PRESET how hard to compress it.
+# PROFILE=dev takes the binaries of the test suite's build instead of release ones. PACK is the folder that
+# receives the archive, and XZ_PRESET says how hard to compress it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/gpu/common.sh
@@ -12,10 +13,11 @@ config=${1:-$default_config}
 profile=${PROFILE:-release}
 pack=${PACK:-gpu-pack}
 test_examples=2000
-# The way to the GPU machine takes 64 MiB; what is not code may grow a little until the next pack.
+# At most 64 MiB can travel to the GPU machine; what is not code may grow a little until the next pack.
 limit=$((60 * mib))
 
-# Prints a line `NAME PATH` for each executable. Of the whole workspace, so that features and with them builds are those of the test suite.
+# Prints a line `NAME PATH` for each executable. It builds the whole workspace, so that features, and with
+# them builds, are those of the test suite.
 build() {
   cargo build --profile "$profile" --workspace --bin calm --example data_lines --test model --test training \
     --message-format json-render-diagnostics |
@@ -45,7 +47,7 @@ add_tokens() {
   cp "$checkpoints"/*.tokens "$staging/$checkpoints"
 }
 
-# `calm generate` reads JSON Lines, and the test splits are Parquet.
+# `calm generate` reads JSON Lines, but the test splits are Parquet.
 add_test_sources() {
   local task metric
   mkdir -p "$staging/gpu-run/sources"
@@ -55,10 +57,10 @@ add_test_sources() {
   done < <(config_tasks "$config")
 }
 
-# One archive of everything, in which the binaries share what they have in common.
+# Everything goes into one archive, in which the binaries share what they have in common.
 compress() {
   mkdir -p "$pack"
-  # Not the folder itself, whose mode would become that of the folder it is unpacked in.
+  # The folder itself is left out, since its mode would become that of the folder in which it is unpacked.
   (cd "$staging" && tar --sort=name --owner=0 --group=0 --mtime=@0 -cf - -- *) |
     xz -T0 "${XZ_PRESET:--9e}" >"$pack/pack.tar.xz"
 }

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Packs, and runs what was packed on this machine's CPU as on a GPU machine: in an empty folder with what would travel, without cargo and,
-# where that is permitted, without network and without this checkout. Then looks at what would come back.
+# Packs, and runs what was packed on this machine's CPU as a GPU machine would: in an empty folder with what
+# would travel, without cargo and, if that is permitted, without network and without this checkout. Then it
+# looks at what would come back.
 #
-# PROFILE=release rehearses with the binaries that would travel; those of the test suite (dev) cost no build after it.
+# PROFILE=release rehearses with the binaries that would travel. Those of the test suite (dev) are built
+# already if it has run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/gpu/common.sh
@@ -20,7 +22,7 @@ main() {
   check_results
 }
 
-# Under names that do not travel, so that the run has the packed tokens alone.
+# The copies have names that do not travel, so that the run has only the packed tokens.
 copy_data() {
   local task checkpoints
   checkpoints=$(config_value "$config" checkpoints)
@@ -32,12 +34,12 @@ copy_data() {
 
 run_there() {
   local libtorch hidden
-  # With the packages of CUDA beside it.
+  # The packages of CUDA are next to it.
   libtorch=$(realpath "${LIBTORCH:-.libtorch/torch}")
   export PATH LIBTORCH="$folder/libtorch/${libtorch##*/}"
   PATH=$(path_without_cargo)
   export OUT="$folder/back" DEVICE=cpu BUDGET=240 RESERVE=100 QUICK=1
-  # Threads that spin for each other are very slow where another process wants the cores.
+  # Threads that spin while they wait for each other are very slow if another process wants the cores.
   export OMP_WAIT_POLICY=PASSIVE
   # shellcheck disable=SC2016 # These are the inner shell's arguments.
   hidden='mount --bind "$1" "$2/libtorch" && mount -t tmpfs none "$3" && cd "$2/there" && exec scripts/gpu.sh run "$4"'
@@ -61,7 +63,7 @@ path_without_cargo() {
   (IFS=: && echo "${kept[*]}")
 }
 
-# run.sh itself looks at each step's status and at the limits.
+# run.sh itself checks the status of each step and the limits.
 check_results() {
   local file missing=0
   mkdir "$folder/results"

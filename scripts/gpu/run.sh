@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Everything that is done on the GPU machine. A step that fails is recorded and the next one follows; a step that hangs is stopped; and
-# before the time is over the results are copied, whatever happened.
+# Does everything that is to be done on the GPU machine. A step that fails is recorded and the next one
+# follows; a step that hangs is stopped; and before the time is over the results are copied, whatever
+# happened.
 #
-# DEVICE is the device (cuda:0), BUDGET the seconds in all, RESERVE those of them after the last training step, OUT the folder for
-# results, LIBTORCH a torch other than that of python3. With QUICK=1 every step does just enough to show that it works.
+# DEVICE is the device (cuda:0), BUDGET the seconds in all, RESERVE those of them after the last training
+# step, OUT the folder for results, LIBTORCH a torch other than that of python3. With QUICK=1 every step does
+# just enough to show that it works.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/gpu/common.sh
@@ -11,24 +13,25 @@ cd "$(dirname "$0")/../.."
 config=${1:-$default_config}
 device=${DEVICE:-cuda:0}
 budget=${BUDGET:-570}
-# The exit classifier and the training's own scores take the first part of it, decoding the rest.
+# The exit classifier and the training's own scores take the first part of the reserve, decoding takes the
+# rest.
 reserve=${RESERVE:-120}
 results=${OUT:-gpu-results}
-# Seconds at the end in which nothing but the copying is done.
+# Number of seconds at the end in which only the copying is done.
 copying=15
-# What comes back: at most so many files, each of at most this size, and in all.
+# Limits of what comes back: the number of files, the size of each of them, and of all together.
 max_files=8
 max_file_bytes=$((16 * mib))
 max_bytes=$((64 * mib))
 
-# Where pack.sh puts what it packs.
+# Where the archive of pack.sh has what it packed.
 calm=gpu-run/bin/calm
 sources=gpu-run/sources
-# Small files to keep, with the log and a line `STEP STATUS SECONDS` for each step.
+# The small files to keep, among them the log, and a line `STEP STATUS SECONDS` for each step.
 kept=gpu-run/kept
 
 if [ -z "${QUICK:-}" ]; then
-  # All tests of calm-model.
+  # An empty filter runs all tests of calm-model.
   test_filter=
   test_examples=2000
   bench=(--batch-size "1,8,32" --repetitions 3)
@@ -38,7 +41,7 @@ else
   bench=(--batch-size "1,2" --repetitions 1 --new-tokens 2)
 fi
 
-# The process of the step that is under way, and its name.
+# The process of the step that is running, and the step's name.
 running=
 running_step=
 
@@ -64,7 +67,8 @@ seconds_left() {
   echo $((budget - copying - SECONDS))
 }
 
-# step NAME SECONDS COMMAND...: runs a command for at most so long, and as long as there is time. Its output is the step's own to redirect.
+# step NAME SECONDS COMMAND...: runs a command for at most that long, and for as long as there is time. Its
+# output is the step's own to redirect.
 step() {
   local name=$1 limit=$2 left status=0 started=$SECONDS
   shift 2
@@ -75,7 +79,7 @@ step() {
     status=skipped
   else
     say "$name, at most $limit s: $*"
-    # In the background, since a signal interrupts `wait` but not a command.
+    # The command runs in the background, since a signal interrupts `wait` but not a command.
     timeout --kill-after=5 "$limit" "$@" &
     running=$! running_step=$name
     wait "$running" || status=$?
@@ -89,7 +93,7 @@ record() {
   printf '%s\t%s\t%s\n' "$@" >>"$kept/steps.tsv"
 }
 
-# A process that waits for the GPU's driver cannot be killed: then this still brings the results home.
+# A process that waits for the GPU's driver cannot be killed. Then the watchdog still brings the results home.
 start_watchdog() {
   (
     sleep $((budget - copying + 5))
@@ -103,19 +107,21 @@ unpack() {
     command -v cargo >/dev/null || { say "gpu-pack/pack.tar.xz is missing: scripts/gpu.sh pack makes it where cargo is"; exit 1; }
     bash scripts/gpu/pack.sh "$config"
   fi
-  # In Python, since the machine may have no xz.
+  # The archive is unpacked by Python, since the machine may have no xz.
   step unpack 60 python3 -m tarfile -e gpu-pack/pack.tar.xz .
 }
 
 set_environment() {
   if [ -z "${LIBTORCH:-}" ]; then
-    # Without importing it, which takes seconds.
+    # The path is found without importing torch, which takes seconds.
     LIBTORCH=$(python3 -c 'import importlib.util, os; print(os.path.dirname(importlib.util.find_spec("torch").origin))')
   fi
-  # It has precedence over the path that was built into the binaries. CUDA's own libraries are wheels beside torch.
+  # This has precedence over the path that was built into the binaries. CUDA's own libraries are wheels next
+  # to torch.
   LD_LIBRARY_PATH="$LIBTORCH/lib$(printf ':%s' "$LIBTORCH"/../nvidia/*/lib)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
   export LIBTORCH LD_LIBRARY_PATH
-  # cuDNN's attention comes first on Hopper otherwise: it takes 55 to 400 ms for each new shape, and masks have open bugs there.
+  # Without this, cuDNN's attention comes first on Hopper: it takes 55 to 400 ms for each new shape, and masks
+  # have open bugs there.
   export TORCH_CUDNN_SDPA_DEPRIORITIZED=1
   export CALM_TEST_DEVICE=$device
 }
@@ -138,13 +144,13 @@ test_on_device() {
 train() {
   local seconds
   seconds=$(($(seconds_left) - reserve))
-  # Its own limit is that of the steps.
+  # The time limit of the command is that of its steps; the limit here includes what follows them.
   step train $((seconds + reserve * 2 / 3)) "$calm" train "$config" --device "$device" \
     --time-limit "$(awk -v seconds="$seconds" 'BEGIN { print seconds / 60 }')"
 }
 
 has_trained_model() {
-  # Written after the weights.
+  # config.json is written after the weights.
   [ "$(config_value "$config" output)/config.json" -nt "$kept/started" ]
 }
 
@@ -165,7 +171,7 @@ measure_speed() {
     --policy full --policy calm-state-0.95 --json "$kept/bench-cpu.json"
 }
 
-# For comparison with what other machines and the other engine generate.
+# The samples are for comparison with what other machines and the other engine generate.
 generate_samples() {
   local model task
   for model in $(models); do
@@ -195,7 +201,7 @@ score_trained_model() {
 finish() {
   local status=$? failed
   kill "$watchdog" 2>/dev/null || true
-  # With all that it started: timeout makes a process group of its own.
+  # The step is killed with all that it started: timeout makes a process group of its own.
   if [ -n "$running" ]; then
     kill -KILL -- "-$running" 2>/dev/null || true
     record "$running_step" stopped "$SECONDS"
@@ -207,7 +213,8 @@ finish() {
   exit "$status"
 }
 
-# The weights as they are, and all the rest as one archive. Of an unfinished training only the log is worth the way.
+# Copies the weights as they are, and all the rest as one archive. Of an unfinished training only the log is
+# worth copying.
 copy_results() {
   local model
   model=$(config_value "$config" output)
@@ -224,7 +231,7 @@ copy_results() {
   tar -C "$kept" -czf "$results/results.tar.gz" .
 }
 
-# Says what of the results would not come back.
+# Says which results would not come back.
 check_results() {
   local file size count=0 sum=0 status=0
   while read -r size file; do
