@@ -1,4 +1,8 @@
-"""Holds the crates' dependencies against ARCHITECTURE.md: which crate may use which, and who may use libtorch and plotters."""
+"""Checks the crates' dependencies against ARCHITECTURE.md: which crate may use which others.
+
+It also checks who may use libtorch and plotters, and that the crates which have the feature `libtorch` can do
+without it.
+"""
 
 import json
 import subprocess
