@@ -10,15 +10,16 @@ import sys
 
 LIBTORCH = {"tch", "torch-sys"}
 ALLOWED = {
+    "calm-names": set(),
     "calm-core": set(),
     "calm-checkpoint": {"calm-core"},
-    "calm-cpu": {"calm-core", "calm-checkpoint"},
+    "calm-cpu": {"calm-core", "calm-checkpoint", "calm-names"},
     "calm-model": {"calm-core", "calm-checkpoint"} | LIBTORCH,
-    "calm-calibrate": set(),
-    "calm-metrics": set(),
-    "calm-data": set(),
+    "calm-calibrate": {"calm-names"},
+    "calm-metrics": {"calm-names"},
+    "calm-data": {"calm-names"},
     "calm-plots": {"plotters"},
-    "calm-train": {"calm-core", "calm-checkpoint", "calm-model", "calm-data", "calm-metrics", "calm-plots"} | LIBTORCH,
+    "calm-train": {"calm-core", "calm-checkpoint", "calm-model", "calm-data", "calm-metrics", "calm-names", "calm-plots"} | LIBTORCH,
 }
 # These two may use all but what is above them.
 ALLOWED["calm-experiments"] = set(ALLOWED) - {"calm-train"} | LIBTORCH

@@ -13,17 +13,10 @@ pub enum Error {
         /// The value that was given.
         found: String,
     },
-    /// A name of a p-value, procedure or kind of loss does not exist.
-    #[error("unknown {what} `{found}`, expected one of {expected}")]
-    UnknownName {
-        /// What should have been named.
-        what: &'static str,
-        /// The name that was given.
-        found: String,
-        /// The names that exist.
-        expected: String,
-    },
-    /// A loss lies outside the range of its kind.
+    /// The name of a p-value, procedure or kind of loss that does not exist.
+    #[error(transparent)]
+    UnknownName(#[from] calm_names::UnknownName),
+    /// A loss outside the range of its kind.
     #[error(transparent)]
     InvalidLoss(#[from] InvalidLoss),
     /// A loss in a table lies outside the range of its kind.

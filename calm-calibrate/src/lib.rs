@@ -127,7 +127,6 @@ mod loss;
 #[cfg(feature = "files")]
 pub mod loss_file;
 mod loss_sum;
-mod names;
 mod normal_distribution;
 pub mod p_value;
 mod pareto;

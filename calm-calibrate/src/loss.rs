@@ -1,6 +1,6 @@
+use calm_names::names;
 use serde::{Deserialize, Serialize};
 
-use crate::names::impl_names;
 use crate::{Error, InvalidLoss};
 
 /// Which values a loss can take by its definition. It is never guessed from a sample.
@@ -18,10 +18,11 @@ pub enum LossKind {
     Difference,
 }
 
-impl_names!(
-    LossKind, "kind of loss",
-    Binary => "binary", UnitInterval => "unit", Difference => "difference",
-);
+names!(LossKind, "kind of loss", {
+    Binary => "binary",
+    UnitInterval => "unit",
+    Difference => "difference",
+});
 
 impl LossKind {
     /// Whether a loss of this kind can have this value; NaN is never one.

@@ -1,11 +1,9 @@
 //! Products of a few rows with a weight matrix, with what comes before (normalisation) and after (residual, activation) in the same pass.
 
-use std::str::FromStr;
-
 use calm_checkpoint::FeedForward;
+use calm_names::names;
 use half::bf16;
 
-use crate::Error;
 use crate::elementwise::{self, RmsNorm};
 use crate::panels::{PANEL, Panels, Weight};
 use crate::simd::{InstructionSet, LANES, Simd, with_simd};
@@ -23,28 +21,7 @@ pub enum WeightType {
     Int8,
 }
 
-impl WeightType {
-    /// All types.
-    pub const ALL: [WeightType; 3] = [WeightType::F32, WeightType::Bf16, WeightType::Int8];
-
-    /// The name in flags and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            WeightType::F32 => "f32",
-            WeightType::Bf16 => "bf16",
-            WeightType::Int8 => "int8",
-        }
-    }
-}
-
-impl FromStr for WeightType {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        let found = WeightType::ALL.into_iter().find(|weight_type| weight_type.name() == name);
-        found.ok_or_else(|| Error::UnknownWeightType(name.to_owned()))
-    }
-}
+names!(WeightType, "weight type", { F32 => "f32", Bf16 => "bf16", Int8 => "int8" });
 
 /// The threads that share a product and the instructions they use.
 pub(crate) struct Processor {

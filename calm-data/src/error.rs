@@ -171,13 +171,8 @@ pub enum Error {
         package: String,
     },
     /// An origin of documentation is not among those that can be read.
-    #[error("no documentation is named `{name}`; there are: {}", known.join(", "))]
-    UnknownDocumentation {
-        /// The name asked for.
-        name: String,
-        /// The names that exist.
-        known: Vec<&'static str>,
-    },
+    #[error(transparent)]
+    UnknownDocumentation(#[from] calm_names::UnknownName),
     /// An apt index is not made of `Field: value` stanzas.
     #[error("{}:{line}: expected `Field: value` or a continuation line", path.display())]
     Stanza {

@@ -34,13 +34,6 @@ pub enum Error {
     #[error("the number of resamples is 0, but must be at least 1")]
     NoSamples,
     /// No metric, loss or tokenizer has this name.
-    #[error("unknown {what} `{name}`: expected one of {known}")]
-    UnknownName {
-        /// Kind of the name: "metric", "loss" or "tokenizer".
-        what: &'static str,
-        /// The name that was given.
-        name: String,
-        /// All names, separated by commas.
-        known: String,
-    },
+    #[error(transparent)]
+    UnknownName(#[from] calm_names::UnknownName),
 }

@@ -39,7 +39,6 @@ mod edit_distance;
 mod error;
 mod loss;
 mod metric;
-mod names;
 mod ngrams;
 mod positions;
 mod python;

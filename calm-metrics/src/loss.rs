@@ -3,11 +3,11 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::map_segments;
-use crate::names::named;
 use crate::{
     BleuOptions, ChrfOptions, Error, RougeKind, RougeOptions, bleu, edit_distance, exact_match, python,
     rouge, sentence_chrf, token_f1,
 };
+use calm_names::names;
 
 /// How bad one output is compared with another text, from 0 (as good as it) to 1.
 ///
@@ -37,7 +37,7 @@ pub enum Loss {
     Exact,
 }
 
-named!(Loss, "loss", {
+names!(Loss, "loss", {
     Chrf => "chrf",
     RougeL => "rouge-l",
     TokenF1 => "token-f1",

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use crate::names::named;
 use crate::{Error, Scorer};
+use calm_names::names;
 
 /// A metric as papers report it, with the defaults of its tool.
 ///
@@ -32,7 +32,7 @@ pub enum Metric {
     Exact,
 }
 
-named!(Metric, "metric", {
+names!(Metric, "metric", {
     Bleu => "bleu",
     Chrf => "chrf",
     ChrfPlusPlus => "chrf++",

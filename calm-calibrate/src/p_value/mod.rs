@@ -31,6 +31,7 @@ mod hoeffding;
 mod hoeffding_bentkus;
 mod hoeffding_kl;
 
+use calm_names::names;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::asymptotic::Moments;
@@ -44,7 +45,6 @@ pub use self::hoeffding_bentkus::hoeffding_bentkus;
 pub use self::hoeffding_kl::hoeffding_kl;
 use crate::evidence::{Evidence, SampleDesign};
 use crate::loss_sum::UnitSum;
-use crate::names::impl_names;
 use crate::{Error, ErrorProbability, LossKind, LossSum, Tolerance};
 
 /// The choice of a p-value.
@@ -67,8 +67,7 @@ pub enum PValue {
     Asymptotic,
 }
 
-impl_names!(
-    PValue, "p-value",
+names!(PValue, "p-value", {
     Hoeffding => "hoeffding",
     HoeffdingKl => "hoeffding-kl",
     Binomial => "binomial",
@@ -76,7 +75,7 @@ impl_names!(
     HoeffdingBentkus => "hoeffding-bentkus",
     Betting => "betting",
     Asymptotic => "asymptotic",
-);
+});
 
 /// A bound on ln p as a function of a sum on the unit interval and a tolerance.
 pub(crate) type SumBound = fn(UnitSum, f64) -> f64;

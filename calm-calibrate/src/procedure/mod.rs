@@ -20,6 +20,7 @@ mod multi_start;
 use std::fmt;
 use std::str::FromStr;
 
+use calm_names::UnknownName;
 use serde::{Deserialize, Serialize};
 
 pub use self::bonferroni::bonferroni;
@@ -114,9 +115,9 @@ impl fmt::Display for Procedure {
 }
 
 impl FromStr for Procedure {
-    type Err = Error;
+    type Err = UnknownName;
 
-    fn from_str(name: &str) -> Result<Self, Error> {
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
         Ok(match name {
             "bonferroni" => Procedure::Bonferroni,
             "holm" => Procedure::Holm,
@@ -124,13 +125,7 @@ impl FromStr for Procedure {
             "multi-start" => Procedure::MultiStart { starts: 4 },
             "graphical" => Procedure::Graphical { graph: None },
             "pareto" => Procedure::Pareto { split: Split::default() },
-            _ => {
-                return Err(Error::UnknownName {
-                    what: "procedure",
-                    found: name.to_owned(),
-                    expected: Self::NAMES.join(", "),
-                });
-            }
+            _ => return Err(UnknownName::new("procedure", name, Self::NAMES)),
         })
     }
 }

@@ -92,11 +92,7 @@ fn a_result_out_of_range_is_not_read() {
         assert!(error.contains(message), "{error}");
     };
     check("\"delta\":0.1", "\"delta\":1.0", "the tolerance delta must lie in (0, 1), found 1");
-    check(
-        "hoeffding-bentkus",
-        "wishful",
-        "unknown p-value `wishful`, expected one of hoeffding, hoeffding-kl",
-    );
+    check("hoeffding-bentkus", "wishful", "unknown p-value `wishful`: there are hoeffding, hoeffding-kl");
 }
 
 #[test]
@@ -195,7 +191,8 @@ fn names_are_read_as_they_are_written() {
     let error = "bayes".parse::<Procedure>().unwrap_err().to_string();
     assert_eq!(
         error,
-        "unknown procedure `bayes`, expected one of bonferroni, holm, fixed-sequence, multi-start, graphical, pareto"
+        "unknown procedure `bayes`: there are bonferroni, holm, fixed-sequence, multi-start, graphical \
+         and pareto"
     );
 }
 

@@ -70,7 +70,7 @@ fn what_an_engine_cannot_do_is_said() {
         String::from_utf8(output.stderr).unwrap()
     };
     assert!(usage(&["--engine", "gpu"]).contains("unknown engine `gpu`: expected cpu or libtorch"));
-    assert!(usage(&["--dtype", "int4"]).contains("unknown weight type `int4`: expected f32, bf16 or int8"));
+    assert!(usage(&["--dtype", "int4"]).contains("unknown weight type `int4`: there are f32, bf16 and int8"));
 }
 
 #[test]

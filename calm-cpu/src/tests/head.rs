@@ -90,7 +90,7 @@ fn the_lower_of_two_equal_tokens_wins() {
     let row = numbers(16, 1);
     let rows = [vec![0.0; 16], row.clone(), row.clone(), vec![0.0; 16]].concat();
     let norm = RmsNorm { weight: vec![1.0; 16], epsilon: 1e-6, scale: 1.0 };
-    for weight_type in WeightType::ALL {
+    for &weight_type in WeightType::ALL {
         let norm = RmsNorm { weight: norm.weight.clone(), ..norm };
         let head = Head::new(norm, Stored::from_rows(rows.clone(), 16), weight_type);
         let found = head.top2(&processors()[0], &row, &mut Vec::new())[0];

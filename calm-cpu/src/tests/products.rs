@@ -48,7 +48,7 @@ proptest! {
     #[test]
     fn products_are_those_of_plain_sums(outputs in 1_usize..150, inputs in 1_usize..90, rows in 1_usize..12, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
-        for weight_type in WeightType::ALL {
+        for &weight_type in WeightType::ALL {
             let linear = Linear::new(std::slice::from_ref(&weights), weight_type);
             let expected = plain(&rounded(&weights, weight_type), &x);
             for processor in processors() {
@@ -67,7 +67,7 @@ proptest! {
     #[test]
     fn rows_do_not_depend_on_their_batch(outputs in 1_usize..100, inputs in 1_usize..70, rows in 2_usize..20, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
-        for weight_type in WeightType::ALL {
+        for &weight_type in WeightType::ALL {
             let linear = Linear::new(std::slice::from_ref(&weights), weight_type);
             let processors = processors();
             for processor in &processors {

@@ -33,7 +33,7 @@ fn reference_cases_in_batches_of_mixed_lengths() {
 #[test]
 fn narrow_weights_decode_the_same_whatever_the_batch_and_threads() {
     for name in ["v1_0", "v1_1"] {
-        for weight_type in WeightType::ALL {
+        for &weight_type in WeightType::ALL {
             let (one, three) = (model(name, weight_type, 1), model(name, weight_type, 3));
             let cases: Vec<_> = cases(name).into_iter().filter(|case| case.policy.id() == "full").collect();
             let batch: Vec<_> = cases.iter().collect();

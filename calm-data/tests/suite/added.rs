@@ -321,7 +321,7 @@ fn unknown_documentation_is_an_error() {
     options.documentation = vec!["gimp-help".to_owned(), "no-help".to_owned()];
     let message = build(&options).err().unwrap().to_string();
     assert!(
-        message.starts_with("no documentation is named `no-help`; there are: libreoffice-help, "),
+        message.starts_with("unknown documentation `no-help`: there are libreoffice-help, "),
         "{message}"
     );
 }

@@ -1,5 +1,4 @@
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use calm_calibrate::{
     CalibrationOptions, ErrorProbability, LossKind, PValue, Procedure, Split, Tolerance, TrialOptions,
@@ -7,6 +6,7 @@ use calm_calibrate::{
 use calm_core::{Measure, PolicySpec, Threshold};
 use calm_data::{Columns, DatasetPaths};
 use calm_metrics::{Loss, Metric};
+use calm_names::names;
 use serde::{Deserialize, Serialize};
 
 use super::document::Document;
@@ -105,7 +105,7 @@ pub struct Objective {
 
 /// What a guarantee bounds (paper Eq. 1 and 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String", into = "String")]
 pub enum ObjectiveKind {
     /// The expected distance to the full model's output.
     Textual,
@@ -116,29 +116,11 @@ pub enum ObjectiveKind {
     SignedRisk,
 }
 
-impl ObjectiveKind {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Textual, Self::Risk, Self::SignedRisk];
-
-    /// The name in flags, files and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            ObjectiveKind::Textual => "textual",
-            ObjectiveKind::Risk => "risk",
-            ObjectiveKind::SignedRisk => "signed-risk",
-        }
-    }
-}
-
-impl FromStr for ObjectiveKind {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            format!("unknown objective `{name}`, expected one of {}", Self::ALL.map(Self::name).join(", "))
-        })
-    }
-}
+names!(ObjectiveKind, "objective", {
+    Textual => "textual",
+    Risk => "risk",
+    SignedRisk => "signed-risk",
+});
 
 impl Objective {
     /// Which values its loss takes.

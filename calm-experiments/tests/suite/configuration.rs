@@ -235,8 +235,8 @@ fn errors_in_the_calibration_say_what_does_not_go_together() {
     );
     check(
         "procedure = 'best'",
-        "26: calibration.procedure: unknown procedure `best`, expected one of bonferroni, holm, fixed-sequence, \
-         multi-start, graphical, pareto",
+        "26: calibration.procedure: unknown procedure `best`: there are bonferroni, holm, fixed-sequence, \
+         multi-start, graphical and pareto",
     );
     check(
         "[calibration.trials]\ncalibration_share = 0",

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::named;
 use crate::python;
+use calm_names::names;
 
 pub(crate) use tercom::tokenize_tercom;
 
@@ -35,7 +35,7 @@ pub enum Tokenizer {
     None,
 }
 
-named!(Tokenizer, "tokenizer", { V13a => "13a", Intl => "intl", Char => "char", None => "none" });
+names!(Tokenizer, "tokenizer", { V13a => "13a", Intl => "intl", Char => "char", None => "none" });
 
 impl Tokenizer {
     /// Puts white space between the tokens of a line; [`tokens`](Self::tokens) cuts there.

@@ -1,5 +1,4 @@
-use std::fmt;
-
+use calm_names::names;
 use serde::{Deserialize, Serialize};
 
 /// How the parameters follow the gradient. Keys without a value have the default of the kind.
@@ -53,7 +52,7 @@ pub struct OptimizerConfig {
 
 /// The kinds of optimisers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", into = "String")]
 pub enum OptimizerKind {
     /// The rule of Loshchilov and Hutter 2019.
     #[default]
@@ -119,10 +118,7 @@ impl OptimizerConfig {
 }
 
 impl OptimizerKind {
-    /// All kinds.
-    pub const ALL: [OptimizerKind; 2] = [OptimizerKind::AdamW, OptimizerKind::Adafactor];
-
-    /// Start of the names that the kind's tensors have in a checkpoint.
+    /// What the names of its tensors in a checkpoint start with.
     pub(super) fn state_prefix(self) -> &'static str {
         match self {
             OptimizerKind::AdamW => "adam.",
@@ -131,15 +127,7 @@ impl OptimizerKind {
     }
 }
 
-impl fmt::Display for OptimizerKind {
-    /// Writes the name as the configuration spells it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            OptimizerKind::AdamW => "adamw",
-            OptimizerKind::Adafactor => "adafactor",
-        })
-    }
-}
+names!(OptimizerKind, "optimiser", { AdamW => "adamw", Adafactor => "adafactor" });
 
 impl Default for OptimizerConfig {
     fn default() -> Self {

@@ -142,7 +142,7 @@ impl Optimizer {
         let has = |prefix: &str| tensors.keys().any(|name| name.starts_with(prefix));
         let expected = self.config.kind;
         let other = |kind: &OptimizerKind| *kind != expected && has(kind.state_prefix());
-        if let Some(found) = OptimizerKind::ALL.into_iter().find(other) {
+        if let Some(found) = OptimizerKind::ALL.iter().copied().find(other) {
             return Err(RestoreError::Kind { found, expected });
         }
         match (self.average.is_some(), has(ParameterAverage::PREFIX)) {

@@ -149,7 +149,7 @@ fn optimizers() {
     let optimizer = |keys: &str, expected: &str| check("learning_rate = 0.01", keys, expected);
     optimizer(
         "kind = \"sgd\"",
-        ":30: optimizer.kind: unknown variant `sgd`, expected `adamw` or `adafactor`",
+        ":30: optimizer.kind: unknown optimiser `sgd`: there are adamw and adafactor",
     );
     for key in ["decay_exponent", "clip_threshold", "epsilon1"] {
         let expected = format!(":30: optimizer.{key} has a meaning for adafactor alone");

@@ -42,7 +42,7 @@ fn goldens(kind: OptimizerKind) -> Vec<Golden> {
 
 /// The goldens of both kinds, each with an average of the parameters and without.
 fn all_goldens() -> impl Iterator<Item = Golden> {
-    OptimizerKind::ALL.into_iter().flat_map(|kind| {
+    OptimizerKind::ALL.iter().flat_map(|&kind| {
         [None, Some(0.7)].into_iter().flat_map(move |ema_decay| {
             goldens(kind).into_iter().map(move |mut golden| {
                 golden.config.ema_decay = ema_decay;
@@ -137,7 +137,7 @@ fn only_matrices_decay() {
 
 #[test]
 fn weights_decay_unless_adafactor_is_left_to_its_default() {
-    for kind in OptimizerKind::ALL {
+    for &kind in OptimizerKind::ALL {
         let golden = goldens(kind).swap_remove(0);
         let config = OptimizerConfig { kind, ..OptimizerConfig::default() };
         let parameters = golden.parameters(&golden.start);
@@ -235,7 +235,7 @@ fn states_that_do_not_fit_are_named() {
         let mut state = saved_state(&optimizer(kind, Some(0.9)), &parameters);
         assert_eq!(restored(kind, None, &mut state), RestoreError::UnwantedAverage);
 
-        let expected = OptimizerKind::ALL.into_iter().find(|other| *other != kind).unwrap();
+        let expected = OptimizerKind::ALL.iter().copied().find(|other| *other != kind).unwrap();
         let mut state = saved_state(&optimizer(kind, None), &parameters);
         let error = restored(expected, None, &mut state);
         assert_eq!(error, RestoreError::Kind { found: kind, expected });

@@ -16,6 +16,7 @@ use super::split::Division;
 use super::{Digests, apt, hex, tasks};
 use crate::{Error, Result};
 use align::Pair;
+use calm_names::UnknownName;
 use flate2::read::MultiGzDecoder;
 pub(super) use origins::ALL;
 use sha2::{Digest, Sha256};
@@ -60,8 +61,8 @@ pub(super) const LIBREOFFICE: &str = "libreoffice-help";
 pub(super) fn named(names: &[String]) -> Result<Vec<&'static Documentation>> {
     let is_known = |name: &&String| ALL.iter().any(|documentation| documentation.name == **name);
     if let Some(name) = names.iter().find(|name| !is_known(name)) {
-        let known = ALL.iter().map(|documentation| documentation.name).collect();
-        return Err(Error::UnknownDocumentation { name: name.clone(), known });
+        let known = ALL.iter().map(|documentation| documentation.name);
+        return Err(UnknownName::new("documentation", name, known).into());
     }
     Ok(ALL.iter().filter(|documentation| names.iter().any(|name| name == documentation.name)).collect())
 }
