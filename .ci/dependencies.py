@@ -11,16 +11,17 @@ import sys
 LIBTORCH = {"tch", "torch-sys"}
 ALLOWED = {
     "calm-names": set(),
+    "calm-files": set(),
     "calm-core": set(),
-    "calm-checkpoint": {"calm-core"},
+    "calm-checkpoint": {"calm-core", "calm-files"},
     "calm-cpu": {"calm-core", "calm-checkpoint", "calm-names"},
-    "calm-model": {"calm-core", "calm-checkpoint"} | LIBTORCH,
+    "calm-model": {"calm-core", "calm-checkpoint", "calm-files"} | LIBTORCH,
     "calm-calibrate": {"calm-names"},
     "calm-metrics": {"calm-names"},
-    "calm-data": {"calm-names"},
-    "calm-plots": {"plotters"},
-    "calm-train": {"calm-core", "calm-checkpoint", "calm-model", "calm-data", "calm-metrics", "calm-names", "calm-plots"} | LIBTORCH,
+    "calm-data": {"calm-files", "calm-names"},
+    "calm-plots": {"calm-files", "plotters"},
 }
+ALLOWED["calm-train"] = set(ALLOWED) - {"calm-cpu", "calm-calibrate"} | LIBTORCH
 # These two may use all but what is above them.
 ALLOWED["calm-experiments"] = set(ALLOWED) - {"calm-train"} | LIBTORCH
 ALLOWED["calm-cli"] = set(ALLOWED) | LIBTORCH

@@ -117,10 +117,7 @@ impl T5Config {
     /// # Errors
     /// Fails if the file is missing, is not JSON, lacks a key, or holds a value that no T5 has.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        let config: T5Config =
-            serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let config: T5Config = calm_files::read_json(path)?;
         config.check().map_err(|reason| Error::Config { path: path.to_owned(), reason })?;
         Ok(config)
     }
@@ -140,9 +137,7 @@ impl T5Config {
         let path = dir.join("config.json");
         let config =
             Published { architectures: ["T5ForConditionalGeneration"], model_type: "t5", config: self };
-        let text = serde_json::to_string_pretty(&config)
-            .map_err(|source| Error::Json { path: path.clone(), source })?;
-        crate::replace_file(&path, (text + "\n").as_bytes())
+        Ok(calm_files::write_json(&path, &config)?)
     }
 
     /// Names the first key whose value makes no sense.

@@ -4,35 +4,14 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file of the checkpoint cannot be opened or read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// Path of the file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// Path of the file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] calm_files::Error),
     /// The directory holds no checkpoint.
     #[error("{} holds neither model.safetensors nor model.safetensors.index.json", dir.display())]
     NoWeights {
         /// Path of the directory.
         dir: PathBuf,
-    },
-    /// A JSON file does not parse or lacks a key.
-    #[error("{}: {source}", path.display())]
-    Json {
-        /// Path of the file.
-        path: PathBuf,
-        /// Where it does not parse, and why.
-        source: serde_json::Error,
     },
     /// `config.json` describes something that is not a T5 that can be run.
     #[error("{}: {reason}", path.display())]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use calm_files::hex;
 use sha2::{Digest, Sha256};
 
 use crate::Error;
@@ -33,8 +34,7 @@ pub fn files_of(dir: &Path, stem: &str) -> Result<Vec<PathBuf>, Error> {
     if !path.is_file() {
         return Err(Error::NoWeights { dir: dir.to_owned() });
     }
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    let index: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
+    let index: Index = calm_files::read_json(&path)?;
     let shards: BTreeSet<String> = index.weight_map.into_values().collect();
     Ok(shards.into_iter().map(|shard| dir.join(shard)).collect())
 }
@@ -45,27 +45,12 @@ pub fn files_of(dir: &Path, stem: &str) -> Result<Vec<PathBuf>, Error> {
 /// The file cannot be opened or mapped.
 #[allow(unsafe_code)]
 pub fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
-    std::fs::File::open(path)
+    let map = std::fs::File::open(path)
         // SAFETY: a file rewritten in place by another process could change under the map. This project itself replaces
         // files by renaming only, which leaves the mapped one as it was.
         .and_then(|file| unsafe { memmap2::Mmap::map(&file) })
-        .map_err(|source| Error::Read { path: path.to_owned(), source })
-}
-
-/// Bytes in hexadecimal, as hashes are written.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a file that is the old or the new one whenever the process is killed.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|source| Error::Write { path: path.to_owned(), source })
+        .map_err(calm_files::Error::read(path))?;
+    Ok(map)
 }
 
 /// SHA-256 of the bytes of all weight files of a checkpoint, in hexadecimal.
@@ -85,8 +70,7 @@ fn weights_hash(dir: &Path) -> Result<String, Error> {
 pub fn fingerprint(dir: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new_with_prefix(weights_hash(dir)?);
     for path in [dir.join("config.json"), dir.join("tokenizer.json")].iter().filter(|path| path.is_file()) {
-        let read = std::fs::read(path);
-        hash.update(read.map_err(|source| Error::Read { path: path.clone(), source })?);
+        hash.update(calm_files::read(path)?);
     }
     Ok(hex(&hash.finalize()))
 }

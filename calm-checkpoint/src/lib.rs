@@ -13,7 +13,7 @@ mod tokenizer;
 
 pub use crate::config::{FeedForward, T5Config};
 pub use crate::error::Error;
-pub use crate::files::{MODEL_STEM, files_of, fingerprint, hex, is_known_leftover, map_file, replace_file};
+pub use crate::files::{MODEL_STEM, files_of, fingerprint, is_known_leftover, map_file};
 pub use crate::position::{Direction, bucket};
 pub use crate::sources::check_sources;
 pub use crate::tokenizer::Tokenizer;

@@ -9,7 +9,6 @@ use calm_core::{
     Backbone, BackboneShape, DecodeOptions, ExitClassifier, PolicySpec, Propagation, Token, all_cores, decode,
 };
 use calm_experiments::engine::{EngineKind, EngineOptions, T5, WeightType, Weights, load_backbones};
-use calm_experiments::summary::write_json;
 use serde::Serialize;
 
 /// Measure the speed of decoding: engines, weight types, policies and batch sizes by turns, whole calls with the encoder.
@@ -172,7 +171,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         cases,
     };
     print(&report);
-    arguments.json.as_ref().map_or(Ok(()), |path| write_json(path, &report))
+    if let Some(path) = &arguments.json {
+        calm_files::write_json(path, &report)?;
+    }
+    Ok(())
 }
 
 /// The checkpoint's folder; a temporary one, for random weights without --save, is deleted on drop.
@@ -190,11 +192,7 @@ impl Folder {
         let config =
             T5Config::published(name).with_context(|| format!("no published shape is called {name}"))?;
         let folder = match &arguments.save {
-            Some(folder) => {
-                std::fs::create_dir_all(folder)
-                    .with_context(|| format!("cannot make {}", folder.display()))?;
-                Folder::Given(folder.clone())
-            }
+            Some(folder) => Folder::Given(folder.clone()),
             None => Folder::Temporary(tempfile::tempdir().context("cannot make a temporary folder")?),
         };
         Weights::random(&config, SEED).save(folder.path(), &config)?;

@@ -13,7 +13,6 @@ use calm_data::Columns;
 use calm_experiments::certify::{Certificate, CertifyPlan, certify};
 use calm_experiments::config::{DatasetPlan, Objective, ObjectiveKind, Series, loss_kind};
 use calm_experiments::engine::load_engine;
-use calm_experiments::summary::write_json;
 use calm_metrics::Loss;
 
 use crate::engine::EngineArguments;
@@ -158,7 +157,7 @@ impl Arguments {
         let calibration = file.calibrate(&options)?;
         print_calibration(&calibration);
         if let Some(output) = &self.output {
-            write_json(output, &calibration)?;
+            calm_files::write_json(output, &calibration)?;
         }
         Ok(calibration)
     }
@@ -263,9 +262,7 @@ impl Arguments {
 }
 
 fn read_graph(path: &std::path::Path) -> anyhow::Result<Graph> {
-    let name = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    serde_json::from_str(&text).with_context(|| name.to_string())
+    Ok(calm_files::read_json(path)?)
 }
 
 fn print_calibration(calibration: &Calibration) {

@@ -8,6 +8,9 @@ use calm_train::{TrainConfig, TrainOptions, TrainReport, Trained};
 pub(crate) struct Arguments {
     /// Configuration of the run, such as configs/train/bundled.toml
     config: PathBuf,
+    /// Overrides a key of the configuration, e.g. schedule.steps=100; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
     /// cpu, cuda or cuda:N; the first CUDA device if there is one, else the CPU
     #[arg(long)]
     device: Option<String>,
@@ -27,7 +30,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = TrainConfig::load(&arguments.config)?;
+    let config = TrainConfig::load(&arguments.config, &arguments.overrides)?;
     if arguments.prepare {
         let examples = calm_train::prepare(&config)?;
         println!("{examples} training examples are in {}", config.checkpoints.display());

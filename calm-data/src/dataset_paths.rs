@@ -76,8 +76,10 @@ pub(crate) fn expand(path: &Path, folder: Option<&Path>, pattern: &str) -> Resul
     let matches = glob::glob(&pattern).map_err(|source| Error::Pattern { path: path.to_owned(), source })?;
     let mut files = Vec::new();
     for entry in matches {
-        let file =
-            entry.map_err(|error| Error::Io { path: error.path().to_owned(), source: error.into() })?;
+        let file = entry.map_err(|error| calm_files::Error::Read {
+            path: error.path().to_owned(),
+            source: error.into(),
+        })?;
         if !file.is_dir() {
             files.push(file);
         }

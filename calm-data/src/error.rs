@@ -8,14 +8,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be opened, read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    /// A file or folder cannot be read or written.
+    #[error(transparent)]
+    File(#[from] calm_files::Error),
     /// A Parquet file could not be read or written.
     #[error("{}: {source}", path.display())]
     Parquet {
@@ -212,11 +207,6 @@ impl Error {
             column: Some(error.column().max(1)),
             message: message.strip_suffix(&suffix).unwrap_or(&message).to_owned(),
         }
-    }
-
-    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-        let path = path.to_owned();
-        move |source| Error::Io { path, source }
     }
 
     pub(crate) fn parquet(path: &Path) -> impl Fn(parquet::errors::ParquetError) -> Error {

@@ -61,7 +61,7 @@ impl<R: BufRead, T: DeserializeOwned> Iterator for JsonLines<R, T> {
                 Ok(_) => self.line += 1,
                 Err(source) => {
                     self.failed = true;
-                    return Some(Err(Error::Io { path: self.name.clone(), source }));
+                    return Some(Err(calm_files::Error::read(&self.name)(source).into()));
                 }
             }
             if self.line == 1 {

@@ -42,8 +42,7 @@ pub fn write_rows(path: &Path, rows: &[Row]) -> Result<()> {
     let level = ZstdLevel::try_new(19).map_err(&fails)?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
     let schema = Arc::new(parse_message_type(SCHEMA).map_err(&fails)?);
-    let file = File::create(path).map_err(Error::io(path))?;
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).map_err(&fails)?;
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).map_err(&fails)?;
     let mut group = writer.next_row_group().map_err(&fails)?;
     for value_of in VALUES {
         let values: Vec<ByteArray> = rows.iter().map(|row| ByteArray::from(value_of(row))).collect();
@@ -53,8 +52,7 @@ pub fn write_rows(path: &Path, rows: &[Row]) -> Result<()> {
         }
     }
     group.close().map_err(&fails)?;
-    writer.close().map_err(&fails)?;
-    Ok(())
+    Ok(calm_files::write(path, writer.into_inner().map_err(&fails)?)?)
 }
 
 /// Reads a file that [`write_rows`] wrote, or any other Parquet file with these four string columns.
@@ -80,7 +78,7 @@ pub(crate) struct ParquetFile<'a> {
 
 impl<'a> ParquetFile<'a> {
     pub(crate) fn open(path: &'a Path) -> Result<ParquetFile<'a>> {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = File::open(path).map_err(calm_files::Error::read(path))?;
         let reader = SerializedFileReader::new(file).map_err(Error::parquet(path))?;
         Ok(ParquetFile { path, reader })
     }

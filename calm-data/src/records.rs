@@ -31,7 +31,7 @@ pub(crate) fn open<'c>(path: &Path, columns: impl FnOnce(bool) -> Vec<&'c str>) 
         (Some("jsonl"), _) => Ok(Box::new(JsonLines::new(open_text(path, is_gzip)?, path))),
         (Some("json"), _) => {
             let mut text = Vec::new();
-            open_text(path, is_gzip)?.read_to_end(&mut text).map_err(Error::io(path))?;
+            open_text(path, is_gzip)?.read_to_end(&mut text).map_err(calm_files::Error::read(path))?;
             let records = json_document::parse(&text, path)?;
             Ok(Box::new((1..).zip(records).map(Ok)))
         }
@@ -40,6 +40,6 @@ pub(crate) fn open<'c>(path: &Path, columns: impl FnOnce(bool) -> Vec<&'c str>) 
 }
 
 fn open_text(path: &Path, is_gzip: bool) -> Result<Box<dyn BufRead>> {
-    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    let file = BufReader::new(File::open(path).map_err(calm_files::Error::read(path))?);
     Ok(if is_gzip { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) })
 }

@@ -84,7 +84,7 @@ pub fn normalize(text: &str) -> Result<String> {
 pub fn save(tokenizer: &Tokenizer, path: &Path) -> Result<()> {
     let mut json = tokenizer.to_string(true).map_err(Error::Tokenizer)?;
     json.push('\n');
-    std::fs::write(path, json).map_err(Error::io(path))
+    Ok(calm_files::write(path, json)?)
 }
 
 /// Normalises to NFKC, with plain apostrophes in place of typographic ones and single spaces for white space.

@@ -15,7 +15,6 @@ use crate::outputs::SplitOutputs;
 use crate::runner::{Engine, TextCodec, Work, decode_missing};
 use crate::settings::to_decode;
 use crate::statistics::loss_table;
-use crate::summary::write_json;
 use crate::unit::Store;
 
 /// What to certify, all of it fixed before anything is decoded.
@@ -143,7 +142,7 @@ impl Certificate {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        write_json(path, self)
+        Ok(calm_files::write_json(path, self)?)
     }
 
     /// # Errors

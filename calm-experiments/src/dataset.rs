@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use calm_checkpoint::hex;
 use calm_data::{Example, read_examples};
+use calm_files::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

@@ -13,7 +13,7 @@ use crate::outputs::SplitOutputs;
 use crate::runner::{Engine, TextCodec, UnitCounts, Work, decode_missing};
 use crate::settings::{calibration_policies, sweep_policies, to_decode};
 use crate::statistics::{Results, compute};
-use crate::summary::{Summary, Times, write_csv, write_json};
+use crate::summary::{Summary, Times, write_csv};
 use crate::trials::divide;
 use crate::unit::{Common, Store};
 
@@ -141,6 +141,6 @@ fn finish(
         decoding_seconds,
         total_seconds: clock.started.elapsed().as_secs_f64(),
     };
-    write_json(&file("summary.json"), &Summary::new(plan, common, &results, *units, times))?;
+    calm_files::write_json(&file("summary.json"), &Summary::new(plan, common, &results, *units, times))?;
     Ok(Report { results, files, units: *units })
 }

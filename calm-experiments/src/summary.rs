@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use calm_calibrate::{Calibration, Procedure};
 use calm_metrics::Metric;
 use serde::Serialize;
@@ -11,7 +10,7 @@ use crate::config::{Plan, RawConfig, Series};
 use crate::runner::UnitCounts;
 use crate::statistics::{Results, SweepRow};
 use crate::trials::TrialsRow;
-use crate::unit::{Common, write_atomically};
+use crate::unit::Common;
 
 /// `summary.json`.
 #[derive(Debug, Serialize)]
@@ -134,22 +133,11 @@ impl<'a> Summary<'a> {
 /// # Errors
 /// The file cannot be written.
 pub fn write_csv<T: Serialize>(path: &Path, rows: &[T]) -> anyhow::Result<()> {
-    write_atomically(path, |file| {
-        let mut writer = csv::Writer::from_writer(file);
-        for row in rows {
-            writer.serialize(row)?;
-        }
-        Ok(writer.flush()?)
-    })
-}
-
-/// Writes readable JSON.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write_json<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
-    write_atomically(path, |file| Ok(serde_json::to_writer_pretty(file, value)?))
-        .with_context(|| format!("cannot write {}", path.display()))
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    Ok(calm_files::write(path, writer.into_inner()?)?)
 }
 
 /// The full model, the best static depth, the oracle, the certified thresholds and the trials, as a table of text.

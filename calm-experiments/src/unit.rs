@@ -5,7 +5,7 @@
 //! file, and several processes may work in one folder. All statistics are made from these files.
 
 use std::fs;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -169,21 +169,16 @@ impl Store {
         }
     }
 
-    /// Writes a finished unit: to a temporary file first, which then gets its name at once.
+    /// Writes a finished unit.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, header: &Header, records: &[Record]) -> anyhow::Result<()> {
-        let path = self.path(&header.unit);
-        write_atomically(&path, |file| {
-            serde_json::to_writer(&mut *file, header)?;
-            file.write_all(b"\n")?;
-            for record in records {
-                serde_json::to_writer(&mut *file, record)?;
-                file.write_all(b"\n")?;
-            }
-            Ok(())
-        })
+        let mut text = serde_json::to_string(header)? + "\n";
+        for record in records {
+            text += &(serde_json::to_string(record)? + "\n");
+        }
+        Ok(calm_files::write(&self.path(&header.unit), text)?)
     }
 
     /// Reads a unit.
@@ -225,24 +220,4 @@ fn read_file(path: &Path) -> anyhow::Result<(Header, Vec<Record>)> {
         bail!("{}: {} examples instead of {}", path.display(), records.len(), header.unit.examples);
     }
     Ok((header, records))
-}
-
-/// Writes a file under another name and renames it when it is complete. The folder is made where there is none.
-///
-/// # Errors
-/// The folder or the file cannot be written.
-pub(crate) fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<fs::File>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let context = || format!("cannot write {}", path.display());
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(context)?;
-    }
-    // Processes that share a run must not write into each other's temporary files.
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = BufWriter::new(fs::File::create(&temporary).with_context(context)?);
-    write(&mut file).and_then(|()| Ok(file.flush()?)).with_context(context)?;
-    drop(file);
-    fs::rename(&temporary, path).with_context(context)
 }

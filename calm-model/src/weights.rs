@@ -4,9 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use calm_checkpoint::{
-    Error as CheckpointError, MODEL_STEM, files_of, is_known_leftover, map_file, replace_file,
-};
+use calm_checkpoint::{Error as CheckpointError, MODEL_STEM, files_of, is_known_leftover, map_file};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
@@ -204,7 +202,7 @@ pub fn write_safetensors(
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|source| CheckpointError::Safetensors { path: path.to_owned(), source })?;
-    Ok(replace_file(path, &bytes)?)
+    Ok(calm_files::write(path, &bytes).map_err(CheckpointError::from)?)
 }
 
 /// Writes tensors in the given order, in the layout of the Hugging Face hub.
@@ -251,7 +249,7 @@ pub fn write_shards(
     }
     if count > 1 {
         let json = serde_json::json!({ "metadata": { "total_size": total_bytes }, "weight_map": weight_map });
-        replace_file(&dir.join(&index), format!("{json:#}\n").as_bytes())?;
+        calm_files::write_json(&dir.join(&index), &json).map_err(CheckpointError::from)?;
         written.insert(index.clone());
     }
     let is_of_stem = |name: &str| {
@@ -259,7 +257,7 @@ pub fn write_shards(
             || name == index
             || name.starts_with(&format!("{stem}-")) && name.ends_with(".safetensors")
     };
-    let failed = |source| CheckpointError::Write { path: dir.to_owned(), source };
+    let failed = |source| CheckpointError::from(calm_files::Error::write(dir)(source));
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if entry.file_name().to_str().is_some_and(|name| is_of_stem(name) && !written.contains(name)) {

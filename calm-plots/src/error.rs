@@ -5,13 +5,8 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A file or its folder cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// Path of the file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] calm_files::Error),
     /// The figure cannot be drawn or encoded.
     #[error("cannot draw {}: {reason}", path.display())]
     Draw {

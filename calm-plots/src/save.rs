@@ -1,6 +1,5 @@
 //! Figures to files, drawn by one function that is generic over the format.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -41,18 +40,13 @@ pub trait Figure {
 /// A file cannot be written, or the figure cannot be drawn.
 pub fn save(figure: &impl Figure, folder: &Path) -> Result<[PathBuf; 2], Error> {
     register_bundled_font();
-    fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
     let file = |extension: &str| folder.join(format!("{}.{extension}", figure.name()));
     let (svg_path, png_path) = (file("svg"), file("png"));
 
     let svg = draw_svg(figure).map_err(|reason| Error::Draw { path: svg_path.clone(), reason })?;
-    write_atomically(&svg_path, |path| {
-        fs::write(path, &svg).map_err(|source| Error::Write { path: svg_path.clone(), source })
-    })?;
-    let png_size = scaled(figure.size(), PNG_SCALE);
-    let failed = |reason| Error::Draw { path: png_path.clone(), reason };
-    let pixels = draw_pixels(figure).map_err(failed)?;
-    write_atomically(&png_path, |path| encode_png(path, png_size, &pixels).map_err(failed))?;
+    calm_files::write(&svg_path, svg)?;
+    let png = draw_png(figure).map_err(|reason| Error::Draw { path: png_path.clone(), reason })?;
+    calm_files::write(&png_path, png)?;
     Ok([svg_path, png_path])
 }
 
@@ -77,8 +71,7 @@ fn draw_svg(figure: &impl Figure) -> Result<String, String> {
     Ok(svg.replacen(&drawn_size, &format!(r#"<svg width="{width}" height="{height}""#), 1))
 }
 
-/// Red, green and blue of every pixel, row by row.
-fn draw_pixels(figure: &impl Figure) -> Result<Vec<u8>, String> {
+fn draw_png(figure: &impl Figure) -> Result<Vec<u8>, String> {
     let (width, height) = scaled(figure.size(), PNG_SCALE);
     let (fine_width, fine_height) = scaled((width, height), SUPERSAMPLING);
     let mut fine = vec![0; (fine_width * fine_height * 3) as usize];
@@ -86,6 +79,7 @@ fn draw_pixels(figure: &impl Figure) -> Result<Vec<u8>, String> {
     draw(figure, &area, PNG_SCALE * SUPERSAMPLING)?;
     drop(area);
 
+    // Red, green and blue of every pixel, row by row.
     let mut pixels = Vec::with_capacity((width * height * 3) as usize);
     for rows in fine.chunks_exact((fine_width * 3 * SUPERSAMPLING) as usize) {
         let mut sums = vec![0_u32; (width * 3) as usize];
@@ -99,12 +93,16 @@ fn draw_pixels(figure: &impl Figure) -> Result<Vec<u8>, String> {
         }
         pixels.extend(sums.into_iter().map(|sum| (sum / SUPERSAMPLING.pow(2)) as u8));
     }
-    Ok(pixels)
+    encode_png((width, height), &pixels).map_err(|error| error.to_string())
 }
 
-fn encode_png(path: &Path, size: (u32, u32), pixels: &[u8]) -> Result<(), String> {
-    let mut file = BitMapBackend::new(path, size);
-    file.blit_bitmap((0, 0), size, pixels).and_then(|()| file.present()).map_err(|error| error.to_string())
+fn encode_png((width, height): (u32, u32), pixels: &[u8]) -> Result<Vec<u8>, png::EncodingError> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_adaptive_filter(png::AdaptiveFilterType::Adaptive);
+    encoder.write_header()?.write_image_data(pixels)?;
+    Ok(file)
 }
 
 fn draw<DB: DrawingBackend>(figure: &impl Figure, area: &Area<DB>, scale: u32) -> Result<(), String> {
@@ -116,19 +114,4 @@ fn draw<DB: DrawingBackend>(figure: &impl Figure, area: &Area<DB>, scale: u32) -
 
 fn scaled((width, height): (u32, u32), scale: u32) -> (u32, u32) {
     (width * scale, height * scale)
-}
-
-/// Lets `write` fill a file of another name, and renames it when it is complete.
-fn write_atomically(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let failed = |source| Error::Write { path: path.to_owned(), source };
-    // Processes that share a folder must not write into each other's temporary files. The extension stays what it is,
-    // since plotters chooses the encoding by it.
-    let extension = path.extension().unwrap_or_default().display();
-    let temporary = path.with_extension(format!("{}.tmp.{extension}", std::process::id()));
-    // Plotters hides what the system says about a file that cannot be made.
-    File::create(&temporary).map_err(failed)?;
-    write(&temporary).and_then(|()| fs::rename(&temporary, path).map_err(failed)).inspect_err(|_| {
-        // What is left of the file is of no use; that it cannot be removed either is no news.
-        fs::remove_file(&temporary).ok();
-    })
 }

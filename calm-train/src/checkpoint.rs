@@ -66,14 +66,13 @@ pub fn save(
 ) -> Result<(), Error> {
     let path = dir.join(format!("{}-{:08}", slot.prefix(), state.step));
     let partial = path.with_extension("partial");
-    let failed = |source| Error::Write { path: path.clone(), source };
     remove(&partial)?;
-    std::fs::create_dir_all(&partial).map_err(failed)?;
+    std::fs::create_dir_all(&partial).map_err(calm_files::Error::write(&partial))?;
     write_shards(&partial, STEM, tensors, max_file_bytes)?;
-    crate::write_json(&partial.join(RUN), state)?;
-    // A finished run that is started again writes the checkpoint that it started from.
+    calm_files::write_json(&partial.join(RUN), state)?;
+    // A finished run that is started again writes the checkpoint it started from.
     remove(&path)?;
-    std::fs::rename(&partial, &path).map_err(failed)?;
+    calm_files::rename(&partial, &path)?;
     for (step, path) in all(dir, slot) {
         if step != state.step {
             remove(&path)?;
@@ -88,9 +87,7 @@ pub fn save(
 /// Fails if a file is missing or damaged.
 pub fn load(path: &Path) -> Result<(RunState, BTreeMap<String, Tensor>), Error> {
     let file = path.join(RUN);
-    let text = std::fs::read_to_string(&file).map_err(|source| Error::Read { path: file.clone(), source })?;
-    let state = serde_json::from_str(&text).map_err(|source| Error::Json { path: file, source })?;
-    Ok((state, read_shards(path, STEM, Device::Cpu)?))
+    Ok((calm_files::read_json(&file)?, read_shards(path, STEM, Device::Cpu)?))
 }
 
 impl Slot {
@@ -119,7 +116,7 @@ fn all(dir: &Path, slot: Slot) -> Vec<(u64, PathBuf)> {
 fn remove(dir: &Path) -> Result<(), Error> {
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::Write { path: dir.to_owned(), source: error })
+            Err(calm_files::Error::write(dir)(error).into())
         }
         _ => Ok(()),
     }

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use calm_checkpoint::{Tokenizer, hex};
+use calm_checkpoint::Tokenizer;
 use calm_data::{DatasetPaths, HubCache, read_examples};
+use calm_files::hex;
 use calm_metrics::Metric;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -193,7 +194,7 @@ struct Fingerprint {
 impl Fingerprint {
     fn new(data: &DatasetPaths, config: &TrainConfig, task: &TaskConfig) -> Result<Self, Error> {
         let path = config.tokenizer_file();
-        let tokenizer = std::fs::read(&path).map_err(|source| Error::Read { path, source })?;
+        let tokenizer = calm_files::read(&path)?;
         let settings = serde_json::json!([
             hex(&Sha256::digest(tokenizer)),
             task.columns,

@@ -74,8 +74,7 @@ struct TaskScores {
 }
 
 fn read_log(path: &Path) -> Result<Vec<LogLine>, Error> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
-    let log = std::fs::read(path).map_err(failed)?;
+    let log = calm_files::read(path)?;
     let mut lines = Vec::new();
     for (index, text) in log.split_inclusive(|&byte| byte == b'\n').enumerate() {
         match serde_json::from_slice(text.trim_ascii_end()) {
@@ -87,7 +86,8 @@ fn read_log(path: &Path) -> Result<Vec<LogLine>, Error> {
                 let message = error.to_string();
                 let reason = message.strip_suffix(&suffix).unwrap_or(&message);
                 let reason = format!("line {}: {reason}, column {}", index + 1, error.column());
-                return Err(failed(std::io::Error::new(std::io::ErrorKind::InvalidData, reason)));
+                let error = std::io::Error::new(std::io::ErrorKind::InvalidData, reason);
+                return Err(calm_files::Error::read(path)(error).into());
             }
         }
     }

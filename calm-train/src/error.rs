@@ -4,33 +4,10 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// Path of the file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// Path of the file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The configuration is wrong.
-    #[error("{}{}: {reason}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
-    Config {
-        /// Path of the file.
-        path: PathBuf,
-        /// Number of the line, from 1, if the file has the key at all.
-        line: Option<usize>,
-        /// The key and the reason.
-        reason: String,
-    },
-    /// The checkpoint directory holds a checkpoint of another run.
+    /// A file cannot be read or written, or the configuration is wrong.
+    #[error(transparent)]
+    File(#[from] calm_files::Error),
+    /// The checkpoint in the way belongs to another run.
     #[error("{} holds a checkpoint of another run ({reason}); remove it or change `checkpoints`", path.display())]
     OtherRun {
         /// Path of the checkpoint.
@@ -38,15 +15,7 @@ pub enum Error {
         /// Description of what differs.
         reason: String,
     },
-    /// The checkpoint's own record cannot be parsed.
-    #[error("{}: {source}", path.display())]
-    Json {
-        /// Path of the file.
-        path: PathBuf,
-        /// Where it cannot be parsed, and why.
-        source: serde_json::Error,
-    },
-    /// No example is within the limits on length.
+    /// No example fits the limits.
     #[error("no training example is left after the limits on length")]
     NoExamples,
     /// A file of tokens is damaged.

@@ -82,10 +82,9 @@ impl Finished<'_> {
         let tokenizer_file = config.output.join("tokenizer.json");
         let source = config.tokenizer_file();
         if source != tokenizer_file {
-            std::fs::copy(&source, &tokenizer_file)
-                .map_err(|source| Error::Write { path: tokenizer_file, source })?;
+            calm_files::write(&tokenizer_file, calm_files::read(&source)?)?;
         }
-        crate::write_json(&config.output.join("config.json"), self.published_config)?;
+        calm_files::write_json(&config.output.join("config.json"), self.published_config)?;
 
         let saved = T5::load(&config.output, self.device)?;
         let report = TrainReport {
@@ -98,7 +97,7 @@ impl Finished<'_> {
             validation: validate(&saved, self.tokenizer, self.corpus, &ValidationOptions::new(config))?,
             classifier: scores,
         };
-        crate::write_json(&config.output.join("training.json"), &report)?;
+        calm_files::write_json(&config.output.join("training.json"), &report)?;
         draw_learning_curves(&config.checkpoints.join("log.jsonl"), &config.output)?;
         Ok(report)
     }

@@ -29,10 +29,3 @@ pub use crate::optimizer::{OptimizerConfig, OptimizerKind};
 pub use crate::schedule::{Curve, Pace, ScheduleConfig, learning_rate_factor};
 pub use crate::trainer::{TrainOptions, Trained, prepare, train};
 pub use crate::watch::LossWatch;
-
-/// Writes a value as indented JSON.
-fn write_json(path: &std::path::Path, value: &impl serde::Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|source| Error::Json { path: path.to_owned(), source })?;
-    std::fs::write(path, text + "\n").map_err(|source| Error::Write { path: path.to_owned(), source })
-}

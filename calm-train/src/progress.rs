@@ -60,7 +60,7 @@ impl Progress {
     /// Fails if the log cannot be read or written.
     pub(crate) fn new(dir: &Path, steps: u64, done: u64) -> Result<Self, Error> {
         let path = dir.join("log.jsonl");
-        let file = reopen_log(&path, done).map_err(|source| Error::Write { path: path.clone(), source })?;
+        let file = reopen_log(&path, done)?;
         Ok(Progress { log: Some((path, file)), ..Progress::stage("backbone", steps, done) })
     }
 
@@ -157,22 +157,19 @@ impl Progress {
         serde_json::to_string(record)
             .map_err(std::io::Error::from)
             .and_then(|line| file.write_all((line + "\n").as_bytes()))
-            .map_err(|source| Error::Write { path: path.clone(), source })
+            .map_err(|source| calm_files::Error::write(path)(source).into())
     }
 }
 
-/// Drops what an interrupted run logged after its last checkpoint, since those steps are done again.
-///
-/// The last line of a killed run may also be incomplete.
-fn reopen_log(path: &Path, done: u64) -> std::io::Result<File> {
+/// Drops what an interrupted run logged after its last checkpoint, since those steps are done again; the last line
+/// of a killed run may be incomplete besides.
+fn reopen_log(path: &Path, done: u64) -> Result<File, calm_files::Error> {
     let log = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        log => log?,
+        log => log.map_err(calm_files::Error::read(path))?,
     };
     let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64();
     let kept = log.lines().filter(|line| step(line).is_some_and(|step| step <= done));
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, kept.map(|line| format!("{line}\n")).collect::<String>())?;
-    std::fs::rename(&partial, path)?;
-    File::options().append(true).open(path)
+    calm_files::write(path, kept.map(|line| format!("{line}\n")).collect::<String>())?;
+    File::options().append(true).open(path).map_err(calm_files::Error::write(path))
 }

@@ -56,8 +56,7 @@ impl Start {
 fn from_checkpoint(dir: &Path, tokenizer: &Tokenizer) -> Result<(T5Config, Value, Weights), Error> {
     let path = dir.join("config.json");
     let mut t5_config = T5Config::load(&path)?;
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    let base = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
+    let base = calm_files::read_json(&path)?;
     let weights = Weights::load(dir, Device::Cpu)?;
     // Building the network tells which tensors it takes. The file decides what the head is, and from here on
     // config.json does too.

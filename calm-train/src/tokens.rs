@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use calm_checkpoint::{Tokenizer, map_file, replace_file};
+use calm_checkpoint::{Tokenizer, map_file};
 use calm_core::cut_source;
 use calm_data::Example;
 use memmap2::Mmap;
@@ -108,8 +108,7 @@ impl TokenFile {
             .filter(|(_, pair)| options.keep_references && pair.is_some())
             .map(|(example, _)| example.references.as_slice())
             .collect();
-        let references = serde_json::to_vec(&references)
-            .map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let references = serde_json::to_vec(&references).map_err(calm_files::Error::json(path))?;
         let invalid = |source| Error::Tokens { path: path.to_owned(), source };
         let dtype = if wide { Dtype::U32 } else { Dtype::U16 };
         let views = [
@@ -124,7 +123,7 @@ impl TokenFile {
             .map_err(invalid)?;
         let metadata = HashMap::from([(FINGERPRINT.to_owned(), options.fingerprint.clone())]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
-        Ok(replace_file(path, &bytes)?)
+        Ok(calm_files::write(path, &bytes)?)
     }
 
     /// Opens a file that [`TokenFile::write`] wrote, and returns it with its fingerprint.
@@ -144,8 +143,7 @@ impl TokenFile {
         };
         let ((dtype, tokens), (_, ends), (_, references)) =
             (place(TOKENS)?, place(ENDS)?, place(REFERENCES)?);
-        let references = serde_json::from_slice(&map[references])
-            .map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let references = serde_json::from_slice(&map[references]).map_err(calm_files::Error::json(path))?;
         let file = TokenFile { wide: dtype == Dtype::U32, tokens, ends, references, map };
         Ok((file, fingerprint.unwrap_or_default()))
     }

@@ -373,5 +373,5 @@ fn named(weights: &Weights) -> impl Iterator<Item = (String, Tensor)> {
 }
 
 fn create_dir(path: &std::path::Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::Write { path: path.to_owned(), source })
+    Ok(std::fs::create_dir_all(path).map_err(calm_files::Error::write(path))?)
 }

@@ -154,6 +154,8 @@ fn other_commands() {
     check(&["train", &path("none.toml")], "none.toml: No such file");
     std::fs::write(path("run.toml"), "seed = 1\ncolour = 2\n").unwrap();
     check(&["train", &path("run.toml")], "run.toml:2: colour: unknown field `colour`");
+    let overridden = ["train", &path("run.toml"), "--set", "colour=red"];
+    check(&overridden, "--set colour=red: colour: unknown field `colour`");
     check(&["data", "debian", "--lists", &path("none"), "--out", &path("data")], "none: No such file");
     // Indices of one package are read, and are too little for the corpus.
     std::fs::create_dir(path("lists")).unwrap();
@@ -170,6 +172,8 @@ fn other_commands() {
     ] {
         std::fs::write(path(&format!("lists/{index}")), text).unwrap();
     }
+    let overridden = ["train", &path("run.toml"), "--set", "colour=red"];
+    check(&overridden, "--set colour=red: colour: unknown field `colour`");
     check(&["data", "debian", "--lists", &path("lists"), "--out", &path("data")], "examples for a ");
 }
 

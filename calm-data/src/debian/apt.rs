@@ -25,16 +25,16 @@ pub(super) fn fetch(
     let lists = folder.join("indices");
     let cache = folder.join("cache");
     for new in [&lists.join("partial"), &cache.join("archives/partial")] {
-        fs::create_dir_all(new).map_err(Error::io(new))?;
+        fs::create_dir_all(new).map_err(calm_files::Error::write(new))?;
     }
-    let absolute = |path: &Path| fs::canonicalize(path).map_err(Error::io(path));
+    let absolute = |path: &Path| fs::canonicalize(path).map_err(calm_files::Error::read(path));
     let sources = folder.join("debian.sources");
-    fs::write(&sources, source).map_err(Error::io(&sources))?;
-    // Hooks that the system runs after an update are meant for the system's own lists.
+    fs::write(&sources, source).map_err(calm_files::Error::write(&sources))?;
+    // Hooks of the system that run after an update are about the system's own lists.
     let configuration = folder.join("apt.conf");
     let hooks = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
                  #clear APT::Update::Post-Invoke-Success;\n";
-    fs::write(&configuration, hooks).map_err(Error::io(&configuration))?;
+    fs::write(&configuration, hooks).map_err(calm_files::Error::write(&configuration))?;
 
     let apt = |command: &str| -> Result<Command> {
         let mut apt = Command::new("apt-get");
@@ -65,7 +65,7 @@ pub(super) fn fetch(
 
 /// Finds the first file, in the order of names, whose name is wanted, in a folder that apt has fetched into.
 pub(super) fn find(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+    let entries = fs::read_dir(folder).map_err(calm_files::Error::read(folder))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.sort();
     let is_wanted = |path: &PathBuf| path.file_name().is_some_and(|name| is_wanted(&name.to_string_lossy()));
@@ -86,7 +86,7 @@ pub(super) fn read_index(path: &Path) -> Result<Vec<u8>> {
         helper.arg("cat-file").arg(path);
         run(helper)
     } else {
-        fs::read(path).map_err(Error::io(path))
+        Ok(calm_files::read(path)?)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Reads apt's indices: stanzas of `Field: value` lines, separated by empty lines (deb822(5)).
 
 use super::description::Description;
-use super::{Digests, apt, hex};
+use super::{Digests, apt};
 use crate::{Error, Result};
+use calm_files::hex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::collections::btree_map::{BTreeMap, Entry};

@@ -21,13 +21,12 @@ mod split;
 mod tasks;
 mod text;
 
-use crate::{Error, Result, Row, tokenizer, write_rows};
+use crate::{Result, Row, tokenizer, write_rows};
 use documentation::Documentation;
 use extra::{Known, Origin};
 use split::Splits;
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What [`build`] should make, and from what.
 #[derive(Debug, Clone)]
@@ -195,13 +194,13 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
 
     for (split, candidates) in splits.iter().zip(candidate_counts) {
         let Splits { task, distinct, train, calibration, test } = split;
-        save(&options.out.join(task).join("calibration.parquet"), calibration)?;
-        save(&options.out.join(task).join("test.parquet"), test)?;
+        write_rows(&options.out.join(task).join("calibration.parquet"), calibration)?;
+        write_rows(&options.out.join(task).join("test.parquet"), test)?;
         let train = match *task {
             tasks::TRANSLATION => &extra::merge(train.clone(), std::mem::take(&mut added_rows), options.seed),
             _ => train,
         };
-        save(&options.out.join("train").join(format!("{task}.parquet")), train)?;
+        write_rows(&options.out.join("train").join(format!("{task}.parquet")), train)?;
         let [train_source_words, train_target_words] = count_words(train);
         let report = TaskReport {
             candidates,
@@ -254,16 +253,5 @@ fn training_texts(splits: &[Splits]) -> Vec<(&str, u32)> {
     texts
 }
 
-fn save(path: &Path, rows: &[Row]) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    }
-    write_rows(path, rows)
-}
-
 /// File names and SHA-256 sums.
 type Digests = Vec<(String, String)>;
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

@@ -5,12 +5,12 @@ use calm_calibrate::{
 };
 use calm_core::{Measure, PolicySpec, Threshold};
 use calm_data::{Columns, DatasetPaths};
+use calm_files::{Document, Error};
 use calm_metrics::{Loss, Metric};
 use calm_names::names;
 use serde::{Deserialize, Serialize};
 
-use super::document::Document;
-use super::{ConfigError, RawConfig, StaticLayers};
+use super::{RawConfig, StaticLayers};
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -160,7 +160,7 @@ impl Plan {
         self.raw.calibration.risk
     }
 
-    pub(super) fn check(raw: RawConfig, document: &Document<'_>) -> Result<Self, ConfigError> {
+    pub(super) fn check(raw: RawConfig, document: &Document) -> Result<Self, Error> {
         let name = raw.name.trim();
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
             return Err(document.invalid("name", "must be fit for the name of a folder"));
@@ -224,7 +224,7 @@ impl Plan {
     }
 }
 
-fn check_series(raw: &RawConfig, document: &Document<'_>) -> Result<Vec<Series>, ConfigError> {
+fn check_series(raw: &RawConfig, document: &Document) -> Result<Vec<Series>, Error> {
     let measures = &raw.sweep.measures;
     check_distinct(document, "sweep.measures", measures)?;
     let mut all_series = Vec::new();
@@ -254,7 +254,7 @@ fn check_series(raw: &RawConfig, document: &Document<'_>) -> Result<Vec<Series>,
     Ok(all_series)
 }
 
-fn check_objectives(raw: &RawConfig, document: &Document<'_>) -> Result<Vec<Objective>, ConfigError> {
+fn check_objectives(raw: &RawConfig, document: &Document) -> Result<Vec<Objective>, Error> {
     let calibration = &raw.calibration;
     let given = [
         (ObjectiveKind::Textual, calibration.textual_distance, &calibration.textual_deltas),
@@ -287,7 +287,7 @@ fn check_objectives(raw: &RawConfig, document: &Document<'_>) -> Result<Vec<Obje
 }
 
 /// The procedure with its parameters, none of which another procedure has.
-fn check_procedure(raw: &RawConfig, document: &Document<'_>) -> Result<Procedure, ConfigError> {
+fn check_procedure(raw: &RawConfig, document: &Document) -> Result<Procedure, Error> {
     let calibration = &raw.calibration;
     let mut procedure = calibration.procedure.clone();
     let parameters = [
@@ -314,7 +314,7 @@ fn check_procedure(raw: &RawConfig, document: &Document<'_>) -> Result<Procedure
     Ok(procedure)
 }
 
-fn check_trials(raw: &RawConfig, document: &Document<'_>) -> Result<TrialOptions, ConfigError> {
+fn check_trials(raw: &RawConfig, document: &Document) -> Result<TrialOptions, Error> {
     let trials = &raw.calibration.trials;
     Split::new(trials.calibration_share, trials.seed)
         .map_err(|error| document.invalid("calibration.trials.calibration_share", error))?;
@@ -323,10 +323,10 @@ fn check_trials(raw: &RawConfig, document: &Document<'_>) -> Result<TrialOptions
 
 /// The same setting twice is a mistake, and would be decoded by two workers into one file.
 fn check_distinct<T: PartialEq + std::fmt::Debug>(
-    document: &Document<'_>,
+    document: &Document,
     key: &str,
     values: &[T],
-) -> Result<(), ConfigError> {
+) -> Result<(), Error> {
     for (index, value) in values.iter().enumerate() {
         if values[..index].contains(value) {
             return Err(document.invalid(&format!("{key}[{index}]"), format!("{value:?} is there twice")));

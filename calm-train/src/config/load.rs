@@ -1,35 +1,21 @@
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use calm_checkpoint::T5Config;
-use toml::de::{DeTable, DeValue};
+use calm_files::{Document, Error};
 
 use super::{ModelConfig, TrainConfig};
-use crate::Error;
 
 impl TrainConfig {
-    /// Reads and checks a configuration.
+    /// Reads a configuration, applies `overrides` (each `KEY.PATH=VALUE`, a TOML value or else a string) and
+    /// checks it.
     ///
     /// # Errors
-    /// The file is missing, is not TOML, has an unknown or missing key, or a value out of range; the message has the line
-    /// and the key's path.
-    pub fn load(path: &Path) -> Result<Self, Error> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        let invalid = |span: Option<Range<usize>>, reason: String| Error::Config {
-            path: path.to_owned(),
-            line: span.map(|span| 1 + text[..span.start].matches('\n').count()),
-            reason,
-        };
-        let of_toml = |key: &str, error: &toml::de::Error| {
-            // The root's path is a dot.
-            let key = if matches!(key, "" | ".") { String::new() } else { format!("{key}: ") };
-            invalid(error.span(), key + error.message())
-        };
-        let deserializer = toml::Deserializer::parse(&text).map_err(|error| of_toml("", &error))?;
-        let config: TrainConfig = serde_path_to_error::deserialize(deserializer)
-            .map_err(|error| of_toml(&error.path().to_string(), error.inner()))?;
-        config.check().map_err(|(key, reason)| invalid(span_of(&text, &key), format!("{key} {reason}")))?;
+    /// The file is missing, is not TOML, has an unknown or missing key, or a value out of range; the message
+    /// has the file and the line, or the override, and the key's path.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, Error> {
+        let document = Document::read(path, overrides)?;
+        let config: TrainConfig = document.deserialize()?;
+        config.check().map_err(|(key, reason)| document.invalid(&key, reason))?;
         Ok(config)
     }
 
@@ -93,7 +79,7 @@ impl TrainConfig {
             return fail("data.tasks", "lists no tasks".to_owned());
         }
         for (number, task) in self.data.tasks.iter().enumerate() {
-            let key = |key: &str| format!("data.tasks.{number}.{key}");
+            let key = |key: &str| format!("data.tasks[{number}].{key}");
             if task.name.is_empty() || !task.name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) {
                 let reason = "may have letters, digits, - and _, and must have one of them";
                 return fail(&key("name"), format!("is {:?}, but {reason}", task.name));
@@ -152,28 +138,4 @@ impl ModelConfig {
             decoder_start_token_id: Some(0),
         }
     }
-}
-
-/// Where the value at a key path such as `data.tasks.0.name` is, or else the innermost table of the path that the file has.
-fn span_of(text: &str, key: &str) -> Option<Range<usize>> {
-    let document = DeTable::parse(text).ok()?;
-    let mut table: &DeTable<'_> = document.get_ref();
-    let mut span = None;
-    let mut keys = key.split('.').peekable();
-    while let Some(key) = keys.next() {
-        let Some(mut value) = table.get(key) else { break };
-        while let (DeValue::Array(items), Some(index)) =
-            (value.get_ref(), keys.peek().and_then(|key| key.parse::<usize>().ok()))
-        {
-            let Some(item) = items.get(index) else { break };
-            value = item;
-            keys.next();
-        }
-        span = Some(value.span());
-        match value.get_ref() {
-            DeValue::Table(inner) => table = inner,
-            _ => break,
-        }
-    }
-    span
 }

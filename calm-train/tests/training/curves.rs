@@ -184,12 +184,12 @@ fn what_is_not_a_log_is_refused_with_file_and_line() {
         ),
     ] {
         let error = draw_in(folder.path(), format!("{good}{second}{good}").as_bytes()).unwrap_err();
-        assert!(matches!(error, Error::Read { .. }), "{error}");
+        assert!(matches!(error, Error::File(_)), "{error}");
         let message = error.to_string();
         assert!(message.contains("log.jsonl: ") && message.contains(reason), "{message}");
     }
     let missing = draw_learning_curves(&folder.path().join("none.jsonl"), folder.path()).unwrap_err();
-    assert!(matches!(missing, Error::Read { .. }), "{missing}");
+    assert!(matches!(missing, Error::File(_)), "{missing}");
     let file = folder.path().join("log.jsonl");
     fs::write(&file, &good).unwrap();
     let blocked = draw_learning_curves(&file, &file).unwrap_err();

@@ -64,7 +64,7 @@ impl Tiny {
     pub(crate) fn config(&self, name: &str) -> TrainConfig {
         let file = self.path("run.toml");
         std::fs::write(&file, configuration(self.folder.path(), name)).unwrap();
-        TrainConfig::load(&file).unwrap()
+        TrainConfig::load(&file, &[]).unwrap()
     }
 }
 

@@ -13,9 +13,10 @@ mod tags;
 use super::extra::Origin;
 use super::index::Indices;
 use super::split::Division;
-use super::{Digests, apt, hex, tasks};
+use super::{Digests, apt, tasks};
 use crate::{Error, Result};
 use align::Pair;
+use calm_files::hex;
 use calm_names::UnknownName;
 use flate2::read::MultiGzDecoder;
 pub(super) use origins::ALL;
@@ -88,7 +89,7 @@ impl Documentation {
         let mut roots = Vec::new();
         for (package, source) in self.packages {
             let path = find(folder, package)?;
-            let bytes = fs::read(&path).map_err(Error::io(&path))?;
+            let bytes = calm_files::read(&path)?;
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             digests.push((name, hex(&Sha256::digest(&bytes))));
             let indexed = bookworm.source_of.get(*package);
@@ -98,7 +99,7 @@ impl Documentation {
             // Pages of an earlier version must not remain in the folder.
             let root = scratch.join(package);
             remove(&root)?;
-            fs::create_dir_all(&root).map_err(Error::io(&root))?;
+            fs::create_dir_all(&root).map_err(calm_files::Error::write(&root))?;
             apt::unpack(&path, &root)?;
             for (pages, found) in self.pages.iter().zip(&mut languages) {
                 for (name, path) in pages.list(&root)? {
@@ -155,9 +156,9 @@ impl Page {
     /// Reads the text of the page, uncompressed.
     fn read(&self) -> Result<String> {
         let bytes = if self.path.extension().is_some_and(|extension| extension == "gz") {
-            let file = fs::File::open(&self.path).map_err(Error::io(&self.path))?;
+            let file = fs::File::open(&self.path).map_err(calm_files::Error::read(&self.path))?;
             let mut bytes = Vec::new();
-            MultiGzDecoder::new(file).read_to_end(&mut bytes).map_err(Error::io(&self.path))?;
+            MultiGzDecoder::new(file).read_to_end(&mut bytes).map_err(calm_files::Error::read(&self.path))?;
             bytes
         } else {
             apt::read_index(&self.path)?
@@ -178,8 +179,8 @@ impl Pages {
         let mut folders = vec![root.clone()];
         folders.retain(|folder| folder.is_dir());
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-                let path = entry.map_err(Error::io(&folder))?.path();
+            for entry in fs::read_dir(&folder).map_err(calm_files::Error::read(&folder))? {
+                let path = entry.map_err(calm_files::Error::read(&folder))?.path();
                 if path.is_symlink() {
                     continue;
                 }
@@ -207,5 +208,8 @@ fn find(folder: &Path, package: &str) -> Result<PathBuf> {
 }
 
 fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() { fs::remove_dir_all(folder).map_err(Error::io(folder)) } else { Ok(()) }
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(calm_files::Error::write(folder))?;
+    }
+    Ok(())
 }
