@@ -1,6 +1,6 @@
 //! From the outputs of every setting to the rows of `sweep.csv` and `calibration.csv`. No model is needed.
 
-use calm_calibrate::{Calibration, LossTable, TrialSplit, calibrate};
+use calm_calibrate::{Calibration, LossTable, Tolerance, TrialSplit, calibrate};
 use calm_core::PolicySpec;
 use calm_metrics::Metric;
 use rayon::prelude::*;
@@ -54,9 +54,9 @@ pub struct SweepRow {
     pub risk_difference: f64,
 }
 
-/// A row of `calibration.csv`: a guarantee and what it costs and gives on the test split.
+/// A guarantee: the columns that rows of `calibration.csv` and `trials.csv` start with.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CalibrationRow {
+pub struct Guarantee {
     /// `textual`, `risk` or `signed-risk`.
     pub objective: &'static str,
     /// Tolerated expected loss.
@@ -71,6 +71,11 @@ pub struct CalibrationRow {
     pub procedure: &'static str,
     /// Kind of p-value.
     pub p_value: &'static str,
+}
+
+/// A row of `calibration.csv` after its guarantee: what that costs and gives on the test split.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CalibrationRow {
     /// The certified threshold.
     pub threshold: f64,
     /// Whether nothing was certified, so that the threshold is 1, the full model.
@@ -94,15 +99,29 @@ pub struct Results {
     /// `sweep.csv`.
     pub sweep: Vec<SweepRow>,
     /// `calibration.csv`.
-    pub calibration: Vec<CalibrationRow>,
+    pub calibration: Vec<(Guarantee, CalibrationRow)>,
     /// `trials.csv`, in the same order; empty without trials.
-    pub trials: Vec<TrialsRow>,
+    pub trials: Vec<(Guarantee, TrialsRow)>,
     /// The same with every p-value, in the same order.
     pub calibrations: Vec<Calibration>,
     /// Decoder layers of the model.
     pub num_layers: usize,
     /// Numbers of workers that the times were measured with.
     pub workers: Vec<usize>,
+}
+
+impl Guarantee {
+    pub(crate) fn new(plan: &Plan, objective: &Objective, delta: Tolerance, series: &Series) -> Self {
+        Self {
+            objective: objective.kind.name(),
+            delta: delta.get(),
+            epsilon: plan.epsilon.get(),
+            measure: series.measure.name(),
+            decay: series.decay,
+            procedure: plan.procedure.name(),
+            p_value: objective.p_value.name(),
+        }
+    }
 }
 
 /// Makes all tables; `trial_splits` are those of the calibration examples.
@@ -201,7 +220,7 @@ fn certify(
     series: &Series,
     test: &SplitOutputs<'_>,
     table: &LossTable,
-) -> anyhow::Result<Vec<(Calibration, CalibrationRow)>> {
+) -> anyhow::Result<Vec<(Calibration, (Guarantee, CalibrationRow))>> {
     let full = test.of(PolicySpec::Full)?.cost();
     let row = |&delta| {
         let certified = calibrate(table, &plan.calibration_options(objective, delta))?;
@@ -211,13 +230,6 @@ fn certify(
         let policy = selected.and_then(|index| series.policies().nth(index)).unwrap_or(PolicySpec::Full);
         let cost = test.of(policy)?.cost();
         let row = CalibrationRow {
-            objective: objective.kind.name(),
-            delta: delta.get(),
-            epsilon: plan.epsilon.get(),
-            measure: series.measure.name(),
-            decay: series.decay,
-            procedure: plan.procedure.name(),
-            p_value: objective.p_value.name(),
             threshold: certified.threshold,
             fallback: certified.fallback,
             calibration_examples: certified.examples,
@@ -226,7 +238,7 @@ fn certify(
             test_average_layers: cost.average_layers(),
             test_speedup: full.seconds / cost.seconds,
         };
-        Ok((certified, row))
+        Ok((certified, (Guarantee::new(plan, objective, delta, series), row)))
     };
     objective.deltas.iter().map(row).collect()
 }

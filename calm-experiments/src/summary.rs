@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::config::{Plan, RawConfig, Series};
 use crate::runner::UnitCounts;
-use crate::statistics::{Results, SweepRow};
+use crate::statistics::{Guarantee, Results, SweepRow};
 use crate::trials::TrialsRow;
 use crate::unit::Common;
 
@@ -91,10 +91,10 @@ impl<'a> Summary<'a> {
         times: Times,
     ) -> Self {
         let pairs = results.calibration.iter().zip(&results.calibrations);
-        let calibrations = pairs.map(|(row, calibration)| NamedCalibration {
-            objective: row.objective,
-            measure: row.measure,
-            decay: row.decay,
+        let calibrations = pairs.map(|((guarantee, _), calibration)| NamedCalibration {
+            objective: guarantee.objective,
+            measure: guarantee.measure,
+            decay: guarantee.decay,
             calibration,
         });
         Self {
@@ -159,13 +159,9 @@ pub fn table(plan: &Plan, results: &Results) -> String {
     let cell = "threshold layers speed-up";
     lines.extend([String::new(), format!("{:<18}{}", "certified", series_names(plan, cell.len()))]);
     lines.push(format!("{:<18}{}", "", format!("   {cell}").repeat(plan.series.len())));
-    lines.extend(guarantee_lines(plan, |objective, delta, series| {
-        let row = results.calibration.iter().find(|row| {
-            (row.objective, row.delta) == (objective, delta)
-                && (row.measure, row.decay) == (series.measure.name(), series.decay)
-        })?;
+    lines.extend(guarantee_lines(plan, &results.calibration, |row| {
         let threshold = if row.fallback { "none".to_owned() } else { row.threshold.to_string() };
-        Some(format!("{threshold:>9} {:>6.2} {:>8.2}", row.test_average_layers, row.test_speedup))
+        format!("{threshold:>9} {:>6.2} {:>8.2}", row.test_average_layers, row.test_speedup)
     }));
     lines.extend(trials_table(plan, results));
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
@@ -173,7 +169,7 @@ pub fn table(plan: &Plan, results: &Results) -> String {
 
 /// How the trials went: for each guarantee the layers, and the violations on the pool and on the trials' test examples.
 fn trials_table(plan: &Plan, results: &Results) -> Vec<String> {
-    let Some(first) = results.trials.first() else { return Vec::new() };
+    let Some((_, first)) = results.trials.first() else { return Vec::new() };
     let TrialsRow { trials, calibration_examples, test_examples, .. } = first;
     let cell = "layers   std  pool  test";
     let mut lines = vec![
@@ -187,13 +183,9 @@ fn trials_table(plan: &Plan, results: &Results) -> Vec<String> {
         format!("{:<18}{}", "", series_names(plan, cell.len())),
         format!("{:<18}{}", "", format!("   {cell}").repeat(plan.series.len())),
     ];
-    lines.extend(guarantee_lines(plan, |objective, delta, series| {
-        let row = results.trials.iter().find(|row| {
-            (row.objective, row.delta) == (objective, delta)
-                && (row.measure, row.decay) == (series.measure.name(), series.decay)
-        })?;
+    lines.extend(guarantee_lines(plan, &results.trials, |row| {
         let (layers, std) = (row.average_layers_mean, row.average_layers_std);
-        Some(format!("{layers:>6.2} {std:>5.2} {:>5} {:>5}", row.pool_violations, row.test_violations))
+        format!("{layers:>6.2} {std:>5.2} {:>5} {:>5}", row.pool_violations, row.test_violations)
     }));
     let (accepted, epsilon) = (first.accepted_violations, plan.epsilon);
     lines.push(format!("up to {accepted} pool violations are in keeping with epsilon = {epsilon}"));
@@ -209,15 +201,18 @@ fn series_names(plan: &Plan, width: usize) -> String {
     plan.series.iter().map(name).collect()
 }
 
-/// A line for each tolerance with a cell for each series.
-fn guarantee_lines(plan: &Plan, cell: impl Fn(&'static str, f64, &Series) -> Option<String>) -> Vec<String> {
+/// A line for each tolerance with a cell for each series, made of the row of this guarantee.
+fn guarantee_lines<T>(plan: &Plan, rows: &[(Guarantee, T)], cell: impl Fn(&T) -> String) -> Vec<String> {
     let mut lines = Vec::new();
     for objective in &plan.objectives {
-        let name = objective.kind.name();
-        for delta in &objective.deltas {
-            let cells = plan.series.iter().filter_map(|series| cell(name, delta.get(), series));
-            let cells = cells.map(|cell| format!("   {cell}")).collect::<String>();
-            lines.push(format!("{:<18}{cells}", format!("{name} {delta}")));
+        for &delta in &objective.deltas {
+            let row = |series| {
+                let wanted = Guarantee::new(plan, objective, delta, series);
+                rows.iter().find(|(guarantee, _)| *guarantee == wanted)
+            };
+            let cells = plan.series.iter().filter_map(row).map(|(_, row)| format!("   {}", cell(row)));
+            let name = format!("{} {delta}", objective.kind);
+            lines.push(format!("{name:<18}{}", cells.collect::<String>()));
         }
     }
     lines

@@ -22,30 +22,18 @@ use serde::Serialize;
 
 use crate::config::{Objective, Plan, Series};
 use crate::outputs::{Cost, SplitOutputs};
+use crate::statistics::Guarantee;
 
 /// Probability that a right calibration has more than the accepted violations.
 const SURPRISE: ErrorProbability = ErrorProbability::PAPER;
 
-/// A row of `trials.csv`: all trials of a guarantee. A trial that certifies nothing counts with the full model.
+/// A row of `trials.csv` after its guarantee: all trials of that. A trial that certifies nothing counts with
+/// the full model.
 ///
 /// Of each quantity there are the mean over the trials, the standard deviation (of these trials, divided by their number)
 /// and the 5th and 95th percentile.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrialsRow {
-    /// `textual`, `risk` or `signed-risk`.
-    pub objective: &'static str,
-    /// Tolerated expected loss.
-    pub delta: f64,
-    /// Probability that the guarantee fails.
-    pub epsilon: f64,
-    /// Confidence measure.
-    pub measure: &'static str,
-    /// Decay of the threshold, empty for a constant one.
-    pub decay: Option<f64>,
-    /// Family-wise procedure.
-    pub procedure: &'static str,
-    /// Kind of p-value.
-    pub p_value: &'static str,
     /// Examples that each trial calibrates on.
     pub calibration_examples: usize,
     /// Examples that each trial measures on.
@@ -114,7 +102,7 @@ pub(crate) fn repeat(
     calibration: &SplitOutputs<'_>,
     losses: Vec<Vec<f64>>,
     splits: &[TrialSplit],
-) -> anyhow::Result<Vec<TrialsRow>> {
+) -> anyhow::Result<Vec<(Guarantee, TrialsRow)>> {
     let (Some(first_split), Some(&first_delta)) = (splits.first(), objective.deltas.first()) else {
         return Ok(Vec::new());
     };
@@ -137,14 +125,7 @@ pub(crate) fn repeat(
         let test_loss = spread(&|trial| trial.test_loss);
         let layers = spread(&|trial| on_test(costs_of(trial), trial).average_layers());
         let speedup = spread(&|trial| on_test(full, trial).seconds / on_test(costs_of(trial), trial).seconds);
-        TrialsRow {
-            objective: objective.kind.name(),
-            delta: delta.get(),
-            epsilon: plan.epsilon.get(),
-            measure: series.measure.name(),
-            decay: series.decay,
-            procedure: plan.procedure.name(),
-            p_value: objective.p_value.name(),
+        let row = TrialsRow {
             calibration_examples: first_split.calibration.len(),
             test_examples: first_split.test.len(),
             trials: trials.len(),
@@ -166,7 +147,8 @@ pub(crate) fn repeat(
             test_violations: count(&|trial| trial.test_loss > delta.get()),
             pool_violations: count(&|trial| trial.pool_loss > delta.get()),
             accepted_violations: accepted_violations(trials.len(), plan.epsilon, SURPRISE),
-        }
+        };
+        (Guarantee::new(plan, objective, *delta, series), row)
     };
     Ok(objective.deltas.iter().zip(by_delta).map(row).collect())
 }

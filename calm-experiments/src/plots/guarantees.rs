@@ -6,8 +6,7 @@ use calm_plots::{
 };
 
 use super::looks::{look_of, measure_label};
-use crate::statistics::{CalibrationRow, Results};
-use crate::trials::TrialsRow;
+use crate::statistics::{Guarantee, Results};
 
 const PANEL_HEIGHT: f64 = 260.0;
 
@@ -30,57 +29,60 @@ struct ObjectivePanels {
 }
 
 /// What is drawn of a row of `calibration.csv` or `trials.csv`.
-struct Drawable {
-    objective: &'static str,
-    series: (&'static str, Option<f64>),
+struct Drawable<'a> {
+    guarantee: &'a Guarantee,
     loss: Point,
     layers: Point,
+}
+
+impl Drawable<'_> {
+    fn series(&self) -> (&'static str, Option<f64>) {
+        (self.guarantee.measure, self.guarantee.decay)
+    }
 }
 
 impl GuaranteesFigure {
     /// The rows of `calibration.csv`; `None` if nothing was calibrated.
     pub(super) fn certified(results: &Results) -> Option<Self> {
-        let drawable = |row: &CalibrationRow| {
-            let point = |y| Point { x: row.delta, y, spread: 0.0, open: row.fallback };
-            Drawable {
-                objective: row.objective,
-                series: (row.measure, row.decay),
-                loss: point(row.test_loss),
-                layers: point(row.test_average_layers),
-            }
-        };
-        let rows = results.calibration.iter().map(drawable).collect();
-        Self::new("calibration", "mean loss on test", "average layers on test", rows, results.num_layers)
+        let rows = results.calibration.iter().map(|(guarantee, row)| {
+            let point = |y| Point { x: guarantee.delta, y, spread: 0.0, open: row.fallback };
+            Drawable { guarantee, loss: point(row.test_loss), layers: point(row.test_average_layers) }
+        });
+        Self::new(
+            "calibration",
+            "mean loss on test",
+            "average layers on test",
+            rows.collect(),
+            results.num_layers,
+        )
     }
 
     /// The rows of `trials.csv`; `None` if there were no trials.
     pub(super) fn trials(results: &Results) -> Option<Self> {
-        let drawable = |row: &TrialsRow| {
-            let point = |y, spread| Point { x: row.delta, y, spread, open: row.certified == 0 };
+        let rows = results.trials.iter().map(|(guarantee, row)| {
+            let point = |y, spread| Point { x: guarantee.delta, y, spread, open: row.certified == 0 };
             Drawable {
-                objective: row.objective,
-                series: (row.measure, row.decay),
+                guarantee,
                 loss: point(row.test_loss_mean, row.test_loss_std),
                 layers: point(row.average_layers_mean, row.average_layers_std),
             }
-        };
-        let rows = results.trials.iter().map(drawable).collect();
+        });
         let (loss_label, layers_label) = ("loss, mean ± std over trials", "layers, mean ± std over trials");
-        Self::new("trials", loss_label, layers_label, rows, results.num_layers)
+        Self::new("trials", loss_label, layers_label, rows.collect(), results.num_layers)
     }
 
     fn new(
         name: &'static str,
         loss_label: &'static str,
         layers_label: &'static str,
-        rows: Vec<Drawable>,
+        rows: Vec<Drawable<'_>>,
         num_layers: usize,
     ) -> Option<Self> {
-        let series = distinct(rows.iter().map(|row| row.series));
+        let series = distinct(rows.iter().map(Drawable::series));
         let panels = |objective| {
-            let rows = || rows.iter().filter(move |row| row.objective == objective);
-            let lines = |point: fn(&Drawable) -> Point| -> Vec<(Look, Vec<Point>)> {
-                let points = |series| rows().filter(|row| row.series == series).map(point).collect();
+            let rows = || rows.iter().filter(move |row| row.guarantee.objective == objective);
+            let lines = |point: fn(&Drawable<'_>) -> Point| -> Vec<(Look, Vec<Point>)> {
+                let points = |series| rows().filter(|row| row.series() == series).map(point).collect();
                 series.iter().map(|&series| (look_of(series.0), points(series))).collect()
             };
             ObjectivePanels {
@@ -95,7 +97,7 @@ impl GuaranteesFigure {
             }
         };
         let objectives: Vec<ObjectivePanels> =
-            distinct(rows.iter().map(|row| row.objective)).into_iter().map(panels).collect();
+            distinct(rows.iter().map(|row| row.guarantee.objective)).into_iter().map(panels).collect();
         let entry = |&(measure, decay): &(&'static str, Option<f64>)| {
             LegendEntry::new(look_of(measure), measure_label(measure, decay))
         };

@@ -286,23 +286,27 @@ fn certified_rows_agree_with_the_sweep_and_with_each_other() {
     let setting = Setting::new();
     let results = setting.run("out", 1, &["calibration.textual_deltas=[0.001, 0.3, 0.5, 0.9]"]).results;
     assert_eq!(results.calibration.len(), 3 * 7);
-    for rows in results.calibration.chunk_by(|a, b| (a.objective, a.measure) == (b.objective, b.measure)) {
-        assert!(rows.is_sorted_by(|a, b| a.delta < b.delta && a.threshold >= b.threshold));
+    for rows in
+        results.calibration.chunk_by(|(a, _), (b, _)| (a.objective, a.measure) == (b.objective, b.measure))
+    {
+        assert!(rows.is_sorted_by(|(a, first), (b, second)| {
+            a.delta < b.delta && first.threshold >= second.threshold
+        }));
     }
-    for row in &results.calibration {
+    for (guarantee, row) in &results.calibration {
         assert_eq!(row.calibration_examples, EXAMPLES);
         let of_sweep = results.sweep.iter().find(|sweep| {
             if row.fallback {
                 sweep.policy == "full"
             } else {
                 (sweep.measure, sweep.decay, sweep.threshold)
-                    == (Some(row.measure), row.decay, Some(row.threshold))
+                    == (Some(guarantee.measure), guarantee.decay, Some(row.threshold))
             }
         });
         let of_sweep = of_sweep.unwrap();
         assert_eq!(row.test_average_layers, of_sweep.average_layers);
         assert_eq!(row.test_speedup, results.sweep[0].seconds / of_sweep.seconds);
-        match row.objective {
+        match guarantee.objective {
             "textual" => assert!((row.test_loss - of_sweep.textual_distance).abs() < 1e-12),
             "signed-risk" => assert!((row.test_loss - of_sweep.risk_difference).abs() < 1e-12),
             _ => assert!(row.test_loss >= of_sweep.risk_difference - 1e-12),
@@ -311,9 +315,9 @@ fn certified_rows_agree_with_the_sweep_and_with_each_other() {
             assert_eq!((row.threshold, row.empirical_loss, row.test_loss), (1.0, 0.0, 0.0));
         }
         // 35 examples cannot show that a loss is below 0.001.
-        assert!(row.fallback || row.delta > 0.001);
+        assert!(row.fallback || guarantee.delta > 0.001);
     }
-    assert!(results.calibration.iter().any(|row| !row.fallback && row.threshold < 0.9));
+    assert!(results.calibration.iter().any(|(_, row)| !row.fallback && row.threshold < 0.9));
 }
 
 #[test]

@@ -9,7 +9,6 @@ use calm_calibrate::{
 use calm_experiments::experiment::{run, run_statistics};
 use calm_experiments::plots::draw_all;
 use calm_experiments::summary::table;
-use calm_experiments::trials::TrialsRow;
 use calm_metrics::Loss;
 
 use crate::made_up::{NUM_LAYERS, engine};
@@ -93,17 +92,18 @@ fn rows_are_what_calibrations_on_the_same_parts_give() {
         }
     };
     let splits = TrialOptions { trials: 9, calibration_share: 0.8, seed: 4 }.splits(EXAMPLES).unwrap();
-    let of_softmax: Vec<&TrialsRow> = rows.iter().filter(|row| row.measure == "softmax").collect();
+    let of_softmax: Vec<_> = rows.iter().filter(|(guarantee, _)| guarantee.measure == "softmax").collect();
     assert_eq!(of_softmax.len(), 8);
-    for row in of_softmax {
+    for (guarantee, row) in of_softmax {
         let losses = |examples: &[usize], index: usize| -> Vec<f64> {
-            examples.iter().map(|&example| loss(row.objective, index, example)).collect()
+            examples.iter().map(|&example| loss(guarantee.objective, index, example)).collect()
         };
-        let kind = if row.objective == "signed-risk" { LossKind::Difference } else { LossKind::UnitInterval };
+        let kind =
+            if guarantee.objective == "signed-risk" { LossKind::Difference } else { LossKind::UnitInterval };
         let epsilon = ErrorProbability::new(0.5).unwrap();
         let options = CalibrationOptions {
             epsilon,
-            ..CalibrationOptions::new(Tolerance::new(row.delta).unwrap(), kind)
+            ..CalibrationOptions::new(Tolerance::new(guarantee.delta).unwrap(), kind)
         };
         let (mut thresholds, mut test_losses, mut layers) = (Vec::new(), Vec::new(), Vec::new());
         let (mut certified, mut pool_violations) = (0, 0);
@@ -121,11 +121,14 @@ fn rows_are_what_calibrations_on_the_same_parts_give() {
             test_losses.push(index.map_or(0.0, |index| mean(&losses(&split.test, index))));
             layers.push(exits.iter().sum::<usize>() as f64 / exits.len() as f64);
             pool_violations +=
-                usize::from(index.is_some_and(|index| mean(&losses(&everything, index)) > row.delta));
+                usize::from(index.is_some_and(|index| mean(&losses(&everything, index)) > guarantee.delta));
         }
         assert_eq!((row.calibration_examples, row.test_examples), (28, 7));
-        assert_eq!((row.trials, row.certified, row.epsilon), (9, certified, 0.5));
-        assert_eq!((row.procedure, row.p_value, row.decay), ("fixed-sequence", "betting", Some(4.0)));
+        assert_eq!((row.trials, row.certified, guarantee.epsilon), (9, certified, 0.5));
+        assert_eq!(
+            (guarantee.procedure, guarantee.p_value, guarantee.decay),
+            ("fixed-sequence", "betting", Some(4.0))
+        );
         let close = |found: [f64; 4], values: &[f64]| {
             let std =
                 mean(&values.iter().map(|value| (value - mean(values)).powi(2)).collect::<Vec<_>>()).sqrt();
@@ -144,21 +147,21 @@ fn rows_are_what_calibrations_on_the_same_parts_give() {
             [row.average_layers_mean, row.average_layers_std, row.average_layers_p5, row.average_layers_p95],
             &layers,
         );
-        let test_violations = test_losses.iter().filter(|&&loss| loss > row.delta).count();
+        let test_violations = test_losses.iter().filter(|&&loss| loss > guarantee.delta).count();
         assert_eq!((row.test_violations, row.pool_violations), (test_violations, pool_violations));
         // P(Binomial(9, 0.5) > 6) = 46 / 512 and P(> 7) = 10 / 512.
         assert_eq!(row.accepted_violations, 7);
         assert!(row.speedup_mean > 0.0 && row.speedup_std >= 0.0);
     }
-    assert!(rows.iter().any(|row| row.certified == 9) && rows.iter().any(|row| row.certified < 9));
-    assert!(rows.iter().any(|row| row.threshold_std > 0.0));
+    assert!(rows.iter().any(|(_, row)| row.certified == 9) && rows.iter().any(|(_, row)| row.certified < 9));
+    assert!(rows.iter().any(|(_, row)| row.threshold_std > 0.0));
 }
 
 #[test]
 fn trials_that_certify_nothing_are_the_full_model() {
     let setting = Setting::new();
     let rows = setting.run("out", 1, &["calibration.textual_deltas=[0.001]"]).results.trials;
-    for row in rows.iter().filter(|row| row.objective == "textual") {
+    for (_, row) in rows.iter().filter(|(guarantee, _)| guarantee.objective == "textual") {
         assert_eq!((row.trials, row.certified, row.test_violations, row.pool_violations), (50, 0, 0, 0));
         assert_eq!((row.threshold_mean, row.threshold_std, row.test_loss_mean), (1.0, 0.0, 0.0));
         assert_eq!((row.average_layers_mean, row.speedup_mean), (NUM_LAYERS as f64, 1.0));
@@ -202,14 +205,14 @@ fn every_procedure_works_from_the_configuration() {
         let plan = setting.plan(&[&common[..], &[&procedure]].concat());
         let results = run_statistics(&plan, &setting.path("out")).unwrap().results;
         assert_eq!((results.calibration.len(), results.trials.len()), (3 * 4, 3 * 4));
-        for (row, calibration) in results.calibration.iter().zip(&results.calibrations) {
-            assert_eq!((row.procedure, calibration.procedure.name()), (name, name));
+        for ((guarantee, row), calibration) in results.calibration.iter().zip(&results.calibrations) {
+            assert_eq!((guarantee.procedure, calibration.procedure.name()), (name, name));
             // Half of 35 examples learn the order, rounded up.
             assert_eq!(row.calibration_examples, if name == "pareto" { 17 } else { EXAMPLES });
         }
-        assert!(results.trials.iter().all(|row| row.procedure == name && row.trials == 5));
-        assert!(results.calibration.iter().any(|row| !row.fallback), "{name}");
-        assert!(results.trials.iter().any(|row| row.certified == 5), "{name}");
+        assert!(results.trials.iter().all(|(guarantee, row)| guarantee.procedure == name && row.trials == 5));
+        assert!(results.calibration.iter().any(|(_, row)| !row.fallback), "{name}");
+        assert!(results.trials.iter().any(|(_, row)| row.certified == 5), "{name}");
         let printed = table(&plan, &results);
         assert!(printed.contains("5 trials, each calibrated on 28 of the calibration examples"), "{printed}");
     }
@@ -223,8 +226,8 @@ fn the_paper_mode_certifies_no_lower_thresholds() {
     let paper = run_statistics(&plan, &setting.path("out")).unwrap().results;
     assert!(paper.calibrations.iter().all(|calibration| calibration.p_value == PValue::HoeffdingBentkus));
     let pairs = || sharp.trials.iter().zip(&paper.trials);
-    assert!(pairs().all(|(sharp, paper)| sharp.average_layers_mean <= paper.average_layers_mean));
-    assert!(pairs().any(|(sharp, paper)| sharp.average_layers_mean < paper.average_layers_mean));
+    assert!(pairs().all(|((_, sharp), (_, paper))| sharp.average_layers_mean <= paper.average_layers_mean));
+    assert!(pairs().any(|((_, sharp), (_, paper))| sharp.average_layers_mean < paper.average_layers_mean));
 }
 
 #[test]
