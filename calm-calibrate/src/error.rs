@@ -13,10 +13,10 @@ pub enum Error {
         /// The value that was given.
         found: String,
     },
-    /// The name of a p-value, procedure or kind of loss that does not exist.
+    /// A name of a p-value, procedure or kind of loss does not exist.
     #[error(transparent)]
     UnknownName(#[from] calm_names::UnknownName),
-    /// A loss outside the range of its kind.
+    /// A loss lies outside the range of its kind.
     #[error(transparent)]
     InvalidLoss(#[from] InvalidLoss),
     /// A loss in a table lies outside the range of its kind.

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use calm_core::{BackboneShape, Token};
+use calm_core::{BackboneShape, Cost};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -189,18 +189,40 @@ impl T5Config {
         self.decoder_start_token_id.unwrap_or(self.pad_token_id)
     }
 
-    /// The dimensions and special tokens that the decoding loop and the cost model need.
+    /// What the decoding loop and the cost model know of this network, with weights of 4 bytes.
+    ///
+    /// FLOPs are the published formula (Elbayad et al. 2020, appendix B) with the network's own dimensions:
+    /// attention `inner` wide, and three matrices in a gated feed-forward network. A layer has six
+    /// projections: q, k, v and o of self-attention, q and o of cross-attention. Scores and weighted sums
+    /// take 4 `inner` for each key.
     pub fn shape(&self) -> BackboneShape {
+        let [d_model, inner, d_ff, vocab_size] =
+            [self.d_model, self.inner(), self.d_ff, self.vocab_size].map(|size| size as f64);
+        let projection = d_model * inner;
+        let matrices = if self.feed_forward_proj.is_gated() { 3.0 } else { 2.0 };
+        let layer_weights = 6.0 * projection + matrices * d_model * d_ff;
         BackboneShape {
-            num_encoder_layers: self.num_layers as usize,
-            num_decoder_layers: self.decoder_layers() as usize,
+            num_layers: self.decoder_layers() as usize,
             d_model: self.d_model as usize,
-            inner: self.inner() as usize,
-            d_ff: self.d_ff as usize,
-            gated: self.feed_forward_proj.is_gated(),
             vocab_size: self.vocab_size as usize,
-            start_token: self.start_token() as Token,
-            eos_token: self.eos_token_id as Token,
+            eos_tokens: vec![self.eos_token_id],
+            flops: Cost {
+                layer: 2.0 * layer_weights,
+                layer_per_key: 4.0 * inner,
+                layer_per_source_token: 4.0 * inner,
+                first_reach_per_source_token: 4.0 * projection,
+                skipped_layer: 4.0 * projection,
+                head: 2.0 * vocab_size * d_model,
+            },
+            // A key and a value of 4 bytes an element.
+            bytes: Cost {
+                layer: 4.0 * layer_weights,
+                layer_per_key: 8.0 * inner,
+                layer_per_source_token: 8.0 * inner,
+                first_reach_per_source_token: 4.0 * d_model,
+                skipped_layer: 8.0 * projection,
+                head: 4.0 * vocab_size * d_model,
+            },
         }
     }
 

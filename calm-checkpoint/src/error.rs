@@ -75,3 +75,9 @@ pub enum Error {
         vocab_size: usize,
     },
 }
+
+impl From<Error> for calm_core::EngineError {
+    fn from(error: Error) -> Self {
+        Self::new(error)
+    }
+}

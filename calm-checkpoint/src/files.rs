@@ -1,4 +1,5 @@
-//! The files of a checkpoint: which there are, reading them, writing them, and what tells two checkpoints apart.
+//! The files of a checkpoint: which there are, reading them, writing them, and what tells two checkpoints
+//! apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use crate::Error;
 /// What the weight files of a published checkpoint are called.
 pub const MODEL_STEM: &str = "model";
 
-/// Whether a tensor of this name may be left unused: transformers before PR #8518 stored the embedding up to three times and a position bias that was never used.
+/// Whether a tensor of this name may be left unused: transformers before PR #8518 stored the embedding up to
+/// three times and a position bias that was never used.
 pub fn is_known_leftover(name: &str) -> bool {
     matches!(name, "encoder.embed_tokens.weight" | "decoder.embed_tokens.weight")
         || name.ends_with("EncDecAttention.relative_attention_bias.weight")
@@ -46,8 +48,8 @@ pub fn files_of(dir: &Path, stem: &str) -> Result<Vec<PathBuf>, Error> {
 #[allow(unsafe_code)]
 pub fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
     let map = std::fs::File::open(path)
-        // SAFETY: a file rewritten in place by another process could change under the map. This project itself replaces
-        // files by renaming only, which leaves the mapped one as it was.
+        // SAFETY: a file rewritten in place by another process could change under the map. This project
+        // itself replaces files by renaming only, which leaves the mapped one as it was.
         .and_then(|file| unsafe { memmap2::Mmap::map(&file) })
         .map_err(calm_files::Error::read(path))?;
     Ok(map)
@@ -62,8 +64,8 @@ fn weights_hash(dir: &Path) -> Result<String, Error> {
     Ok(hex(&hash.finalize()))
 }
 
-/// SHA-256, in hexadecimal, of all that a checkpoint's outputs depend on: weight files, `config.json` and `tokenizer.json` where there
-/// is one.
+/// SHA-256, in hexadecimal, of all that a checkpoint's outputs depend on: weight files, `config.json` and
+/// `tokenizer.json` where there is one.
 ///
 /// # Errors
 /// A file cannot be read.

@@ -7,16 +7,20 @@ mod config;
 mod error;
 mod files;
 pub mod init;
+mod model;
 mod position;
 mod sources;
 mod tokenizer;
+mod weight_type;
 
 pub use crate::config::{FeedForward, T5Config};
 pub use crate::error::Error;
 pub use crate::files::{MODEL_STEM, files_of, fingerprint, is_known_leftover, map_file};
+pub use crate::model::{EngineKind, LoadOptions, Loader, Model};
 pub use crate::position::{Direction, bucket};
-pub use crate::sources::check_sources;
+pub use crate::sources::{check_sources, cut_source};
 pub use crate::tokenizer::Tokenizer;
+pub use crate::weight_type::WeightType;
 
 /// Name of the exit classifier's weight `[d_model]` in a checkpoint.
 pub const CLASSIFIER_WEIGHT: &str = "calm.classifier.weight";

@@ -17,3 +17,27 @@ pub fn check_sources(sources: &[&[Token]], vocab_size: usize) -> Result<(), Erro
     }
     Ok(())
 }
+
+/// Cuts a source that is longer than `limit` tokens, which is at least 1. Its last token stays, since it ends
+/// the source.
+pub fn cut_source(tokens: &mut Vec<Token>, limit: usize) {
+    if tokens.len() > limit {
+        tokens.drain(limit - 1..tokens.len() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut_source;
+
+    #[test]
+    fn a_source_that_is_cut_keeps_its_end() {
+        for (limit, expected) in
+            [(1, &[9][..]), (2, &[5, 9]), (3, &[5, 6, 9]), (4, &[5, 6, 7, 9]), (5, &[5, 6, 7, 9])]
+        {
+            let mut tokens = vec![5, 6, 7, 9];
+            cut_source(&mut tokens, limit);
+            assert_eq!(tokens, expected, "{limit}");
+        }
+    }
+}

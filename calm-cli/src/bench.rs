@@ -3,23 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, bail, ensure};
-use calm_checkpoint::T5Config;
-use calm_core::{
-    Backbone, BackboneShape, DecodeOptions, ExitClassifier, PolicySpec, Propagation, Token, all_cores, decode,
-};
-use calm_experiments::engine::{EngineKind, EngineOptions, T5, WeightType, Weights, load_backbones};
+use anyhow::{Context, ensure};
+use calm_checkpoint::{EngineKind, T5Config, WeightType};
+use calm_core::{DecodeOptions, PolicySpec, Token};
+use calm_cpu::{Weights, all_cores};
+use calm_engine::decoding::{decode_batches, read_batch};
+use calm_engine::engine::{Engine, EngineOptions};
 use serde::Serialize;
 
-/// Measure the speed of decoding: engines, weight types, policies and batch sizes by turns, whole calls with the encoder.
+use crate::policy::policy_help;
+
+/// Measure the speed of decoding: engines, weight types, policies and batch sizes by turns, whole calls with
+/// the encoder.
 ///
-/// Every output has --new-tokens tokens: the end of a sequence does not end it. The fraction of the memory rate
-/// is that of reading the weights of the layers that ran and of the head once a step, beside what the machine's
-/// threads read at best, or on a GPU what a sum over a block of its memory reads; with weights that fit into a
-/// cache it can exceed 100 %.
+/// Every output has --new-tokens tokens: the end of a sequence does not end it. The fraction of the memory
+/// rate is that of reading the weights of the layers that ran and of the head once a step, beside what the
+/// machine's threads read at best, or on a GPU what a sum over a block of its memory reads; with weights that
+/// fit into a cache it can exceed 100 %.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Checkpoint directory, or random:SHAPE for random weights of t5-small, t5-base, t5-large, t5-v1_1-small, -base or -large
+    /// Checkpoint directory, or random:SHAPE for random weights of t5-small, t5-base, t5-large,
+    /// t5-v1_1-small, -base or -large
     #[arg(long, value_name = "DIR")]
     model: String,
     /// cpu or libtorch; may be repeated [default: cpu, or libtorch where --device is no CPU]
@@ -28,8 +32,13 @@ pub(crate) struct Arguments {
     /// cpu, cuda or cuda:N, for libtorch; the cpu engine stays on the CPU
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
-    /// full, static-LAYERS, oracle or calm-MEASURE-THRESHOLD; may be repeated [default: full]
-    #[arg(long = "policy", value_name = "P")]
+    #[arg(
+        long = "policy",
+        value_name = "P",
+        default_value = "full",
+        help = "Where each token stops; may be repeated",
+        long_help = policy_help()
+    )]
     policies: Vec<PolicySpec>,
     /// Tokens of each source
     #[arg(long, value_name = "N", default_value_t = 64)]
@@ -60,10 +69,6 @@ pub(crate) struct Arguments {
 /// More than any cache holds.
 const READ_BYTES: usize = 256 << 20;
 
-/// A GPU reads so much in less than a millisecond.
-#[cfg(feature = "libtorch")]
-const DEVICE_READ_BYTES: usize = 1 << 30;
-
 /// What a model of random weights is made from.
 const SEED: u64 = 1;
 
@@ -90,7 +95,7 @@ struct Measured {
     dtype: &'static str,
     policy: String,
     batch_size: usize,
-    /// Of whole calls, all rows together: median, least and most.
+    /// Rate of whole calls, all rows together: median, least and most.
     tokens_per_second: [f64; 3],
     /// Encoder and first step, in milliseconds: median.
     time_to_first_token_ms: f64,
@@ -106,7 +111,7 @@ struct Loaded {
     engine: EngineKind,
     device: String,
     dtype: &'static str,
-    model: Endless,
+    model: Engine,
 }
 
 struct Case<'a> {
@@ -132,13 +137,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let folder = Folder::of(arguments)?;
     let models = load_models(arguments, folder.path(), threads)?;
-    let policies = if arguments.policies.is_empty() { &[PolicySpec::Full][..] } else { &arguments.policies };
     // After loading, which leaves libtorch one thread.
     #[cfg(feature = "libtorch")]
     tch::set_num_threads(i32::try_from(threads)?);
     let mut cases = Vec::new();
     for loaded in &models {
-        for &policy in policies {
+        for &policy in &arguments.policies {
             for &batch_size in &arguments.batch_size {
                 let (calls, first) = (Vec::new(), Vec::new());
                 cases.push(Case { loaded, policy, batch_size, calls, first, executed_layers: 0.0 });
@@ -149,7 +153,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (mut memory_rate, mut device_memory_rate) = (0.0_f64, None);
     for repetition in 0..=arguments.repetitions {
         memory_rate = memory_rate.max(read_rate(&block, threads));
-        let on_device = models.iter().find_map(|loaded| device_read_rate(&loaded.model.model));
+        let on_device = models.iter().find_map(|loaded| loaded.model.model().memory_rate());
         device_memory_rate = on_device.map(|rate| rate.max(device_memory_rate.unwrap_or(0.0)));
         for case in &mut cases {
             case.measure(arguments, repetition > 0)?;
@@ -232,10 +236,9 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
                 workers: 1,
                 threads_per_worker: threads,
             };
-            let Some(model) = load_backbones(folder, &options)?.backbones.pop() else { bail!("no worker") };
-            let shape = BackboneShape { eos_token: Token::MAX, ..model.shape().clone() };
+            let model = Engine::load(folder, &options)?;
             let dtype = weight_type.map_or("f32", WeightType::name);
-            models.push(Loaded { engine, device: device.to_owned(), dtype, model: Endless { model, shape } });
+            models.push(Loaded { engine, device: device.to_owned(), dtype, model });
         }
     }
     Ok(models)
@@ -243,19 +246,19 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
 
 impl Case<'_> {
     fn measure(&mut self, arguments: &Arguments, counts: bool) -> anyhow::Result<()> {
-        let model = &self.loaded.model;
-        let vocab_size = model.shape.vocab_size;
+        let model = self.loaded.model.model();
+        let vocab_size = model.shape().vocab_size;
         // The tokens that benches/compare gives to the other runtimes.
         let source: Vec<Token> = (0..arguments.source_tokens)
             .map(|i| (3 + i * 7919 % (vocab_size - 200).max(1)) as Token)
             .collect();
         let sources = vec![source.as_slice(); self.batch_size];
-        let policy = self.policy.resolve(model)?;
+        let policy = self.policy.make(model)?;
         for (max_tokens, times) in [(1, &mut self.first), (arguments.new_tokens, &mut self.calls)] {
-            let options = DecodeOptions { max_tokens, propagation: Propagation::Lazy };
+            let options = DecodeOptions { ignore_eos: true, ..DecodeOptions::new(max_tokens) };
             let start = Instant::now();
-            let encoded = model.encode(&sources)?;
-            let generations = decode(model, &encoded, sources.len(), &policy, &options)?;
+            let batch = read_batch(model, &sources)?;
+            let generations = decode_batches(&[batch], &*policy, &options)?;
             if counts {
                 times.push(start.elapsed().as_secs_f64());
             }
@@ -273,13 +276,13 @@ impl Case<'_> {
         let (call, first) = (median(&self.calls), median(&self.first));
         let tokens = (arguments.new_tokens * self.batch_size) as f64;
         let step = (call - first) / (arguments.new_tokens - 1) as f64;
-        let (layer_bytes, head_bytes) = self.loaded.model.model.layer_and_head_bytes();
-        let bytes = self.executed_layers * layer_bytes as f64 + head_bytes as f64;
+        let bytes = self.loaded.model.model().shape().bytes;
+        let bytes = self.executed_layers * bytes.layer + bytes.head;
         Measured {
             engine: self.loaded.engine.name(),
             device: self.loaded.device.clone(),
             dtype: self.loaded.dtype,
-            policy: self.policy.id(),
+            policy: self.policy.to_string(),
             batch_size: self.batch_size,
             tokens_per_second: [call, self.calls[self.calls.len() - 1], self.calls[0]]
                 .map(|seconds| tokens / seconds),
@@ -360,59 +363,4 @@ fn read_rate(block: &[u64], threads: usize) -> f64 {
         best = best.max(size_of_val(block) as f64 / start.elapsed().as_secs_f64());
     }
     best
-}
-
-/// Measures how many bytes a second the model's GPU reads where it adds up a block of its own memory. Returns
-/// none for a model that is on no GPU.
-#[cfg(feature = "libtorch")]
-fn device_read_rate(model: &T5) -> Option<f64> {
-    let T5::Libtorch(model) = model else { return None };
-    let tch::Device::Cuda(index) = model.device() else { return None };
-    let elements = (DEVICE_READ_BYTES / size_of::<f32>()) as i64;
-    let block = tch::Tensor::ones([elements], (tch::Kind::Float, model.device()));
-    let seconds = || {
-        tch::Cuda::synchronize(index as i64);
-        let start = Instant::now();
-        let _sum = block.sum(tch::Kind::Float);
-        tch::Cuda::synchronize(index as i64);
-        start.elapsed().as_secs_f64()
-    };
-    (0..4).map(|_| DEVICE_READ_BYTES as f64 / seconds()).reduce(f64::max)
-}
-
-#[cfg(not(feature = "libtorch"))]
-fn device_read_rate(_: &T5) -> Option<f64> {
-    None
-}
-
-/// A model whose outputs only end with the number of tokens that was asked for.
-struct Endless {
-    model: T5,
-    shape: BackboneShape,
-}
-
-impl Backbone for Endless {
-    type Error = <T5 as Backbone>::Error;
-    type Encoded = <T5 as Backbone>::Encoded;
-    type Session<'a> = <T5 as Backbone>::Session<'a>;
-
-    fn shape(&self) -> &BackboneShape {
-        &self.shape
-    }
-
-    fn exit_classifier(&self) -> Option<&ExitClassifier> {
-        self.model.exit_classifier()
-    }
-
-    fn encode(&self, sources: &[&[Token]]) -> Result<Self::Encoded, Self::Error> {
-        self.model.encode(sources)
-    }
-
-    fn start<'a>(
-        &'a self,
-        encoded: &Self::Encoded,
-        max_tokens: usize,
-    ) -> Result<Self::Session<'a>, Self::Error> {
-        self.model.start(encoded, max_tokens)
-    }
 }

@@ -8,14 +8,15 @@ use calm_calibrate::{
     Calibration, CalibrationOptions, ErrorProbability, Graph, LossFile, LossKind, PValue, Procedure, Split,
     Tolerance,
 };
-use calm_core::{Measure, Threshold};
+use calm_core::{MeasureKind, Threshold};
 use calm_data::Columns;
+use calm_engine::engine::Engine;
+use calm_engine::program::EngineArguments;
 use calm_experiments::certify::{Certificate, CertifyPlan, certify};
 use calm_experiments::config::{DatasetPlan, Objective, ObjectiveKind, Series, loss_kind};
-use calm_experiments::engine::load_engine;
 use calm_metrics::Loss;
 
-use crate::engine::EngineArguments;
+use crate::policy::measure_help;
 
 /// Says that only the full model holds the guarantee.
 const ONLY_FALLBACK: u8 = 3;
@@ -25,9 +26,9 @@ const SHARD_SIZE: usize = 64;
 
 /// Certify a threshold: the least one whose expected loss is at most delta, with probability 1 - epsilon.
 ///
-/// Either from a file of losses (--losses), or from a model and data (--model, --data), which are decoded first. Everything but
-/// the losses must be chosen before they are seen. Exit code 0: a threshold is certified; 3: only the full model holds
-/// the guarantee.
+/// Either from a file of losses (--losses), or from a model and data (--model, --data), which are decoded
+/// first. Everything but the losses must be chosen before they are seen. Exit code 0: a threshold is
+/// certified; 3: only the full model holds the guarantee.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("input").required(true).args(["losses", "model"])))]
 pub(crate) struct Arguments {
@@ -47,8 +48,8 @@ pub(crate) struct Arguments {
     /// Probability that the guarantee fails
     #[arg(long, value_name = "E", default_value = "0.05")]
     epsilon: ErrorProbability,
-    /// hoeffding, hoeffding-kl, binomial, bentkus, hoeffding-bentkus, betting or asymptotic [default: binomial for binary
-    /// losses, else betting]
+    /// hoeffding, hoeffding-kl, binomial, bentkus, hoeffding-bentkus, betting or asymptotic [default:
+    /// binomial for binary losses, else betting]
     #[arg(long, value_name = "P")]
     p_value: Option<PValue>,
     /// bonferroni, holm, fixed-sequence, multi-start, graphical or pareto
@@ -84,9 +85,8 @@ struct ModelArguments {
     /// hf://datasets/OWNER/NAME/FILE; none of them may have been used for training
     #[arg(long, value_name = "FILE", requires = "model")]
     data: Option<PathBuf>,
-    /// softmax, pruned, state or classifier
-    #[arg(long, value_name = "M", requires = "model")]
-    measure: Option<Measure>,
+    #[arg(long, value_name = "M", requires = "model", help = measure_help())]
+    measure: Option<&'static MeasureKind>,
     /// Decay tau of the threshold along the output; constant if not given
     #[arg(long, value_name = "TAU", requires = "model", allow_negative_numbers = true)]
     decay: Option<f64>,
@@ -100,11 +100,12 @@ struct ModelArguments {
         allow_negative_numbers = true
     )]
     thresholds: Vec<f64>,
-    /// textual: distance to the full model's outputs; risk: by how much outputs are worse than its, gains not counted;
-    /// signed-risk: the same, gains counted
+    /// textual: distance to the full model's outputs; risk: by how much outputs are worse than its, gains not
+    /// counted; signed-risk: the same, gains counted
     #[arg(long, value_name = "O", requires = "model", default_value = "textual")]
     objective: ObjectiveKind,
-    /// chrf, rouge-l, token-f1, bleu, edit-similarity, token-disagreement or exact: the loss is 1 minus the score
+    /// chrf, rouge-l, token-f1, bleu, edit-similarity, token-disagreement or exact: the loss is 1 minus the
+    /// score
     #[arg(long, value_name = "METRIC", requires = "model", default_value = "rouge-l")]
     metric: Loss,
     /// Column of the source; a field of a struct is STRUCT.FIELD
@@ -167,8 +168,8 @@ impl Arguments {
         let work = self.model.work.clone().unwrap_or_else(|| output.with_extension(""));
         ensure!(work != output, "--output needs a name that ends in .json, or --work DIR must be given");
         let plan = self.plan()?;
-        let options = self.model.engine.options(usize::MAX);
-        let certificate = certify(&plan, &work, || load_engine(model, &options))?;
+        let options = self.model.engine.options(usize::MAX)?;
+        let certificate = certify(&plan, &work, || Engine::load(model, &options))?;
         print_calibration(&certificate.calibration);
         print_certificate(&certificate);
         certificate.write(&output)?;

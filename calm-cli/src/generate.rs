@@ -5,19 +5,16 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use calm_checkpoint::{T5Config, Tokenizer};
-use calm_core::{
-    Backbone, DecodeOptions, Generation, Measure, Policy, PolicySpec, Propagation, Threshold, Token,
-    batch_by_length, cut_source, decode, in_input_order, map_batches,
-};
+use calm_checkpoint::cut_source;
+use calm_core::{DecodeOptions, Token};
 use calm_data::JsonLines;
+use calm_engine::decoding::decode_sources;
+use calm_engine::engine::{Engine, TextCodec, load_codec};
+use calm_engine::program::{EngineArguments, note_unused_tensors};
 use calm_experiments::certify::Certificate;
-use calm_experiments::engine::{T5, load_backbones};
-use calm_experiments::runner::Engine;
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::EngineArguments;
+use crate::policy::PolicyArguments;
 
 /// Batches decoded before their results are written.
 const BATCHES_PER_WRITE: usize = 64;
@@ -33,10 +30,10 @@ pub(crate) struct Arguments {
     /// Receives a line per input line, in the same order; - is standard output
     #[arg(long, default_value = "-")]
     output: PathBuf,
-    /// Where each token stops
-    #[arg(long, value_enum, default_value = "full")]
-    policy: PolicyKind,
-    /// What `calm calibrate --model` wrote: takes measure, threshold, decay and the longest source and output from there
+    #[command(flatten)]
+    policy: PolicyArguments,
+    /// What `calm calibrate --model` wrote: takes measure, threshold, decay and the longest source and output
+    /// from there
     #[arg(
         long,
         value_name = "FILE.json",
@@ -46,18 +43,6 @@ pub(crate) struct Arguments {
     /// Use the calibration although it was made with another model: nothing is guaranteed then
     #[arg(long, requires = "calibration")]
     force: bool,
-    /// Layers that every token takes (static)
-    #[arg(long)]
-    static_layers: Option<usize>,
-    /// softmax, pruned, state or classifier (calm)
-    #[arg(long)]
-    measure: Option<Measure>,
-    /// A token exits once its confidence reaches this, from 0 to 1; at 1 none does (calm)
-    #[arg(long, allow_negative_numbers = true)]
-    threshold: Option<f64>,
-    /// Decay tau of the threshold along the output; constant if not given (calm)
-    #[arg(long, allow_negative_numbers = true)]
-    decay: Option<f64>,
     /// Longest output
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
@@ -69,18 +54,6 @@ pub(crate) struct Arguments {
     batch_size: usize,
     #[command(flatten)]
     engine: EngineArguments,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum PolicyKind {
-    /// All layers for every token
-    Full,
-    /// The same number of layers for every token
-    Static,
-    /// The first layer that agrees with the last one; computes all, for comparison
-    Oracle,
-    /// The first layer whose confidence reaches the threshold
-    Calm,
 }
 
 #[derive(Deserialize)]
@@ -100,46 +73,38 @@ struct OutputLine<'a> {
     average_layers: Option<f64>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let calibration = arguments.calibration.as_deref().map(Certificate::read).transpose()?;
     let (policy, max_tokens, max_source_tokens) = match &calibration {
         Some(calibration) => (calibration.policy()?, calibration.max_tokens, calibration.max_source_tokens),
-        None => (arguments.policy()?, arguments.max_tokens, arguments.max_source_tokens),
+        None => (arguments.policy.spec()?, arguments.max_tokens, arguments.max_source_tokens),
     };
     ensure!(max_tokens >= 1, "--max-tokens is 0, but must be at least 1");
     ensure!(max_source_tokens != Some(0), "--max-source-tokens is 0, but must be at least 1");
     ensure!(arguments.batch_size >= 1, "--batch-size is 0, but must be at least 1");
-    ensure!(arguments.engine.threads != Some(0), "--threads is 0, but must be at least 1");
 
-    let tokenizer_file = arguments.model.join("tokenizer.json");
-    let config = T5Config::load(&arguments.model.join("config.json"))?;
-    let tokenizer = if tokenizer_file.is_file() { Some(Tokenizer::load(&tokenizer_file)?) } else { None };
-    let mut sources = read_sources(&arguments.input, tokenizer.as_ref(), config.vocab_size as usize)?;
-    if let Some(limit) = max_source_tokens {
-        sources.iter_mut().for_each(|tokens| cut_source(tokens, limit));
-    }
-    let batches = sources.len().div_ceil(arguments.batch_size);
-    let mut engine = load_backbones(&arguments.model, &arguments.engine.options(batches))?;
-    let model = &engine.backbones[0];
-    if !model.unexpected().is_empty() {
-        eprintln!("warning: tensors the model has no use for: {}", model.unexpected().join(", "));
-    }
+    // Before the model, which may take long to load: mistakes in the input show at once.
+    let codec = load_codec(&arguments.model)?;
+    let sources = Sources::read(&arguments.input, codec.as_deref())?;
+    let batches = sources.tokens.len().div_ceil(arguments.batch_size);
+    let options = arguments.engine.options(batches)?;
+    let mut engine = Engine::with_codec(&arguments.model, &options, codec)?;
+    note_unused_tensors(&engine);
     if let Some(calibration) = &calibration {
-        arguments.check_calibration(calibration, &engine.fingerprint)?;
+        arguments.check_calibration(calibration, engine.model().fingerprint())?;
     }
-    let policy = policy.resolve(model)?;
+    let sources = sources.check(engine.model().num_inputs(), max_source_tokens)?;
+    let policy = policy.make(engine.model())?;
 
     let mut output = Output::open(&arguments.output)?;
-    let decoding = Decoding {
-        policy: &policy,
-        options: DecodeOptions { max_tokens, propagation: Propagation::Lazy },
-        batch_size: arguments.batch_size,
-    };
-    let workers = engine.backbones.len();
-    let lines_per_write = arguments.batch_size.saturating_mul(workers).saturating_mul(BATCHES_PER_WRITE);
+    let decode_options = DecodeOptions::new(max_tokens);
+    let batch_size = arguments.batch_size;
+    let workers = engine.models.len();
+    let lines_per_write = batch_size.saturating_mul(workers).saturating_mul(BATCHES_PER_WRITE);
     for sources in sources.chunks(lines_per_write) {
-        for generation in decoding.run(&mut engine, sources)? {
-            let text = tokenizer.as_ref().map(|t| t.decode(&generation.tokens)).transpose()?;
+        for generation in decode_sources(&mut engine.models, sources, batch_size, &*policy, &decode_options)?
+        {
+            let text = engine.codec.as_ref().map(|codec| codec.decode(&generation.tokens)).transpose()?;
             let line = OutputLine {
                 text,
                 tokens: &generation.tokens,
@@ -153,28 +118,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     output.finish()
 }
 
-struct Decoding<'a> {
-    policy: &'a Policy,
-    options: DecodeOptions,
-    batch_size: usize,
-}
-
-impl Decoding<'_> {
-    fn run(&self, engine: &mut Engine<T5, ()>, sources: &[Vec<Token>]) -> anyhow::Result<Vec<Generation>> {
-        let lengths: Vec<usize> = sources.iter().map(Vec::len).collect();
-        let batches = batch_by_length(&lengths, self.batch_size);
-        let prepare_thread = engine.prepare_thread;
-        let results = map_batches(&mut engine.backbones, &batches, |model, rows| {
-            prepare_thread();
-            let sources: Vec<&[Token]> = rows.iter().map(|&row| sources[row].as_slice()).collect();
-            let encoded = model.encode(&sources)?;
-            anyhow::Ok(decode(model, &encoded, sources.len(), self.policy, &self.options)?)
-        });
-        let generations = results.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(in_input_order(&batches, generations.into_iter().flatten()))
-    }
-}
-
 impl Arguments {
     fn check_calibration(&self, calibration: &Certificate, fingerprint: &str) -> anyhow::Result<()> {
         if let Err(error) = calibration.check_model(fingerprint) {
@@ -186,70 +129,56 @@ impl Arguments {
         }
         Ok(())
     }
-
-    fn policy(&self) -> anyhow::Result<PolicySpec> {
-        let unused = |flags: &[(&str, bool)]| match flags.iter().find(|(_, given)| *given) {
-            Some((flag, _)) => bail!("{flag} has no meaning for this policy"),
-            None => Ok(()),
-        };
-        let static_flags = [("--static-layers", self.static_layers.is_some())];
-        let calm_flags = [
-            ("--measure", self.measure.is_some()),
-            ("--threshold", self.threshold.is_some()),
-            ("--decay", self.decay.is_some()),
-        ];
-        match self.policy {
-            PolicyKind::Full | PolicyKind::Oracle => {
-                unused(&static_flags)?;
-                unused(&calm_flags)?;
-                Ok(if self.policy == PolicyKind::Full { PolicySpec::Full } else { PolicySpec::Oracle })
-            }
-            PolicyKind::Static => {
-                unused(&calm_flags)?;
-                let layers = self.static_layers.context("--policy static needs --static-layers")?;
-                Ok(PolicySpec::Static { layers })
-            }
-            PolicyKind::Calm => {
-                unused(&static_flags)?;
-                let threshold = self.threshold.context("--policy calm needs --threshold")?;
-                Ok(PolicySpec::Calm {
-                    measure: self.measure.unwrap_or(Measure::Softmax),
-                    threshold: Threshold::new(threshold, self.decay)?,
-                })
-            }
-        }
-    }
 }
 
-fn read_sources(
-    path: &Path,
-    tokenizer: Option<&Tokenizer>,
-    vocab_size: usize,
-) -> anyhow::Result<Vec<Vec<Token>>> {
-    let (reader, name): (Box<dyn BufRead>, PathBuf) = if path == Path::new("-") {
-        (Box::new(std::io::stdin().lock()), "standard input".into())
-    } else {
-        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        (Box::new(BufReader::new(file)), path.to_owned())
-    };
-    let mut sources = Vec::new();
-    for line in JsonLines::<_, InputLine>::new(reader, &name) {
-        let (number, line) = line?;
-        let place = || format!("{}:{number}", name.display());
-        let tokens = match (line.source, line.input_ids, tokenizer) {
-            (Some(text), None, Some(tokenizer)) => tokenizer.encode(&text).with_context(place)?,
-            (Some(_), None, None) => bail!("{}: a source, but the model has no tokenizer.json", place()),
-            (None, Some(tokens), _) => tokens,
-            _ => bail!("{}: expected either source or input_ids", place()),
+/// The sources of an input.
+struct Sources {
+    /// Name of the input in messages.
+    name: PathBuf,
+    tokens: Vec<Vec<Token>>,
+    /// Line of each source, from 1.
+    lines: Vec<usize>,
+}
+
+impl Sources {
+    fn read(path: &Path, codec: Option<&dyn TextCodec>) -> anyhow::Result<Self> {
+        let (reader, name): (Box<dyn BufRead>, PathBuf) = if path == Path::new("-") {
+            (Box::new(std::io::stdin().lock()), "standard input".into())
+        } else {
+            let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+            (Box::new(BufReader::new(file)), path.to_owned())
         };
-        ensure!(!tokens.is_empty(), "{}: the source has no tokens", place());
-        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
-            bail!("{}: token {token} is not in the vocabulary, which ends at {vocab_size}", place());
+        let (mut sources, mut lines) = (Vec::new(), Vec::new());
+        for line in JsonLines::<_, InputLine>::new(reader, &name) {
+            let (number, line) = line?;
+            let place = || format!("{}:{number}", name.display());
+            let tokens = match (line.source, line.input_ids, codec) {
+                (Some(text), None, Some(codec)) => codec.encode(&text).with_context(place)?,
+                (Some(_), None, None) => bail!("{}: a source, but the model has no tokenizer.json", place()),
+                (None, Some(tokens), _) => tokens,
+                _ => bail!("{}: expected either source or input_ids", place()),
+            };
+            ensure!(!tokens.is_empty(), "{}: the source has no tokens", place());
+            sources.push(tokens);
+            lines.push(number);
         }
-        sources.push(tokens);
+        ensure!(!sources.is_empty(), "{} holds no line to generate for", name.display());
+        Ok(Self { name, tokens: sources, lines })
     }
-    ensure!(!sources.is_empty(), "{} holds no line to generate for", name.display());
-    Ok(sources)
+
+    /// The tokens of all sources, if the model knows each of them, cut to `limit`.
+    fn check(mut self, num_inputs: usize, limit: Option<usize>) -> anyhow::Result<Vec<Vec<Token>>> {
+        for (tokens, line) in self.tokens.iter_mut().zip(&self.lines) {
+            if let Some(token) = tokens.iter().find(|&&token| token as usize >= num_inputs) {
+                let name = self.name.display();
+                bail!("{name}:{line}: token {token} is not in the vocabulary, which ends at {num_inputs}");
+            }
+            if let Some(limit) = limit {
+                cut_source(tokens, limit);
+            }
+        }
+        Ok(self.tokens)
+    }
 }
 
 /// Where the lines go.

@@ -22,7 +22,8 @@ pub(crate) struct Arguments {
         allow_negative_numbers = true
     )]
     sum_losses: Option<f64>,
-    /// CSV with a column `loss`, in the order of the data, instead of their sum: betting and asymptotic need it
+    /// CSV with a column `loss`, in the order of the data, instead of their sum: betting and asymptotic need
+    /// it
     #[arg(long)]
     losses: Option<PathBuf>,
     /// Tolerated expected loss

@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 
 /// Score outputs against references, and compare them with those of another system.
 ///
-/// Files are text with a segment a line or, if their names end in .jsonl, JSON Lines. Scores, intervals, p-values and signatures
-/// are those of sacreBLEU 2.6, rouge-score 0.1.2 and the SQuAD 1.1 evaluation.
+/// Files are text with a segment a line or, if their names end in .jsonl, JSON Lines. Scores, intervals,
+/// p-values and signatures are those of sacreBLEU 2.6, rouge-score 0.1.2 and the SQuAD 1.1 evaluation.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// bleu, chrf, chrf++, ter, rouge-1, rouge-2, rouge-l, rouge-lsum, token-f1 or exact
@@ -115,7 +115,7 @@ struct Report {
 struct ComparisonReport {
     test: PairedTest,
     baseline: f64,
-    /// Of the system from the baseline.
+    /// Difference of the system from the baseline.
     difference: f64,
     p_value: f64,
 }
@@ -273,7 +273,8 @@ fn check_counts(path: &Path, count: usize, other_path: &Path, other_count: usize
     Ok(())
 }
 
-/// The texts of each segment: one for a line of text; for JSON Lines the string of the column, or the strings in its list.
+/// The texts of each segment: one for a line of text; for JSON Lines the string of the column, or the strings
+/// in its list.
 fn read_texts(path: &Path, column: &str) -> anyhow::Result<Vec<Vec<String>>> {
     let name = path.display();
     if path.extension().is_none_or(|ending| ending != "jsonl") {

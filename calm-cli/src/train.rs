@@ -17,14 +17,15 @@ pub(crate) struct Arguments {
     /// Threads of libtorch; all cores if not given
     #[arg(long)]
     threads: Option<i32>,
-    /// Come to the end of the schedule after this time, in fewer steps than configured if need be; the exit classifier and the scores
-    /// are extra
+    /// Come to the end of the schedule after this time, in fewer steps than configured if need be; the exit
+    /// classifier and the scores are extra
     #[arg(long, value_name = "MINUTES")]
     time_limit: Option<f64>,
     /// Stop with a checkpoint after this time; the same command goes on from there
     #[arg(long, value_name = "MINUTES", conflicts_with = "time_limit")]
     pause_after: Option<f64>,
-    /// Only tokenise the data, into the folder of checkpoints: with these files the run needs no data any more
+    /// Only tokenise the data, into the folder of checkpoints: with these files the run needs no data any
+    /// more
     #[arg(long, conflicts_with_all = ["device", "time_limit", "pause_after"])]
     prepare: bool,
 }

@@ -1,79 +1,82 @@
 //! Early-exit decoding without a tensor library: the heart of Confident Adaptive Language Modeling (CALM).
 //!
 //! [`decode`] is the algorithm: a batch of sequences is decoded token by token, each token leaves the decoder
-//! at the first layer where a [`ConfidenceMeasure`] reaches the [`Threshold`], and the state it left with
-//! stands in for those of the layers it skipped. Networks take part by the [`Backbone`] trait; what they
-//! compute with is their own affair.
+//! at the first layer where a [`Measure`] reaches the [`Threshold`], and the state it left with stands in for
+//! those of the layers it skipped. Networks take part by the [`Backbone`] trait; what they compute with is
+//! their own affair.
 //!
 //! "The paper" is Schuster et al., Confident Adaptive Language Modeling, NeurIPS 2022 (arXiv 2207.07061).
 //! Layers count from 1, and the exit layer of a token is the number of layers that ran for it.
 //!
 //! # A measure of your own
 //!
-//! A measure works on plain slices, so it needs no tensor library either, and runs on every backbone.
+//! A measure works on plain slices, so it needs no tensor library either, and runs on every backbone. With a
+//! [`MeasureKind`] in [`MEASURES`] it can be chosen by name like the built-in ones; without, a program
+//! decodes with it like this:
 //!
 //! ```
-//! use std::sync::Arc;
+//! use calm_core::{Backbone, Calm, Confidence, DecodeError, DecodeOptions, Generation, Layer, Measure};
+//! use calm_core::{StepMeasure, Threshold, Token, Top2, decode};
 //!
-//! use calm_core::{Backbone, DecodeError, DecodeOptions, Generation, Policy, Propagation, Threshold, Token};
-//! use calm_core::{ConfidenceMeasure, LayerView, MeasureInputs, decode};
+//! /// The largest probability.
+//! struct Largest;
 //!
-//! /// 1 for a prediction without doubt, 0 if all tokens are equally likely.
-//! struct NegatedEntropy;
-//!
-//! impl ConfidenceMeasure for NegatedEntropy {
-//!     fn name(&self) -> &str {
-//!         "entropy"
+//! impl Measure for Largest {
+//!     fn begin_step(&self) -> Box<dyn StepMeasure + '_> {
+//!         Box::new(Largest)
 //!     }
+//! }
 //!
-//!     fn inputs(&self) -> MeasureInputs {
-//!         MeasureInputs { logits: true, ..MeasureInputs::default() }
-//!     }
-//!
-//!     fn confidence(&self, view: &LayerView<'_>) -> f32 {
-//!         let largest = view.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-//!         let weights: Vec<f32> = view.logits.iter().map(|logit| (logit - largest).exp()).collect();
-//!         let sum: f32 = weights.iter().sum();
-//!         let probabilities = weights.iter().map(|weight| weight / sum).filter(|p| *p > 0.0);
-//!         1.0 + probabilities.map(|p| p * p.ln()).sum::<f32>() / (view.logits.len() as f32).ln()
+//! impl StepMeasure for Largest {
+//!     fn confidence(&mut self, layer: &mut Layer<'_>) -> Result<Vec<Confidence>, DecodeError> {
+//!         let largest = |logits: &[f32]| {
+//!             let Top2 { token, .. } = Top2::from_logits(logits);
+//!             let best = logits[token as usize];
+//!             let sum: f32 = logits.iter().map(|logit| (logit - best).exp()).sum();
+//!             Confidence { value: 1.0 / sum, token: Some(token) }
+//!         };
+//!         Ok(layer.logits()?.rows().map(largest).collect())
 //!     }
 //! }
 //!
 //! /// Decodes with any backbone; tokens may leave as soon as the measure says 0.8 or more.
-//! fn generate<B: Backbone>(
-//!     backbone: &B,
-//!     sources: &[&[Token]],
-//! ) -> Result<Vec<Generation>, DecodeError<B::Error>> {
-//!     let threshold = Threshold::new(0.8, None).map_err(DecodeError::Policy)?;
-//!     let policy = Policy::Calm { measure: Arc::new(NegatedEntropy), threshold };
-//!     let options = DecodeOptions { max_tokens: 128, propagation: Propagation::Lazy };
-//!     let encoded = backbone.encode(sources)?;
-//!     decode(backbone, &encoded, sources.len(), &policy, &options)
+//! fn generate(backbone: &dyn Backbone, sources: &[&[Token]]) -> Result<Vec<Generation>, DecodeError> {
+//!     let policy = Calm { measure: Box::new(Largest), threshold: Threshold::new(0.8, None)? };
+//!     let prompt = backbone.read(sources)?;
+//!     decode(&*prompt, &policy, &DecodeOptions::new(128))
 //! }
-//!
-//! let view = |logits| LayerView { layer: 1, logits, ..LayerView::default() };
-//! assert_eq!(NegatedEntropy.confidence(&view(&[200.0, 0.0, 0.0])), 1.0);
-//! assert!(NegatedEntropy.confidence(&view(&[7.0, 7.0])).abs() < 1e-6);
 //! ```
 
 mod backbone;
-mod batch;
+mod caches;
+mod cost;
 mod decode;
-mod exit_test;
-mod flops;
+mod error;
 mod generation;
+mod layer;
+mod matrix;
 mod measure;
 mod policy;
-mod propagation;
+mod table;
 mod threshold;
 
-pub use backbone::{
-    Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token, Top2, best_tokens,
-};
-pub use batch::{all_cores, batch_by_length, cut_source, in_input_order, map_batches};
-pub use decode::{DecodeError, DecodeOptions, Propagation, decode};
-pub use flops::CostModel;
+pub use backbone::{Backbone, BackboneShape, DecoderSession, Entry, Prompt, Token};
+pub use cost::Cost;
+pub use decode::{DecodeOptions, Propagation, decode};
+pub use error::{DecodeError, EngineError, PolicyError};
 pub use generation::{Generation, average_layers};
-pub use measure::{ConfidenceMeasure, LayerView, Measure, MeasureInputs, PRUNED_TOKENS, SharedMeasure};
-pub use policy::{Policy, PolicyError, PolicySpec};
-pub use threshold::{StepThreshold, Threshold};
+pub use layer::Layer;
+pub use matrix::{Matrix, Top2, best_tokens};
+pub use measure::{Confidence, ExitClassifier, MEASURES, Measure, MeasureKind, PRUNED_TOKENS, StepMeasure};
+pub use policy::{
+    Calm, Decision, Full, Oracle, POLICIES, Parameter, Parameters, Policy, PolicyKind, PolicySpec,
+    StaticDepth, StepPolicy,
+};
+pub use table::{Named, Table};
+pub use threshold::Threshold;
+
+/// Compiles and runs the code of these pages.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/new-policy.md")]
+#[doc = include_str!("../../docs/new-model.md")]
+struct Pages;

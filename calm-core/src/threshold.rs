@@ -1,21 +1,12 @@
 //! Exit thresholds, constant or falling with the position.
 
-use crate::policy::PolicyError;
+use crate::error::PolicyError;
 
 /// The exit threshold lambda and its decay tau.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Threshold {
     value: f64,
     decay: Option<f64>,
-}
-
-/// What a [`Threshold`] asks for at one step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum StepThreshold {
-    /// No exit before the last layer, and no confidence either.
-    NeverExit,
-    /// Exit as soon as the confidence is at least this.
-    AtLeast(f64),
 }
 
 impl Threshold {
@@ -49,21 +40,19 @@ impl Threshold {
         self.value == 1.0
     }
 
-    /// The threshold at decoding step `step` (from 0) of at most `max_tokens`.
+    /// What the confidence has to reach at decoding position `position` (from 0) of at most `max_tokens`.
     ///
     /// With a decay this is Eq. 5 of the paper, `clip(0.9 lambda + 0.1 exp(-tau t/N), 0, 1)`. It starts above
     /// lambda and ends near 0.9 lambda, and with it even lambda = 1 would let tokens leave early. The
-    /// guarantee (Prop. 1) needs lambda = 1 to be the full model, so 1 is not compared with: it never exits.
-    pub fn at(&self, step: usize, max_tokens: usize) -> StepThreshold {
-        if self.never_exits() {
-            return StepThreshold::NeverExit;
-        }
-        StepThreshold::AtLeast(match self.decay {
+    /// guarantee (Prop. 1) needs lambda = 1 to be the full model, so 1 is not compared with: it is infinity.
+    pub fn at(&self, position: usize, max_tokens: usize) -> f64 {
+        match self.decay {
+            _ if self.never_exits() => f64::INFINITY,
             None => self.value,
             Some(tau) => {
-                let progress = step as f64 / max_tokens.max(1) as f64;
+                let progress = position as f64 / max_tokens.max(1) as f64;
                 (0.9 * self.value + 0.1 * (-tau * progress).exp()).clamp(0.0, 1.0)
             }
-        })
+        }
     }
 }

@@ -1,5 +1,8 @@
-//! Attention of single queries. The keys of a head lie with one element of all positions after the other, so that a vector holds the
-//! scores of sixteen positions and nothing has to be added up across it; values lie position after position for the same reason.
+//! Attention of single queries.
+//!
+//! The keys of a head lie with one element of all positions after the other, so that a vector holds the
+//! scores of sixteen positions and nothing has to be added up across it. Values lie position after position
+//! for the same reason.
 
 use crate::elementwise::softmax;
 use crate::linear::Processor;
@@ -10,8 +13,9 @@ use crate::team::{Scratch, bounds};
 const SMALLEST_CAPACITY: usize = 32;
 
 /// Keys and values of one row in one layer.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct KeysValues {
+    heads: Heads,
     /// [heads, d_kv, capacity]
     keys: Vec<f32>,
     /// [heads, capacity, d_kv]
@@ -24,6 +28,13 @@ pub(crate) struct KeysValues {
 pub(crate) struct Heads {
     pub(crate) count: usize,
     pub(crate) d_kv: usize,
+}
+
+impl Heads {
+    /// Width of all heads together.
+    pub(crate) fn inner(self) -> usize {
+        self.count * self.d_kv
+    }
 }
 
 /// One query position of one row: all heads look at the first `length` positions of `cache`.
@@ -46,43 +57,43 @@ pub(crate) struct Bias<'a> {
 }
 
 impl KeysValues {
-    /// Room for `capacity` positions, in whole vectors.
+    /// Makes room for `capacity` positions, in whole vectors.
     pub(crate) fn new(heads: Heads, capacity: usize) -> Self {
         let capacity = capacity.next_multiple_of(LANES);
-        let size = heads.count * capacity * heads.d_kv;
-        KeysValues { keys: vec![0.0; size], values: vec![0.0; size], capacity }
+        let size = capacity * heads.inner();
+        KeysValues { heads, keys: vec![0.0; size], values: vec![0.0; size], capacity }
     }
 
+    /// Whether nothing was ever written to it.
     pub(crate) fn is_empty(&self) -> bool {
         self.capacity == 0
     }
 
-    /// Keys and values of one position, one after the other: `kv` [2 * heads * d_kv]. Makes room where there is none.
-    pub(crate) fn write(&mut self, heads: Heads, position: usize, kv: &[f32]) {
+    /// Writes the key and the value of one position, [heads * d_kv] each, and makes room where there is none.
+    pub(crate) fn write(&mut self, position: usize, key: &[f32], value: &[f32]) {
         if position >= self.capacity {
-            self.grow(heads, position + 1);
+            self.grow(position + 1);
         }
-        let (keys, values) = kv.split_at(heads.count * heads.d_kv);
-        for (key, of_positions) in keys.iter().zip(self.keys.chunks_exact_mut(self.capacity)) {
-            of_positions[position] = *key;
+        for (element, of_positions) in key.iter().zip(self.keys.chunks_exact_mut(self.capacity)) {
+            of_positions[position] = *element;
         }
-        let width = heads.d_kv;
-        for (value, of_head) in
-            values.chunks_exact(width).zip(self.values.chunks_exact_mut(self.capacity * width))
-        {
+        let width = self.heads.d_kv;
+        let of_heads = self.values.chunks_exact_mut(self.capacity * width);
+        for (value, of_head) in value.chunks_exact(width).zip(of_heads) {
             of_head[position * width..][..width].copy_from_slice(value);
         }
     }
 
-    /// Twice the room, so that each entry is moved once on average.
-    fn grow(&mut self, heads: Heads, least: usize) {
-        let larger = KeysValues::new(heads, least.max(2 * self.capacity).max(SMALLEST_CAPACITY));
+    /// Makes twice the room, so that each entry is moved once on average.
+    fn grow(&mut self, least: usize) {
+        let larger = KeysValues::new(self.heads, least.max(2 * self.capacity).max(SMALLEST_CAPACITY));
         let smaller = std::mem::replace(self, larger);
         if smaller.is_empty() {
             return;
         }
         // Whatever there is of one head, or of one element of it, moves to the front of its new room.
-        let widths = [(&smaller.keys, &mut self.keys, 1), (&smaller.values, &mut self.values, heads.d_kv)];
+        let widths =
+            [(&smaller.keys, &mut self.keys, 1), (&smaller.values, &mut self.values, self.heads.d_kv)];
         for (from, to, width) in widths {
             let from_rows = from.chunks_exact(smaller.capacity * width);
             for (from, to) in from_rows.zip(to.chunks_exact_mut(self.capacity * width)) {
@@ -92,12 +103,14 @@ impl KeysValues {
     }
 }
 
-/// Contexts of some queries: [queries, heads * d_kv]. T5 does not divide by sqrt(d_kv).
-pub(crate) fn attend(processor: &Processor, heads: Heads, queries: &[Query<'_>], contexts: &mut [f32]) {
+/// Computes the contexts of some queries: [queries, heads * d_kv], in place of what was there. T5 does not
+/// divide scores by sqrt(d_kv).
+pub(crate) fn attend(processor: &Processor, heads: Heads, queries: &[Query<'_>], contexts: &mut Vec<f32>) {
     let units = queries.len() * heads.count;
+    contexts.resize(units * heads.d_kv, 0.0);
     let bounds = bounds(units, 1, processor.team.threads());
     let mut parts = Vec::with_capacity(bounds.len());
-    let mut rest = contexts;
+    let mut rest = contexts.as_mut_slice();
     for pair in bounds.windows(2) {
         let (contexts, after) = rest.split_at_mut((pair[1] - pair[0]) * heads.d_kv);
         parts.push(Part { first_unit: pair[0], contexts });
@@ -126,7 +139,7 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Part<'_>, scratch: &mut Scratch) 
     let d_kv = job.heads.d_kv;
     for (unit, context) in (part.first_unit..).zip(part.contexts.chunks_exact_mut(d_kv)) {
         let (query, head) = (&job.queries[unit / job.heads.count], unit % job.heads.count);
-        let KeysValues { keys, values, capacity } = query.cache;
+        let KeysValues { keys, values, capacity, .. } = query.cache;
         let q = &query.q[head * d_kv..][..d_kv];
         let scores = &mut scratch.scores;
         scores.resize(query.length.next_multiple_of(LANES), 0.0);
@@ -143,7 +156,7 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Part<'_>, scratch: &mut Scratch) 
     }
 }
 
-/// The first rows of a matrix whose rows are `stride` apart, each times its weight, added up.
+/// Adds up the first rows of a matrix, which are `stride` apart, each times its weight.
 #[inline(always)]
 fn weighted_sum(weights: &[f32], matrix: &[f32], stride: usize, sums: &mut [f32]) {
     let mut start = 0;
@@ -159,8 +172,8 @@ fn weighted_sum(weights: &[f32], matrix: &[f32], stride: usize, sums: &mut [f32]
     }
 }
 
-/// `N` columns, whose sums stay in registers: a sum in memory would wait for its own last value in every row, and a single one in a
-/// register for the addition before.
+/// Adds up `N` columns, whose sums stay in registers. Sums in memory would wait for their own last values in
+/// every row, and a single one in a register for the addition before.
 #[inline(always)]
 fn weighted_sum_block<const N: usize>(
     weights: &[f32],

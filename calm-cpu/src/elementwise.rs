@@ -1,5 +1,6 @@
-//! What happens to single vectors between the products. Plain `for` loops, which the compiler turns into vector code where they are
-//! inlined into a kernel; what is inside an iterator's closure may stay outside of it, without the kernel's instructions.
+//! What happens to single vectors between the products. Plain `for` loops, which the compiler turns into
+//! vector code where they are inlined into a kernel; what is inside an iterator's closure may stay outside of
+//! it, without the kernel's instructions.
 
 use calm_checkpoint::FeedForward;
 

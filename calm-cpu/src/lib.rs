@@ -1,8 +1,9 @@
 //! T5 on the CPU without a tensor library, as a backbone whose decoder may stop after any layer.
 //!
-//! Made for decoding one or a few sequences at a time, where a token reads every weight of the layers it runs: the time goes into
-//! bytes, so weights may be narrow ([`WeightType`]), the head is read in 8 bits and only its leaders in full, and layers that do not run
-//! are not read at all. Encoder and decoder use the same kernels.
+//! Made for decoding one or a few sequences at a time, where a token reads every weight of the layers it
+//! runs: the time goes into bytes. So weights may be narrow ([`WeightType`]), the head is read in 8 bits and
+//! only its leaders in full, and layers that do not run are not read at all. Encoder and decoder use the same
+//! kernels.
 //!
 //! A row's result depends neither on the rows beside it nor on the number of threads.
 
@@ -14,14 +15,16 @@ mod linear;
 mod panels;
 mod session;
 mod simd;
+mod states;
 mod t5;
 mod team;
 #[cfg(test)]
 mod tests;
 mod weights;
 
+pub use calm_checkpoint::WeightType;
+
 pub use crate::error::Error;
-pub use crate::linear::WeightType;
-pub use crate::session::Session;
-pub use crate::t5::{Encoded, Options, T5};
+pub use crate::t5::{LOADER, T5};
+pub use crate::team::all_cores;
 pub use crate::weights::Weights;

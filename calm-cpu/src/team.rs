@@ -29,6 +29,11 @@ pub(crate) struct Scratch {
     pub(crate) scores: Vec<f32>,
 }
 
+/// The number of threads that this machine runs at the same time.
+pub fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The calling thread and its helpers.
 pub(crate) struct Team {
     shared: Arc<Shared>,

@@ -203,6 +203,11 @@ impl Stored {
         }
     }
 
+    /// Reads one row, or zeros for a row below the last: [columns]
+    pub(crate) fn read_row_or_zeros(&self, row: usize, to: &mut [f32]) {
+        if row < self.rows { self.read_row(row, to) } else { to.fill(0.0) }
+    }
+
     /// Computes the product of one row with x [columns], added up as [`dot`] does.
     #[inline(always)]
     pub(crate) fn dot_row(&self, row: usize, x: &[f32]) -> f32 {

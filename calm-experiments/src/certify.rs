@@ -4,15 +4,16 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use calm_calibrate::{Calibration, CalibrationOptions, calibrate};
-use calm_core::{Backbone, Measure, PolicySpec, Threshold};
+use calm_core::{MeasureKind, PolicySpec, Threshold};
 use calm_data::DatasetPaths;
+use calm_engine::engine::Engine;
 use calm_metrics::Loss;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DatasetPlan, Objective, ObjectiveKind, Series};
 use crate::dataset::{Dataset, Split};
 use crate::outputs::SplitOutputs;
-use crate::runner::{Engine, TextCodec, Work, decode_missing};
+use crate::runner::{Work, common, decode_missing};
 use crate::settings::to_decode;
 use crate::statistics::loss_table;
 use crate::unit::Store;
@@ -51,7 +52,7 @@ pub struct Certificate {
     /// What measures it.
     pub metric: Loss,
     /// The confidence measure.
-    pub measure: Measure,
+    pub measure: &'static MeasureKind,
     /// Decay of the threshold.
     pub decay: Option<f64>,
     /// Longest output in tokens.
@@ -68,29 +69,27 @@ pub struct Certificate {
     pub num_layers: usize,
 }
 
-/// Decodes the examples with the full model and at every threshold, and certifies one. What is decoded is kept below the folder
-/// `work`, so that an interrupted call goes on where it stopped and another delta costs no decoding.
+/// Decodes the examples with the full model and at every threshold, and certifies one. What is decoded is
+/// kept below the folder `work`, so that an interrupted call goes on where it stopped and another delta costs
+/// no decoding.
 ///
 /// # Errors
-/// Data or model cannot be read, the measure does not fit the model, decoding fails, a file cannot be written.
-pub fn certify<B, C>(
+/// Data or model cannot be read, the measure does not fit the model, decoding fails, a file cannot be
+/// written.
+pub fn certify(
     plan: &CertifyPlan,
     work: &Path,
-    load_engine: impl FnOnce() -> anyhow::Result<Engine<B, C>>,
-) -> anyhow::Result<Certificate>
-where
-    B: Backbone + Send,
-    C: TextCodec + Sync,
-{
+    load_engine: impl FnOnce() -> anyhow::Result<Engine>,
+) -> anyhow::Result<Certificate> {
     let dataset = Dataset::read(Split::Calibration, &plan.data, plan.seed, plan.shard_size)?;
     let engine = load_engine()?;
-    let backbone = engine.backbones.first().context("an engine needs a backbone")?;
-    let num_layers = backbone.shape().num_decoder_layers;
-    let settings: Vec<PolicySpec> = std::iter::once(PolicySpec::Full).chain(plan.series.policies()).collect();
+    let num_layers = engine.model().shape().num_layers;
+    let settings: Vec<PolicySpec> =
+        std::iter::once(PolicySpec::full()).chain(plan.series.policies()).collect();
     for policy in &settings {
-        policy.resolve(backbone)?;
+        policy.make(engine.model())?;
     }
-    let common = engine.common(plan.max_tokens, plan.max_source_tokens, plan.batch_size);
+    let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
     let (store, policies) = (Store::new(work), to_decode(&settings, num_layers));
     let decoding = Work { dataset: &dataset, policies: policies.clone() };
     decode_missing(engine, &common, std::slice::from_ref(&decoding), &store)?;
@@ -124,7 +123,7 @@ impl Certificate {
     /// The threshold or the decay of a file that somebody edited is out of range.
     pub fn policy(&self) -> anyhow::Result<PolicySpec> {
         let threshold = Threshold::new(self.calibration.threshold, self.decay)?;
-        Ok(PolicySpec::Calm { measure: self.measure, threshold })
+        Ok(PolicySpec::calm(self.measure, threshold))
     }
 
     /// Reads a file that [`write`](Self::write) wrote.

@@ -45,7 +45,7 @@ pub struct Dataset {
 pub struct Shard {
     /// Counted from 0.
     pub index: usize,
-    /// Its examples.
+    /// Places of the shard's examples in the split.
     pub range: Range<usize>,
     /// SHA-256 of their ids and sources in hexadecimal.
     pub hash: String,
@@ -62,7 +62,8 @@ impl Dataset {
         Ok(Self::new(split, take(examples, 0..end, seed), shard_size))
     }
 
-    /// Reads both splits of a plan, test and calibration. Where they are the same files, no example is in both.
+    /// Reads both splits of a plan, test and calibration. Where they are the same files, no example is in
+    /// both.
     ///
     /// # Errors
     /// As [`read`](Self::read), or too few examples for both.
@@ -113,8 +114,9 @@ impl Dataset {
     }
 }
 
-/// The examples at these places of a random order, put back into their own order. Files are often sorted by some source, so
-/// the first ones would not stand for the rest; and with a larger limit the same examples are taken again, with others.
+/// The examples at these places of a random order, put back into their own order. Files are often sorted by
+/// some source, so the first ones would not stand for the rest; and with a larger limit the same examples are
+/// taken again, with others.
 fn take(examples: Vec<Example>, places: Range<usize>, seed: u64) -> Vec<Example> {
     let mut taken = vec![false; examples.len()];
     for index in random_order(&examples, seed).into_iter().take(places.end).skip(places.start) {

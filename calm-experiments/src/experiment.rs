@@ -5,12 +5,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use calm_calibrate::TrialSplit;
-use calm_core::{Backbone, PolicySpec};
+use calm_core::PolicySpec;
+use calm_engine::engine::Engine;
 
 use crate::config::Plan;
 use crate::dataset::Dataset;
 use crate::outputs::SplitOutputs;
-use crate::runner::{Engine, TextCodec, UnitCounts, Work, decode_missing};
+use crate::runner::{UnitCounts, Work, common, decode_missing};
 use crate::settings::{calibration_policies, sweep_policies, to_decode};
 use crate::statistics::{Results, compute};
 use crate::summary::{Summary, Times, write_csv};
@@ -28,28 +29,26 @@ pub struct Report {
     pub units: UnitCounts,
 }
 
-/// Runs a plan; everything goes below the folder `out`. `load_engine` is called once the data are known to be there.
+/// Runs a plan; everything goes below the folder `out`. `load_engine` is called once the data are known to be
+/// there.
 ///
 /// # Errors
 /// Data or model cannot be read, a setting does not fit the model, decoding fails, a file cannot be written.
-pub fn run<B, C>(
+pub fn run(
     plan: &Plan,
     out: &Path,
-    load_engine: impl FnOnce() -> anyhow::Result<Engine<B, C>>,
-) -> anyhow::Result<Report>
-where
-    B: Backbone + Send,
-    C: TextCodec + Sync,
-{
+    load_engine: impl FnOnce() -> anyhow::Result<Engine>,
+) -> anyhow::Result<Report> {
     let clock = Clock::start();
     let datasets = Datasets::read(plan)?;
     let engine = load_engine()?;
-    let backbone = engine.backbones.first().context("an engine needs a backbone")?;
-    let num_layers = backbone.shape().num_decoder_layers;
+    let num_layers = engine.model().shape().num_layers;
     for policy in sweep_policies(plan, num_layers) {
-        policy.resolve(backbone).with_context(|| format!("the setting {policy} does not fit the model"))?;
+        policy
+            .make(engine.model())
+            .with_context(|| format!("the setting {policy} does not fit the model"))?;
     }
-    let common = engine.common(plan.max_tokens, plan.max_source_tokens, plan.batch_size);
+    let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
     let store = Store::new(out);
     let work = [
         Work { dataset: &datasets.test, policies: to_decode(&sweep_policies(plan, num_layers), num_layers) },
@@ -62,7 +61,8 @@ where
 /// Makes the tables again from the files of an earlier run, without a model.
 ///
 /// # Errors
-/// Data cannot be read, a unit is missing or was made with something else than the plan says, a file cannot be written.
+/// Data cannot be read, a unit is missing or was made with something else than the plan says, a file cannot
+/// be written.
 pub fn run_statistics(plan: &Plan, out: &Path) -> anyhow::Result<Report> {
     let clock = Clock::start();
     let datasets = Datasets::read(plan)?;
@@ -74,7 +74,7 @@ pub fn run_statistics(plan: &Plan, out: &Path) -> anyhow::Result<Report> {
         batch_size: plan.batch_size,
         ..header.unit.common
     };
-    let num_layers = header.shape.num_decoder_layers;
+    let num_layers = header.shape.num_layers;
     finish(plan, out, &datasets, &Decoded { store, common, num_layers, units: UnitCounts::default() }, clock)
 }
 

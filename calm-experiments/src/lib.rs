@@ -7,7 +7,6 @@
 //! | [`config`] | TOML and overrides to a checked plan |
 //! | [`dataset`] | examples and their shards |
 //! | [`settings`] | which policies are decoded |
-//! | [`engine`] | T5 on the engine that was asked for, ready for the runner |
 //! | [`runner`] | workers decode the units that have no file yet |
 //! | [`mod@unit`] | the files of units, all that is known about the decoding |
 //! | [`outputs`] | from those files alone: texts, losses and costs of every setting |
@@ -18,16 +17,16 @@
 //!
 //! [`mod@certify`] takes the same way for one measure, one tolerance and one set of examples.
 //!
-//! [`experiment::run`] ties them together for any backbone, [`plots::draw_all`] adds the figures; the binary runs both
-//! with T5.
+//! [`experiment::run`] ties them together for any engine, [`plots::draw_all`] adds the figures;
+//! [`program::main`] runs both for the command line.
 
 pub mod certify;
 pub mod config;
 pub mod dataset;
-pub mod engine;
 pub mod experiment;
 pub mod outputs;
 pub mod plots;
+pub mod program;
 mod progress;
 pub mod runner;
 pub mod settings;

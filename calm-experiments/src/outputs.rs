@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, bail};
 use calm_calibrate::{positive_part_risk_loss, signed_risk_loss};
-use calm_core::{CostModel, PolicySpec};
+use calm_core::PolicySpec;
 use calm_metrics::Loss;
 use rayon::prelude::*;
 
@@ -23,7 +23,7 @@ pub struct SplitOutputs<'a> {
 /// Outputs of one setting on a split and what they took.
 pub(crate) struct Outputs {
     pub(crate) texts: Vec<String>,
-    /// Of each example.
+    /// What each example took.
     pub(crate) costs: Vec<Cost>,
     pub(crate) executed_layers: usize,
     pub(crate) flops: f64,
@@ -70,19 +70,19 @@ impl<'a> SplitOutputs<'a> {
     ) -> anyhow::Result<Self> {
         let outputs = policies
             .par_iter()
-            .map(|policy| Ok((policy.id(), read_outputs(store, common, dataset, *policy)?)))
+            .map(|policy| Ok((policy.to_string(), read_outputs(store, common, dataset, *policy)?)))
             .collect::<anyhow::Result<_>>()?;
         Ok(Self { dataset, num_layers, by_policy: outputs })
     }
 
     pub(crate) fn of(&self, policy: PolicySpec) -> anyhow::Result<&Outputs> {
-        let id = decoded_as(policy, self.num_layers).id();
-        self.by_policy.get(&id).with_context(|| format!("{} was not decoded", policy.id()))
+        let id = decoded_as(policy, self.num_layers).to_string();
+        self.by_policy.get(&id).with_context(|| format!("{policy} was not decoded"))
     }
 
     /// The loss of each example under an objective (paper Eq. 10 and 11).
     pub(crate) fn losses(&self, objective: &Objective, policy: PolicySpec) -> anyhow::Result<Vec<f64>> {
-        let (early, full) = (&self.of(policy)?.texts, &self.of(PolicySpec::Full)?.texts);
+        let (early, full) = (&self.of(policy)?.texts, &self.of(PolicySpec::full())?.texts);
         let loss_of_risks = match objective.kind {
             ObjectiveKind::Textual => return Ok(distances(objective.loss, early, full)?),
             ObjectiveKind::Risk => positive_part_risk_loss,
@@ -127,7 +127,6 @@ fn read_outputs(
     };
     for shard in &dataset.shards {
         let (header, records) = store.read(&UnitKey::new(common, dataset.split, shard, policy))?;
-        let cost_model = CostModel::new(&header.shape);
         outputs.workers.push(header.workers);
         for (record, example) in records.into_iter().zip(&dataset.examples[shard.range.clone()]) {
             if record.example != example.id {
@@ -147,14 +146,14 @@ fn read_outputs(
             });
             outputs.executed_layers += generation.executed_layers;
             outputs.flops +=
-                cost_model.sequence(&generation.exit_layers, record.source_tokens, policy.test_inputs());
+                header.shape.sequence_flops(&policy, &generation.exit_layers, record.source_tokens);
             outputs.texts.push(record.text);
         }
     }
     Ok(outputs)
 }
 
-/// Of each output from the full model's.
+/// Computes the distance of each output from the full model's.
 pub(crate) fn distances(
     loss: Loss,
     outputs: &[String],

@@ -23,7 +23,7 @@ struct State {
 }
 
 impl Progress {
-    /// Of `total` units.
+    /// Begins a display for `total` units.
     pub(crate) fn new(total: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style =

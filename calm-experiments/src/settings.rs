@@ -1,35 +1,34 @@
 //! Which policies a run decodes.
 
-use calm_core::{PolicySpec, Threshold};
+use calm_core::PolicySpec;
 
 use crate::config::{Plan, StaticLayers};
 
-/// The rows of the sweep: the full model, static depths, the oracle, each measure at each threshold.
+/// The rows of the sweep: the full model, static depths, the oracle, each measure at each threshold, and what
+/// the configuration lists besides.
 pub fn sweep_policies(plan: &Plan, num_layers: usize) -> Vec<PolicySpec> {
     let depths = match &plan.static_layers {
         StaticLayers::All => (1..=num_layers).collect(),
         StaticLayers::Some(layers) => layers.clone(),
     };
-    let mut policies = vec![PolicySpec::Full];
-    policies.extend(depths.into_iter().map(|layers| PolicySpec::Static { layers }));
-    policies.extend(plan.oracle.then_some(PolicySpec::Oracle));
+    let mut policies = vec![PolicySpec::full()];
+    policies.extend(depths.into_iter().map(PolicySpec::fixed));
+    policies.extend(plan.oracle.then(PolicySpec::oracle));
     policies.extend(calm_policies(plan));
+    let others: Vec<_> = plan.policies.iter().filter(|policy| !policies.contains(policy)).copied().collect();
+    policies.extend(others);
     policies
 }
 
 /// What thresholds are certified with: the full model, each measure at each threshold.
 pub fn calibration_policies(plan: &Plan) -> Vec<PolicySpec> {
-    std::iter::once(PolicySpec::Full).chain(calm_policies(plan)).collect()
+    std::iter::once(PolicySpec::full()).chain(calm_policies(plan)).collect()
 }
 
-/// The policy whose generations stand for those of `policy`. The threshold 1 and a static depth of all layers are the full
-/// model, which is not decoded twice.
+/// The policy whose generations stand for those of `policy`: what is the full model by another name, such as
+/// a threshold of 1, is not decoded twice.
 pub fn decoded_as(policy: PolicySpec, num_layers: usize) -> PolicySpec {
-    match policy {
-        PolicySpec::Calm { threshold, .. } if threshold.never_exits() => PolicySpec::Full,
-        PolicySpec::Static { layers } if layers == num_layers => PolicySpec::Full,
-        _ => policy,
-    }
+    if policy.is_full(num_layers) { PolicySpec::full() } else { policy }
 }
 
 /// What to decode for `policies`: each once, in their order.
@@ -41,14 +40,6 @@ pub fn to_decode(policies: &[PolicySpec], num_layers: usize) -> Vec<PolicySpec> 
         }
     }
     distinct
-}
-
-/// The threshold of a policy that has one.
-pub fn threshold_of(policy: &PolicySpec) -> Option<Threshold> {
-    match policy {
-        PolicySpec::Calm { threshold, .. } => Some(*threshold),
-        _ => None,
-    }
 }
 
 fn calm_policies(plan: &Plan) -> impl Iterator<Item = PolicySpec> {

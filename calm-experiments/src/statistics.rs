@@ -1,20 +1,22 @@
 //! From the outputs of every setting to the rows of `sweep.csv` and `calibration.csv`. No model is needed.
 
 use calm_calibrate::{Calibration, LossTable, Tolerance, TrialSplit, calibrate};
-use calm_core::PolicySpec;
+use calm_core::{Parameters, PolicySpec};
 use calm_metrics::Metric;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::config::{Objective, Plan, Series};
 use crate::outputs::{SplitOutputs, distances};
-use crate::settings::threshold_of;
 use crate::trials::{TrialsRow, repeat};
 
 /// A row of `sweep.csv`: one setting on the test split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SweepRow {
-    /// `full`, `static`, `oracle` or `calm`.
+    /// The setting.
+    #[serde(skip)]
+    pub spec: PolicySpec,
+    /// Kind of the policy, such as `full` or `calm`.
     pub policy: &'static str,
     /// Confidence measure of calm.
     pub measure: Option<&'static str>,
@@ -84,8 +86,9 @@ pub struct CalibrationRow {
     pub calibration_examples: usize,
     /// Mean loss on the calibration examples at this threshold.
     pub empirical_loss: f64,
-    /// Mean loss on the test examples: what is guaranteed to be at most delta. For `risk` the positive part of each
-    /// difference counts, so it is larger than `risk_difference` of the sweep, which it equals for `signed-risk`.
+    /// Mean loss on the test examples: what is guaranteed to be at most delta. For `risk` the positive part
+    /// of each difference counts, so it is larger than `risk_difference` of the sweep, which it equals for
+    /// `signed-risk`.
     pub test_loss: f64,
     /// Mean exit layer on the test examples.
     pub test_average_layers: f64,
@@ -116,7 +119,7 @@ impl Guarantee {
             objective: objective.kind.name(),
             delta: delta.get(),
             epsilon: plan.epsilon.get(),
-            measure: series.measure.name(),
+            measure: series.measure.name,
             decay: series.decay,
             procedure: plan.procedure.name(),
             p_value: objective.p_value.name(),
@@ -164,31 +167,21 @@ pub fn compute(
 }
 
 fn sweep_row(plan: &Plan, test: &SplitOutputs<'_>, policy: PolicySpec) -> anyhow::Result<SweepRow> {
-    let (outputs, full) = (test.of(policy)?, test.of(PolicySpec::Full)?);
+    let (outputs, full) = (test.of(policy)?, test.of(PolicySpec::full())?);
     let references = test.dataset.references();
     let score = |metric: Metric| metric.corpus_score(&outputs.texts, &references);
     let risk =
         |texts: &[String]| Ok::<_, calm_metrics::Error>(mean(&plan.risk().of_each(texts, &references)?));
     let (cost, examples) = (outputs.cost(), outputs.texts.len());
     let tokens = cost.tokens as f64;
-    let threshold = threshold_of(&policy);
+    let Parameters { layers, measure, threshold } = *policy.parameters();
     Ok(SweepRow {
-        policy: match policy {
-            PolicySpec::Full => "full",
-            PolicySpec::Static { .. } => "static",
-            PolicySpec::Oracle => "oracle",
-            PolicySpec::Calm { .. } => "calm",
-        },
-        measure: match policy {
-            PolicySpec::Calm { measure, .. } => Some(measure.name()),
-            _ => None,
-        },
+        spec: policy,
+        policy: policy.kind().name,
+        measure: measure.map(|measure| measure.name),
         threshold: threshold.map(|threshold| threshold.value()),
         decay: threshold.and_then(|threshold| threshold.decay()),
-        static_layers: match policy {
-            PolicySpec::Static { layers } => Some(layers),
-            _ => None,
-        },
+        static_layers: layers,
         examples,
         tokens: cost.tokens,
         mean_length: tokens / examples as f64,
@@ -206,8 +199,9 @@ fn sweep_row(plan: &Plan, test: &SplitOutputs<'_>, policy: PolicySpec) -> anyhow
     })
 }
 
-/// The losses in a random order of the examples: the betting p-value depends on their order, and would take a file that
-/// is sorted by something that the loss depends on, such as the length, for one whose losses are small.
+/// The losses in a random order of the examples: the betting p-value depends on their order, and would take a
+/// file that is sorted by something that the loss depends on, such as the length, for one whose losses are
+/// small.
 pub(crate) fn loss_table(series: &Series, losses: &[Vec<f64>], order: &[usize]) -> anyhow::Result<LossTable> {
     let losses = losses.iter().map(|losses| order.iter().map(|&example| losses[example]).collect());
     Ok(LossTable::new(series.threshold_values(), losses.collect())?)
@@ -221,13 +215,13 @@ fn certify(
     test: &SplitOutputs<'_>,
     table: &LossTable,
 ) -> anyhow::Result<Vec<(Calibration, (Guarantee, CalibrationRow))>> {
-    let full = test.of(PolicySpec::Full)?.cost();
+    let full = test.of(PolicySpec::full())?.cost();
     let row = |&delta| {
         let certified = calibrate(table, &plan.calibration_options(objective, delta))?;
         // The fallback is the full model whether or not the grid has the threshold 1.
         let selected =
             series.thresholds.iter().position(|threshold| threshold.value() == certified.threshold);
-        let policy = selected.and_then(|index| series.policies().nth(index)).unwrap_or(PolicySpec::Full);
+        let policy = selected.and_then(|index| series.policies().nth(index)).unwrap_or(PolicySpec::full());
         let cost = test.of(policy)?.cost();
         let row = CalibrationRow {
             threshold: certified.threshold,

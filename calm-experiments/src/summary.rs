@@ -33,11 +33,11 @@ pub struct Summary<'a> {
 
 #[derive(Debug, Serialize)]
 struct Seeds {
-    /// Of the examples that are taken, and of their order in calibrations. Decoding is greedy.
+    /// Seed of the examples that are taken, and of their order in calibrations. Decoding is greedy.
     examples: u64,
-    /// Of the examples that the first trial calibrates on; each other trial has the next number.
+    /// Seed of the examples that the first trial calibrates on. Each other trial has the next number.
     trials: u64,
-    /// Of the examples that the pareto procedure learns the order of testing on.
+    /// Seed of the examples that the pareto procedure learns the order of testing on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pareto: Option<u64>,
 }
@@ -45,9 +45,9 @@ struct Seeds {
 #[derive(Debug, Serialize)]
 struct Versions {
     calm_experiments: &'static str,
-    /// Each tch release speaks to exactly one libtorch.
-    tch: &'static str,
-    libtorch: &'static str,
+    /// Missing where another engine has decoded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    libtorch: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,8 +56,8 @@ struct Machine {
     architecture: &'static str,
     processor: Option<String>,
     cores: usize,
-    /// How many workers were decoding at the same time when `seconds` was measured; several numbers if the run was
-    /// continued with another one.
+    /// How many workers were decoding at the same time when `seconds` was measured; several numbers if the
+    /// run was continued with another one.
     workers: Vec<usize>,
 }
 
@@ -111,14 +111,14 @@ impl<'a> Summary<'a> {
             num_decoder_layers: results.num_layers,
             versions: Versions {
                 calm_experiments: env!("CARGO_PKG_VERSION"),
-                tch: "0.24.0",
-                libtorch: "2.11.0",
+                // Each tch release speaks to exactly one libtorch.
+                libtorch: common.device.starts_with("libtorch").then_some("2.11.0"),
             },
             machine: Machine {
                 os: std::env::consts::OS,
                 architecture: std::env::consts::ARCH,
                 processor: processor_name(),
-                cores: calm_core::all_cores(),
+                cores: calm_cpu::all_cores(),
                 workers: results.workers.clone(),
             },
             times,
@@ -140,7 +140,8 @@ pub fn write_csv<T: Serialize>(path: &Path, rows: &[T]) -> anyhow::Result<()> {
     Ok(calm_files::write(path, writer.into_inner()?)?)
 }
 
-/// The full model, the best static depth, the oracle, the certified thresholds and the trials, as a table of text.
+/// The full model, the best static depth, the oracle, the certified thresholds and the trials, as a table of
+/// text.
 pub fn table(plan: &Plan, results: &Results) -> String {
     let Some(full) = results.sweep.iter().find(|row| row.policy == "full") else { return String::new() };
     let quality = plan.quality;
@@ -167,7 +168,8 @@ pub fn table(plan: &Plan, results: &Results) -> String {
     lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
 }
 
-/// How the trials went: for each guarantee the layers, and the violations on the pool and on the trials' test examples.
+/// How the trials went: for each guarantee the layers, and the violations on the pool and on the trials' test
+/// examples.
 fn trials_table(plan: &Plan, results: &Results) -> Vec<String> {
     let Some((_, first)) = results.trials.first() else { return Vec::new() };
     let TrialsRow { trials, calibration_examples, test_examples, .. } = first;

@@ -1,17 +1,20 @@
-//! The paper's protocol: how calibrations fare on random parts of the calibration examples, the rows of `trials.csv`.
+//! The paper's protocol: how calibrations fare on random parts of the calibration examples, the rows of
+//! `trials.csv`.
 //!
-//! Each trial calibrates on most of the calibration examples (the *pool*) and measures on the rest. The test split has no
-//! part in it, so that it remains what nothing was chosen by.
+//! Each trial calibrates on most of the calibration examples (the *pool*) and measures on the rest. The test
+//! split has no part in it, so that it remains what nothing was chosen by.
 //!
 //! Two kinds of violations are counted, of which only the second says whether calibrations are right:
 //!
-//! * `test_violations`: the loss on the trial's own test examples is above delta. A right calibration may have more than
-//!   `epsilon * trials` of them: these examples are few, so that their mean scatters; an easy part for calibration leaves
-//!   a hard one for the test; and the trials draw from the same pool, so that an unlucky pool concerns all of them.
-//! * `pool_violations`: the loss on the whole pool is above delta. Taken as all examples there are, the pool has its mean for
-//!   an expected loss, which is what the guarantee is about, and the trials are independent draws from it. Their number
-//!   scatters too: up to `accepted_violations` are in keeping with the probability `epsilon`. More of them mean a mistake;
-//!   none mean little, because a part that is most of the pool rarely differs much from the whole.
+//! * `test_violations`: the loss on the trial's own test examples is above delta. A right calibration may
+//!   have more than `epsilon * trials` of them. These examples are few, so that their mean scatters; an easy
+//!   part for calibration leaves a hard one for the test; and the trials draw from the same pool, so that an
+//!   unlucky pool concerns all of them.
+//! * `pool_violations`: the loss on the whole pool is above delta. Taken as all examples there are, the pool
+//!   has its mean for an expected loss, which is what the guarantee is about, and the trials are independent
+//!   draws from it. Their number scatters too: up to `accepted_violations` are in keeping with the probability
+//!   `epsilon`. More of them mean a mistake; none mean little, because a part that is most of the pool rarely
+//!   differs much from the whole.
 
 use anyhow::Context;
 use calm_calibrate::{
@@ -30,8 +33,8 @@ const SURPRISE: ErrorProbability = ErrorProbability::PAPER;
 /// A row of `trials.csv` after its guarantee: all trials of that. A trial that certifies nothing counts with
 /// the full model.
 ///
-/// Of each quantity there are the mean over the trials, the standard deviation (of these trials, divided by their number)
-/// and the 5th and 95th percentile.
+/// Of each quantity there are the mean over the trials, the standard deviation (of these trials, divided by
+/// their number) and the 5th and 95th percentile.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrialsRow {
     /// Examples that each trial calibrates on.
@@ -44,38 +47,38 @@ pub struct TrialsRow {
     pub certified: usize,
     /// The threshold.
     pub threshold_mean: f64,
-    /// Its standard deviation.
+    /// Standard deviation of the threshold.
     pub threshold_std: f64,
-    /// Its 5th percentile.
+    /// 5th percentile of the threshold.
     pub threshold_p5: f64,
-    /// Its 95th percentile.
+    /// 95th percentile of the threshold.
     pub threshold_p95: f64,
     /// Mean loss on the trial's test examples.
     pub test_loss_mean: f64,
-    /// Its standard deviation.
+    /// Standard deviation of the test loss.
     pub test_loss_std: f64,
-    /// Its 5th percentile.
+    /// 5th percentile of the test loss.
     pub test_loss_p5: f64,
-    /// Its 95th percentile.
+    /// 95th percentile of the test loss.
     pub test_loss_p95: f64,
     /// Mean exit layer of the tokens of the trial's test examples.
     pub average_layers_mean: f64,
-    /// Its standard deviation.
+    /// Standard deviation of the layers.
     pub average_layers_std: f64,
-    /// Its 5th percentile.
+    /// 5th percentile of the layers.
     pub average_layers_p5: f64,
-    /// Its 95th percentile.
+    /// 95th percentile of the layers.
     pub average_layers_p95: f64,
     /// Time of the full model on the trial's test examples divided by the time at the threshold.
     pub speedup_mean: f64,
-    /// Its standard deviation.
+    /// Standard deviation of the speed-up.
     pub speedup_std: f64,
     /// Trials whose test loss is above delta.
     pub test_violations: usize,
     /// Trials at whose threshold the mean loss of all calibration examples is above delta.
     pub pool_violations: usize,
-    /// The most pool violations that are in keeping with epsilon: a right calibration has more with a probability of at
-    /// most 0.05.
+    /// The most pool violations that are in keeping with epsilon: a right calibration has more with a
+    /// probability of at most 0.05.
     pub accepted_violations: usize,
 }
 
@@ -94,7 +97,8 @@ pub fn divide(plan: &Plan, examples: usize) -> anyhow::Result<Vec<TrialSplit>> {
     Ok(splits)
 }
 
-/// The trials of each tolerance of `objective`. `losses` are those of the calibration examples at each threshold.
+/// The trials of each tolerance of `objective`. `losses` are those of the calibration examples at each
+/// threshold.
 pub(crate) fn repeat(
     plan: &Plan,
     objective: &Objective,
@@ -110,7 +114,7 @@ pub(crate) fn repeat(
     let options = plan.calibration_options(objective, first_delta);
     let by_delta = run_trials(&table, &options, &objective.deltas, splits)?;
 
-    let full = &calibration.of(PolicySpec::Full)?.costs;
+    let full = &calibration.of(PolicySpec::full())?.costs;
     let costs = series.policies().map(|policy| Ok(&calibration.of(policy)?.costs));
     let costs = costs.collect::<anyhow::Result<Vec<_>>>()?;
     let row = |(delta, trials): (&Tolerance, Vec<Trial>)| {
@@ -163,7 +167,7 @@ struct Spread {
 }
 
 impl Spread {
-    /// Of at least one value.
+    /// Describes how at least one value is spread.
     fn of(mut values: Vec<f64>) -> Self {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
@@ -173,7 +177,7 @@ impl Spread {
     }
 }
 
-/// Of ascending values, on the line between the two values beside it.
+/// A quantile of ascending values, on the line between the two values next to it.
 fn quantile(values: &[f64], share: f64) -> f64 {
     let place = share * (values.len() - 1) as f64;
     let (below, above) = (place.floor() as usize, place.ceil() as usize);

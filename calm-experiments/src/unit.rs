@@ -1,32 +1,33 @@
 //! Units of work and their files, `generations/SPLIT/SETTING/shard-NNNN.jsonl` below the folder of a run.
 //!
-//! A unit is one setting on one shard. Its file has a header line, which says what was computed from what, and a line for
-//! each example. It appears under its name only when it is complete, so that a run which was killed goes on after the last
-//! file, and several processes may work in one folder. All statistics are made from these files.
+//! A unit is one setting on one shard. Its file has a header line, which says what was computed from what,
+//! and a line for each example. It appears under its name only when it is complete, so that a run which was
+//! killed goes on after the last file, and several processes may work in one folder. All statistics are made
+//! from these files.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use calm_core::{BackboneShape, Generation, PolicySpec, Token};
+use calm_core::{BackboneShape, Generation, PolicySpec};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Shard, Split};
 
 /// Raised when files of older versions cannot be read, or not be compared with new ones, any more.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// All that the content of a unit's file depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitKey {
     /// Version of the file format.
     pub format: u32,
-    /// Of which split.
+    /// The split that the shard belongs to.
     pub split: Split,
     /// Number of the shard, from 0.
     pub shard: usize,
-    /// Its examples.
+    /// Number of examples in the shard.
     pub examples: usize,
     /// Hash of their ids and sources.
     pub data: String,
@@ -57,8 +58,7 @@ pub struct Common {
 pub struct Header {
     /// What this is.
     pub unit: UnitKey,
-    /// The model's dimensions, for the cost model.
-    #[serde(with = "ShapeDef")]
+    /// The model's dimensions and costs.
     pub shape: BackboneShape,
     /// How many workers were decoding at the same time, which the seconds depend on.
     pub workers: usize,
@@ -67,32 +67,18 @@ pub struct Header {
 /// One example of a unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its id.
+    /// Id of the example.
     pub example: String,
     /// Length of the source, for the cost model.
     pub source_tokens: usize,
-    /// Encoding time of the batch divided by its rows. Encoder outputs are computed once for all settings of a shard.
+    /// Encoding time of the batch divided by its rows. Encoder outputs are computed once for all settings of
+    /// a shard.
     pub encoder_seconds: f64,
     /// The output as a text.
     pub text: String,
     /// Output tokens, exit layers, confidence, executed layers, propagated entries, decoding time.
     #[serde(flatten)]
     pub generation: Generation,
-}
-
-/// [`BackboneShape`] as it is written.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "BackboneShape")]
-struct ShapeDef {
-    num_encoder_layers: usize,
-    num_decoder_layers: usize,
-    d_model: usize,
-    inner: usize,
-    d_ff: usize,
-    gated: bool,
-    vocab_size: usize,
-    start_token: Token,
-    eos_token: Token,
 }
 
 impl UnitKey {
@@ -152,7 +138,7 @@ impl Store {
 
     /// The file of a unit.
     pub fn path(&self, key: &UnitKey) -> PathBuf {
-        let folder = self.root.join(key.split.to_string()).join(key.policy.id());
+        let folder = self.root.join(key.split.to_string()).join(key.policy.to_string());
         folder.join(format!("shard-{:04}.jsonl", key.shard))
     }
 
@@ -163,6 +149,7 @@ impl Store {
             return UnitState::Missing;
         }
         match read_file(&path) {
+            Err(_) if is_of_another_format(&path) => UnitState::OfAnotherRun("file format"),
             Ok((header, _)) if header.unit != *key => UnitState::OfAnotherRun(key.difference(&header.unit)),
             Ok(_) => UnitState::Finished,
             Err(error) => UnitState::Damaged(format!("{error:#}")),
@@ -200,9 +187,24 @@ impl Store {
     /// # Errors
     /// There is no such file, or it is damaged.
     pub fn any_header(&self) -> anyhow::Result<Header> {
-        let path = self.root.join(format!("{}/{}/shard-0000.jsonl", Split::Test, PolicySpec::Full));
+        let path = self.root.join(format!("{}/{}/shard-0000.jsonl", Split::Test, PolicySpec::full()));
         Ok(read_file(&path)?.0)
     }
+}
+
+/// Whether the file is one of another version, of which nothing else is known.
+fn is_of_another_format(path: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct AnyHeader {
+        unit: AnyUnit,
+    }
+    #[derive(Deserialize)]
+    struct AnyUnit {
+        format: u32,
+    }
+    let first = fs::File::open(path).ok().and_then(|file| BufReader::new(file).lines().next());
+    let header = first.and_then(Result::ok).and_then(|line| serde_json::from_str::<AnyHeader>(&line).ok());
+    header.is_some_and(|header| header.unit.format != FORMAT)
 }
 
 fn read_file(path: &Path) -> anyhow::Result<(Header, Vec<Record>)> {

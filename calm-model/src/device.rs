@@ -62,6 +62,20 @@ pub(crate) fn upload(values: &[i64], device: Device) -> Tensor {
     tensor.pin_memory(device).to_device_(device, Kind::Int64, true, false)
 }
 
+/// Several lists of integers on a device by one copy, `None` for each that is empty.
+pub(crate) fn upload_lists<const N: usize>(lists: [Vec<i64>; N], device: Device) -> [Option<Tensor>; N] {
+    if lists.iter().all(Vec::is_empty) {
+        return [const { None }; N];
+    }
+    let all = upload(&lists.concat(), device);
+    let mut end = 0;
+    lists.map(|list| {
+        let (start, length) = (end, list.len() as i64);
+        end += length;
+        (length > 0).then(|| all.narrow(0, start, length))
+    })
+}
+
 #[cfg(unix)]
 #[allow(unsafe_code)]
 fn load_cuda_library() -> Result<(), String> {

@@ -8,9 +8,18 @@ pub enum Error {
     /// The device was not understood or is not there.
     #[error("{0}")]
     Device(String),
+    /// Weights were asked for in a type, and there is no choice.
+    #[error("libtorch decodes in f32; other types are for the CPU engine")]
+    WeightType,
     /// libtorch reported an error.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
+}
+
+impl From<Error> for calm_core::EngineError {
+    fn from(error: Error) -> Self {
+        Self::new(error)
+    }
 }
 
 /// The C++ backtrace below the first line of libtorch's messages helps nobody.

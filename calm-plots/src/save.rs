@@ -33,8 +33,9 @@ pub trait Figure {
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Drawn<DB>;
 }
 
-/// Draws `NAME.svg` and `NAME.png` into `folder`, which is made where there is none, and returns the two files. A file
-/// appears under its name when it is complete, and the same figure has the same bytes each time.
+/// Draws `NAME.svg` and `NAME.png` into `folder`, which is made where there is none, and returns the two
+/// files. A file appears under its name when it is complete, and the same figure has the same bytes each
+/// time.
 ///
 /// # Errors
 /// A file cannot be written, or the figure cannot be drawn.

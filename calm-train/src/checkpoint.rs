@@ -70,7 +70,7 @@ pub fn save(
     std::fs::create_dir_all(&partial).map_err(calm_files::Error::write(&partial))?;
     write_shards(&partial, STEM, tensors, max_file_bytes)?;
     calm_files::write_json(&partial.join(RUN), state)?;
-    // A finished run that is started again writes the checkpoint it started from.
+    // A finished run that is started again writes the checkpoint that it started from.
     remove(&path)?;
     calm_files::rename(&partial, &path)?;
     for (step, path) in all(dir, slot) {

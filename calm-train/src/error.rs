@@ -7,7 +7,7 @@ pub enum Error {
     /// A file cannot be read or written, or the configuration is wrong.
     #[error(transparent)]
     File(#[from] calm_files::Error),
-    /// The checkpoint in the way belongs to another run.
+    /// The checkpoint directory holds a checkpoint of another run.
     #[error("{} holds a checkpoint of another run ({reason}); remove it or change `checkpoints`", path.display())]
     OtherRun {
         /// Path of the checkpoint.
@@ -15,7 +15,7 @@ pub enum Error {
         /// Description of what differs.
         reason: String,
     },
-    /// No example fits the limits.
+    /// No example is within the limits on length.
     #[error("no training example is left after the limits on length")]
     NoExamples,
     /// A file of tokens is damaged.
@@ -71,7 +71,7 @@ pub enum Error {
     Model(#[from] calm_model::Error),
     /// The validation examples cannot be decoded.
     #[error("validation: {0}")]
-    Decode(#[from] calm_core::DecodeError<calm_model::Error>),
+    Decode(#[from] calm_core::DecodeError),
     /// The validation examples cannot be scored.
     #[error("validation: {0}")]
     Metric(#[from] calm_metrics::Error),

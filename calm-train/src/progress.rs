@@ -161,8 +161,9 @@ impl Progress {
     }
 }
 
-/// Drops what an interrupted run logged after its last checkpoint, since those steps are done again; the last line
-/// of a killed run may be incomplete besides.
+/// Drops what an interrupted run logged after its last checkpoint, since those steps are done again.
+///
+/// The last line of a killed run may also be incomplete.
 fn reopen_log(path: &Path, done: u64) -> Result<File, calm_files::Error> {
     let log = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

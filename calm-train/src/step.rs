@@ -54,7 +54,7 @@ pub fn batch_gradient(
     // Each step has one differentiable cast: activations are in `kind`, parameters and their gradients in
     // f32.
     let model = T5::new(config.t5_config, &parameters.cast(kind))?;
-    let exits = exits_of_step(config.objective, model.shape().num_decoder_layers, config.seed, draw);
+    let exits = exits_of_step(config.objective, model.shape().num_layers, config.seed, draw);
     let (sources, decoder_inputs) = (&batch.sources, &batch.decoder_inputs);
     let dropout = model.dropout(config.objective.dropout, sources, decoder_inputs, exits.len());
     let states = model.decoder_states(&TeacherForcing { sources, decoder_inputs, dropout: &dropout });

@@ -6,8 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use calm_checkpoint::{Tokenizer, map_file};
-use calm_core::cut_source;
+use calm_checkpoint::{Tokenizer, cut_source, map_file};
 use calm_data::Example;
 use memmap2::Mmap;
 use rayon::prelude::*;

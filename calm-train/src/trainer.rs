@@ -11,16 +11,16 @@ use crate::batches::{Batch, BatchConfig, FrameTokens};
 use crate::checkpoint::{RunState, Slot};
 use crate::config::TrainConfig;
 use crate::corpus::Corpus;
-use crate::finish::{Finished, TrainReport};
+use crate::initial_weights::InitialWeights;
 use crate::loader::{Loader, LoaderConfig};
+use crate::loss_watch::LossWatch;
 use crate::optimizer::Optimizer;
 use crate::parameters::Gradients;
 use crate::progress::{LOG_EVERY, Progress, StepRecord};
+use crate::publish::{Finished, TrainReport};
 use crate::schedule::{Pace, ScheduleConfig, learning_rate_factor};
-use crate::start::Start;
 use crate::step::{BatchGradient, StepConfig, batch_gradient};
 use crate::validation::{ValidationOptions, validate};
-use crate::watch::LossWatch;
 use crate::{Error, checkpoint};
 
 /// Name that the loss sums since the last line of the log have in a checkpoint.
@@ -88,7 +88,7 @@ struct Run<'a> {
     options: &'a TrainOptions,
     tokenizer: Tokenizer,
     corpus: Arc<Corpus>,
-    start: Start,
+    start: InitialWeights,
     optimizer: Optimizer,
     state: RunState,
     /// The schedule of the configuration, or as much of it as there is time for.
@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
         tokenizer: Tokenizer,
         corpus: Arc<Corpus>,
     ) -> Result<Self, Error> {
-        let start = Start::new(config, &tokenizer, options.device)?;
+        let start = InitialWeights::new(config, &tokenizer, options.device)?;
         let optimizer = Optimizer::new(&config.optimizer, &start.parameters);
         let losses = LossSums::new(start.t5_config.decoder_layers(), options.device);
         let data = format!("{} in batches of {} tokens", corpus.fingerprint(), config.data.batch_tokens);
@@ -277,7 +277,7 @@ impl<'a> Run<'a> {
             parameters,
             state: &state,
         };
-        finished.write()
+        finished.publish()
     }
 
     fn save(&self) -> Result<(), Error> {

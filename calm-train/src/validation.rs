@@ -3,7 +3,9 @@
 use std::fmt;
 
 use calm_checkpoint::Tokenizer;
-use calm_core::{Backbone, DecodeOptions, Policy, Propagation, decode};
+use calm_core::{Backbone, DecodeError, DecodeOptions, StaticDepth};
+use calm_engine::batches::Batches;
+use calm_engine::decoding::{decode_batches, read_batch};
 use calm_metrics::Metric;
 use calm_model::{Dropout, T5, TeacherForcing};
 use serde::{Deserialize, Serialize};
@@ -69,7 +71,8 @@ impl ValidationOptions {
     }
 }
 
-/// Decodes the held-out sources of all tasks at every depth and scores the texts. None if nothing is held out.
+/// Decodes the held-out sources of all tasks at every depth and scores the texts. None if nothing is held
+/// out.
 ///
 /// # Errors
 /// libtorch, the tokenizer or a metric failed.
@@ -95,30 +98,28 @@ fn validate_task(
     options: &ValidationOptions,
 ) -> Result<TaskScores, Error> {
     let _no_grad = tch::no_grad_guard();
-    let layers = model.shape().num_decoder_layers;
-    let mut order: Vec<usize> = (0..task.pairs.len()).collect();
-    order.sort_by_key(|&i| task.pairs[i].source.len());
+    let layers = model.shape().num_layers;
+    let sources: Vec<Vec<u32>> = task.pairs.iter().map(|pair| pair.source.clone()).collect();
+    let batches = Batches::new(&sources, options.batch_size);
+    let decode_options = DecodeOptions::new(options.max_tokens);
     let mut outputs = vec![Vec::new(); layers];
     let mut nll = vec![0.0; layers];
-    let mut tokens = 0;
-    for rows in order.chunks(options.batch_size) {
-        let pairs: Vec<TokenPair> = rows.iter().map(|&i| task.pairs[i].clone()).collect();
-        tokens += pairs.iter().map(|pair| pair.target.len()).sum::<usize>();
+    for (rows, sources) in batches.rows().zip(batches.of(&sources)) {
+        let pairs: Vec<TokenPair> = rows.iter().map(|&row| task.pairs[row].clone()).collect();
         for (sum, loss) in nll.iter_mut().zip(exit_losses(model, &pairs)) {
             *sum += loss;
         }
-        let sources: Vec<&[u32]> = pairs.iter().map(|pair| pair.source.as_slice()).collect();
-        let encoded = model.encode(&sources)?;
+        let batch = [read_batch(model, &sources).map_err(DecodeError::from)?];
         for (layers, outputs) in (1..).zip(&mut outputs) {
-            let decode_options =
-                DecodeOptions { max_tokens: options.max_tokens, propagation: Propagation::Lazy };
-            let policy = Policy::Static { layers };
-            for generation in decode(model, &encoded, rows.len(), &policy, &decode_options)? {
+            for generation in decode_batches(&batch, &StaticDepth { layers }, &decode_options)? {
                 outputs.push(tokenizer.decode(&generation.tokens)?);
             }
         }
     }
-    let references: Vec<&[String]> = order.iter().map(|&i| task.references[i].as_slice()).collect();
+    let tokens: usize = task.pairs.iter().map(|pair| pair.target.len()).sum();
+    let outputs: Vec<Vec<String>> =
+        outputs.into_iter().map(|outputs| batches.in_input_order(outputs)).collect();
+    let references: Vec<&[String]> = task.references.iter().map(Vec::as_slice).collect();
     let score = |outputs: &Vec<String>| Ok(task.metric.corpus_score(outputs, &references)?);
     let exit_scores = outputs.iter().map(score).collect::<Result<Vec<f64>, Error>>()?;
     let exit_losses: Vec<f64> = nll.iter().map(|sum| sum / tokens as f64).collect();

@@ -73,7 +73,8 @@ fn p_value_mistakes() {
     check_file("loss\n0\n", "--method betting --n 2", "holds 1 losses, but --n is 2");
 }
 
-/// Losses of 200 examples at five thresholds, the full model among them: every k-th example has a loss of a half.
+/// Losses of 200 examples at five thresholds, the full model among them: every k-th example has a loss of a
+/// half.
 fn write_losses(path: &Path) {
     let mut text = "example,threshold,loss\n".to_owned();
     for (threshold, period) in [(1.0, 1000), (0.9, 50), (0.8, 20), (0.7, 8), (0.5, 2)] {

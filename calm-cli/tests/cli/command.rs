@@ -30,14 +30,16 @@ pub(crate) fn printed(output: Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The one line that a command said before it failed.
+/// What a command said before it failed: a line for the error, and one for each of its causes.
 #[track_caller]
 pub(crate) fn complaint(output: &Output) -> String {
     let error = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(output.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&output.stdout));
-    assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");
-    error["error: ".len()..].trim_end().to_owned()
+    let mut lines = error.lines();
+    let first = lines.next().and_then(|line| line.strip_prefix("error: ")).expect("an error");
+    let causes = lines.map(|line| line.strip_prefix("  because: ").expect("a cause"));
+    [first].into_iter().chain(causes).collect::<Vec<_>>().join(": ")
 }
 
 /// A checkpoint that the model's own tests use as a reference.

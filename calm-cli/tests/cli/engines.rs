@@ -69,7 +69,7 @@ fn what_an_engine_cannot_do_is_said() {
         let output = calm(["generate", "--model", ".", "--input", "-"].iter().chain(arguments), "");
         String::from_utf8(output.stderr).unwrap()
     };
-    assert!(usage(&["--engine", "gpu"]).contains("unknown engine `gpu`: expected cpu or libtorch"));
+    assert!(usage(&["--engine", "gpu"]).contains("unknown engine `gpu`: there are cpu and libtorch"));
     assert!(usage(&["--dtype", "int4"]).contains("unknown weight type `int4`: there are f32, bf16 and int8"));
 }
 

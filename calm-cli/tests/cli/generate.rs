@@ -115,5 +115,5 @@ fn a_tensor_without_use_gives_a_warning() {
     let output = generate(model.path(), &["--max-tokens", "2"], "{\"input_ids\": [5]}");
     assert!(output.status.success());
     let warning = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(warning, "warning: tensors the model has no use for: adapter.weight\n");
+    assert_eq!(warning, "note: tensors of the checkpoint that are not used: adapter.weight\n");
 }

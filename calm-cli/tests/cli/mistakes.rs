@@ -61,20 +61,26 @@ fn flags() {
         check(&format!("--policy calm --threshold {threshold}"), "threshold must be from 0 to 1, not ");
     }
     check("--policy calm --threshold 0.5 --decay -1", "decay must be a finite number not below 0, not -1");
-    check("--policy calm", "--policy calm needs --threshold");
-    check("--policy static", "--policy static needs --static-layers");
     check(
-        "--policy static --static-layers 0",
-        "static depth must be from 1 to the decoder's 4 layers, not 0",
+        "--policy calm",
+        "the policy calm needs a threshold: its form is calm-MEASURE-THRESHOLD[-tauDECAY]",
     );
+    check("--policy static", "the policy static needs a number of layers: its form is static-LAYERS");
+    check("--policy static --static-layers 0", "the policy static needs at least 1 layer");
     check(
         "--policy static --static-layers 5",
         "static depth must be from 1 to the decoder's 4 layers, not 5",
     );
-    check("--policy full --threshold 0.5", "--threshold has no meaning for this policy");
+    check("--policy full --threshold 0.5", "the policy full has no threshold");
+    check("--policy full --measure state", "the policy full has no measure");
+    check("--policy calm --threshold 0.5 --static-layers 2", "the policy calm has no number of layers");
+    check("--policy calm --decay 4", "--decay needs --threshold");
+    check("--policy fast", "unknown policy `fast`: there are full, static, oracle and calm");
+    check("--policy calm-state", "a policy calm is written calm-MEASURE-THRESHOLD[-tauDECAY]");
+    check("--policy static-5", "static depth must be from 1 to the decoder's 4 layers, not 5");
     check(
-        "--policy calm --threshold 0.5 --static-layers 2",
-        "--static-layers has no meaning for this policy",
+        "--policy calm-state-0.5 --threshold 0.4",
+        "--threshold has no meaning beside the policy calm-state-0.5, which has its parameters",
     );
     check("--max-tokens 0", "--max-tokens is 0, but must be at least 1");
     check("--batch-size 0", "--batch-size is 0, but must be at least 1");

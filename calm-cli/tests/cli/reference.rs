@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use calm_core::{PolicySpec, Token};
+use calm_core::{Parameters, PolicySpec, Token};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -29,16 +29,19 @@ struct Line {
     confidence: Vec<Option<f32>>,
 }
 
-fn flags(policy: &PolicySpec) -> Vec<String> {
-    let flags = match policy {
-        PolicySpec::Full => "--policy full".to_owned(),
-        PolicySpec::Static { layers } => format!("--policy static --static-layers {layers}"),
-        PolicySpec::Oracle => "--policy oracle".to_owned(),
-        PolicySpec::Calm { measure, threshold } => {
-            let decay = threshold.decay().map(|tau| format!(" --decay {tau}")).unwrap_or_default();
-            format!("--policy calm --measure {measure} --threshold {}{decay}", threshold.value())
-        }
-    };
+/// Half of the policies by their ids, the others by a flag for each parameter.
+fn flags(number: usize, policy: &PolicySpec) -> Vec<String> {
+    let Parameters { layers, measure, threshold } = policy.parameters();
+    if number.is_multiple_of(2) {
+        return vec!["--policy".to_owned(), policy.to_string()];
+    }
+    let mut flags = format!("--policy {}", policy.kind().name);
+    flags += &layers.map(|layers| format!(" --static-layers {layers}")).unwrap_or_default();
+    flags += &measure.map(|measure| format!(" --measure {measure}")).unwrap_or_default();
+    if let Some(threshold) = threshold {
+        flags += &format!(" --threshold {}", threshold.value());
+        flags += &threshold.decay().map(|tau| format!(" --decay {tau}")).unwrap_or_default();
+    }
     flags.split(' ').map(str::to_owned).collect()
 }
 
@@ -48,13 +51,14 @@ fn check(name: &str, cases_in_all: usize) {
     let cases = serde_json::from_str::<Cases>(&text).unwrap().cases;
     let mut by_policy: BTreeMap<(String, usize), Vec<Case>> = BTreeMap::new();
     for case in cases {
-        by_policy.entry((case.policy.id(), case.max_tokens)).or_default().push(case);
+        by_policy.entry((case.policy.to_string(), case.max_tokens)).or_default().push(case);
     }
     let ways = [("1", "1"), ("8", "1"), ("1", "2"), ("8", "2"), ("3", "2")];
     let mut seen = 0;
-    for (((id, max_tokens), cases), (batch_size, threads)) in by_policy.iter().zip(ways.iter().cycle()) {
+    let by_policy = by_policy.iter().zip(ways.iter().cycle()).enumerate();
+    for (number, (((id, max_tokens), cases), (batch_size, threads))) in by_policy {
         let max_tokens = max_tokens.to_string();
-        let mut arguments = flags(&cases[0].policy);
+        let mut arguments = flags(number, &cases[0].policy);
         arguments.extend(
             ["--max-tokens", &max_tokens, "--batch-size", batch_size, "--threads", threads]
                 .map(str::to_owned),

@@ -30,8 +30,8 @@ impl Runs {
         self.folder.path().join(name)
     }
 
-    /// The configuration of a run that writes to `NAME` and `NAME.checkpoints`. It has little dropout, so that what so small a network has
-    /// learnt does not hang on the masks it met.
+    /// The configuration of a run that writes to `NAME` and `NAME.checkpoints`. It has little dropout, so
+    /// that what so small a network has learnt does not hang on the masks it met.
     fn configure(&self, name: &str) -> PathBuf {
         let folder = self.folder.path().display();
         let text = format!(

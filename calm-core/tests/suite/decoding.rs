@@ -1,10 +1,9 @@
 //! The decoding loop against the naive decoder, and the laws that hold for any backbone.
 
-use std::sync::Arc;
-
 use calm_core::{
-    Backbone, ConfidenceMeasure, DecodeOptions, Generation, LayerView, Measure, MeasureInputs, Policy,
-    PolicySpec, Propagation, Threshold, Token, average_layers, decode,
+    Backbone, Calm, Confidence, DecodeError, DecodeOptions, Full, Generation, Layer, MEASURES, Measure,
+    MeasureKind, Oracle, Policy, PolicySpec, Propagation, StaticDepth, StepMeasure, Threshold, Token, Top2,
+    average_layers, decode,
 };
 use proptest::prelude::*;
 
@@ -14,13 +13,13 @@ use crate::toy::Toy;
 fn run(
     toy: &Toy,
     sources: &[Vec<Token>],
-    policy: &Policy,
+    policy: &dyn Policy,
     max_tokens: usize,
     propagation: Propagation,
 ) -> Vec<Generation> {
     let sources: Vec<&[Token]> = sources.iter().map(Vec::as_slice).collect();
-    let encoded = toy.encode(&sources).unwrap();
-    decode(toy, &encoded, sources.len(), policy, &DecodeOptions { max_tokens, propagation }).unwrap()
+    let options = DecodeOptions { propagation, ..DecodeOptions::new(max_tokens) };
+    decode(&*toy.read(&sources).unwrap(), policy, &options).unwrap()
 }
 
 /// All that is to be equal when two ways of decoding are equivalent.
@@ -41,32 +40,45 @@ fn everything(layer: usize, position: usize, hidden: &[f32], previous: &[f32], l
     0.5 + 0.5 * phase.sin()
 }
 
-impl ConfidenceMeasure for Everything {
-    fn name(&self) -> &str {
-        "everything"
+impl Measure for Everything {
+    fn begin_step(&self) -> Box<dyn StepMeasure + '_> {
+        Box::new(EverythingStep { previous: Vec::new() })
     }
+}
 
-    fn inputs(&self) -> MeasureInputs {
-        MeasureInputs { hidden: true, previous_hidden: true, logits: true, top2: true, pruned_top2: false }
-    }
+/// States after the layer before, by row.
+struct EverythingStep {
+    previous: Vec<Option<Vec<f32>>>,
+}
 
-    fn confidence(&self, view: &LayerView<'_>) -> f32 {
-        assert!(view.top2.is_some());
-        everything(view.layer, view.position, view.hidden, view.previous_hidden, view.logits) as f32
+impl StepMeasure for EverythingStep {
+    fn confidence(&mut self, layer: &mut Layer<'_>) -> Result<Vec<Confidence>, DecodeError> {
+        let (hidden, logits) = (layer.hidden()?, layer.logits()?);
+        assert_eq!(layer.top2()?.len(), layer.entries().len());
+        let mut found = Vec::new();
+        for (index, entry) in layer.entries().iter().enumerate() {
+            self.previous.resize(self.previous.len().max(entry.row + 1), None);
+            let state = hidden.row(index);
+            let previous = self.previous[entry.row].replace(state.to_vec()).unwrap_or_default();
+            let (number, logits) = (layer.number(), logits.row(index));
+            let value = everything(number, entry.position, state, &previous, logits) as f32;
+            found.push(Confidence { value, token: Some(Top2::from_logits(logits).token) });
+        }
+        Ok(found)
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Chosen {
-    BuiltIn(Measure),
+    BuiltIn(&'static MeasureKind),
     Everything,
 }
 
 impl Chosen {
-    fn measure(self, toy: &Toy) -> Arc<dyn ConfidenceMeasure + Send + Sync> {
+    fn measure(self, toy: &Toy) -> Box<dyn Measure> {
         match self {
-            Chosen::BuiltIn(measure) => measure.resolve(toy.exit_classifier()).unwrap(),
-            Chosen::Everything => Arc::new(Everything),
+            Chosen::BuiltIn(measure) => (measure.load)(toy).unwrap(),
+            Chosen::Everything => Box::new(Everything),
         }
     }
 
@@ -74,26 +86,31 @@ impl Chosen {
     fn naive(self, toy: &Toy, view: &View<'_>) -> f64 {
         let dot =
             |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-        match self {
+        let name = match self {
+            Chosen::BuiltIn(measure) => measure.name,
+            Chosen::Everything => "everything",
+        };
+        match name {
             // The toy has fewer tokens than the pruned vocabulary.
-            Chosen::BuiltIn(Measure::Softmax | Measure::Pruned) => {
+            "softmax" | "pruned" => {
                 let sum: f64 = view.logits.iter().map(|&logit| f64::from(logit).exp()).sum();
                 let mut probabilities: Vec<f64> =
                     view.logits.iter().map(|&logit| f64::from(logit).exp() / sum).collect();
                 probabilities.sort_by(f64::total_cmp);
                 probabilities[probabilities.len() - 1] - probabilities[probabilities.len() - 2]
             }
-            Chosen::BuiltIn(Measure::State) if view.layer == 1 => 0.0,
-            Chosen::BuiltIn(Measure::State) => {
+            "state" if view.layer == 1 => 0.0,
+            "state" => {
                 let (now, before) = (view.hidden, view.previous_hidden);
                 dot(now, before) / dot(now, now).sqrt() / dot(before, before).sqrt()
             }
-            Chosen::BuiltIn(Measure::Classifier) => {
+            "classifier" => {
                 let classifier = toy.exit_classifier().unwrap();
                 1.0 / (1.0 + (-dot(&classifier.weight, view.hidden) - f64::from(classifier.bias)).exp())
             }
-            Chosen::Everything => {
-                everything(view.layer, view.position, view.hidden, view.previous_hidden, view.logits)
+            _ => {
+                let previous = if view.layer == 1 { &[] } else { view.previous_hidden };
+                everything(view.layer, view.position, view.hidden, previous, view.logits)
             }
         }
     }
@@ -108,14 +125,14 @@ enum Setting {
 }
 
 impl Setting {
-    fn policy(&self, toy: &Toy) -> Policy {
+    fn policy(&self, toy: &Toy) -> Box<dyn Policy> {
         match *self {
-            Setting::Full => Policy::Full,
-            Setting::Static(layers) => Policy::Static { layers },
-            Setting::Oracle => Policy::Oracle,
+            Setting::Full => Box::new(Full),
+            Setting::Static(layers) => Box::new(StaticDepth { layers }),
+            Setting::Oracle => Box::new(Oracle),
             Setting::Calm { measure, threshold, decay } => {
                 let threshold = Threshold::new(threshold, decay).unwrap();
-                Policy::Calm { measure: measure.measure(toy), threshold }
+                Box::new(Calm { measure: measure.measure(toy), threshold })
             }
         }
     }
@@ -154,13 +171,8 @@ struct Case {
 }
 
 fn settings(num_layers: usize) -> impl Strategy<Value = Setting> {
-    let measure = prop_oneof![
-        Just(Chosen::BuiltIn(Measure::Softmax)),
-        Just(Chosen::BuiltIn(Measure::Pruned)),
-        Just(Chosen::BuiltIn(Measure::State)),
-        Just(Chosen::BuiltIn(Measure::Classifier)),
-        Just(Chosen::Everything),
-    ];
+    let built_in = proptest::sample::select(MEASURES.all()).prop_map(Chosen::BuiltIn);
+    let measure = prop_oneof![4 => built_in, 1 => Just(Chosen::Everything)];
     let threshold = prop_oneof![8 => 0.0..1.0, 1 => Just(0.0), 1 => Just(1.0)];
     let calm = (measure, threshold, proptest::option::of(0.0..8.0))
         .prop_map(|(measure, threshold, decay)| Setting::Calm { measure, threshold, decay });
@@ -201,7 +213,7 @@ proptest! {
     fn equals_the_naive_decoder(case in cases()) {
         let toy = Toy::new(case.num_layers, case.seed);
         let policy = case.setting.policy(&toy);
-        let generations = run(&toy, &case.sources, &policy, case.max_tokens, Propagation::Lazy);
+        let generations = run(&toy, &case.sources, &*policy, case.max_tokens, Propagation::Lazy);
         prop_assert_eq!(generations.len(), case.sources.len());
         for (source, generation) in case.sources.iter().zip(&generations) {
             let expected = case.setting.naive(&toy, source, case.max_tokens);
@@ -223,9 +235,9 @@ proptest! {
     fn a_row_alone_equals_the_row_in_its_batch(case in cases()) {
         let toy = Toy::new(case.num_layers, case.seed);
         let policy = case.setting.policy(&toy);
-        let together = run(&toy, &case.sources, &policy, case.max_tokens, Propagation::Lazy);
+        let together = run(&toy, &case.sources, &*policy, case.max_tokens, Propagation::Lazy);
         for (source, generation) in case.sources.iter().zip(&together) {
-            let alone = run(&toy, std::slice::from_ref(source), &policy, case.max_tokens, Propagation::Lazy);
+            let alone = run(&toy, std::slice::from_ref(source), &*policy, case.max_tokens, Propagation::Lazy);
             prop_assert_eq!(outcome(&alone[0]), outcome(generation));
             prop_assert_eq!(alone[0].propagated, generation.propagated);
         }
@@ -235,11 +247,11 @@ proptest! {
     fn lazy_propagation_equals_eager_propagation(case in cases()) {
         let toy = Toy::new(case.num_layers, case.seed);
         let policy = case.setting.policy(&toy);
-        let lazy = run(&toy, &case.sources, &policy, case.max_tokens, Propagation::Lazy);
-        let eager = run(&toy, &case.sources, &policy, case.max_tokens, Propagation::Eager);
+        let lazy = run(&toy, &case.sources, &*policy, case.max_tokens, Propagation::Lazy);
+        let eager = run(&toy, &case.sources, &*policy, case.max_tokens, Propagation::Eager);
         prop_assert_eq!(outcomes(&lazy), outcomes(&eager));
         for (lazy, eager) in lazy.iter().zip(&eager) {
-            let all_run = matches!(policy, Policy::Oracle);
+            let all_run = matches!(case.setting, Setting::Oracle);
             let executed = |at: usize| if all_run { case.num_layers } else { lazy.exit_layers[at] };
             prop_assert_eq!(lazy.executed_layers, (0..lazy.tokens.len()).map(executed).sum::<usize>());
             prop_assert_eq!(lazy.propagated, entries_reached_later(&lazy.exit_layers, executed));
@@ -254,13 +266,13 @@ fn sample(spec: PolicySpec, num_layers: usize) -> Vec<Generation> {
     let sources: Vec<Vec<Token>> = vec![vec![3], vec![4, 5, 6, 7, 2], vec![9, 8], vec![10, 2, 10, 2]];
     let of_seed = |seed| {
         let toy = Toy::new(num_layers, seed);
-        run(&toy, &sources, &spec.resolve(&toy).unwrap(), 12, Propagation::Lazy)
+        run(&toy, &sources, &*spec.make(&toy).unwrap(), 12, Propagation::Lazy)
     };
     (0..20).flat_map(of_seed).collect()
 }
 
-fn calm(measure: Measure, threshold: f64, decay: Option<f64>) -> PolicySpec {
-    PolicySpec::Calm { measure, threshold: Threshold::new(threshold, decay).unwrap() }
+fn spec(id: &str) -> PolicySpec {
+    id.parse().unwrap()
 }
 
 #[test]
@@ -268,25 +280,22 @@ fn equivalent_policies_give_the_same() {
     let check = |spec: PolicySpec, other: PolicySpec| {
         assert_eq!(outcomes(&sample(spec, 4)), outcomes(&sample(other, 4)), "{spec} and {other}");
     };
-    check(PolicySpec::Full, PolicySpec::Static { layers: 4 });
-    for measure in Measure::ALL {
-        check(PolicySpec::Full, calm(measure, 1.0, None));
-        check(PolicySpec::Full, calm(measure, 1.0, Some(4.0)));
+    check(PolicySpec::full(), PolicySpec::fixed(4));
+    for measure in MEASURES.all() {
+        check(PolicySpec::full(), spec(&format!("calm-{measure}-1")));
+        check(PolicySpec::full(), spec(&format!("calm-{measure}-1-tau4")));
     }
 }
 
 /// The tests of this module would show little if exits, ends and propagation were rare in the toy.
 #[test]
 fn the_toy_exercises_the_loop() {
-    for spec in [
-        calm(Measure::Softmax, 0.4, None),
-        calm(Measure::Softmax, 0.4, Some(4.0)),
-        calm(Measure::State, 0.85, None),
-        calm(Measure::Classifier, 0.6, None),
-        PolicySpec::Oracle,
-    ] {
+    for id in
+        ["calm-softmax-0.4", "calm-softmax-0.4-tau4", "calm-state-0.85", "calm-classifier-0.6", "oracle"]
+    {
+        let spec = spec(id);
         let generations = sample(spec, 4);
-        let first = usize::from(matches!(spec, PolicySpec::Calm { measure: Measure::State, .. }));
+        let first = usize::from(id.starts_with("calm-state"));
         for layer in first + 1..=4 {
             let at_layer =
                 generations.iter().flat_map(|g| &g.exit_layers).filter(|&&left| left == layer).count();
@@ -300,7 +309,7 @@ fn the_toy_exercises_the_loop() {
 
 #[test]
 fn generations_end_after_the_end_token_or_at_the_limit() {
-    for generation in sample(calm(Measure::Softmax, 0.5, None), 3) {
+    for generation in sample(spec("calm-softmax-0.5"), 3) {
         let end = generation.tokens.iter().position(|&token| token == 1);
         assert_eq!(generation.tokens.len(), end.map_or(12, |at| at + 1));
         assert_eq!(generation.exit_layers.len(), generation.tokens.len());
@@ -310,11 +319,30 @@ fn generations_end_after_the_end_token_or_at_the_limit() {
 }
 
 #[test]
+fn any_of_several_end_tokens_ends_a_generation() {
+    let ends: &[Token] = &[1, 4, 7];
+    let mut seen = Vec::new();
+    for seed in 0..20 {
+        let toy = Toy::new(2, seed).with_eos(ends);
+        let sources = vec![vec![3], vec![4, 5]];
+        for generation in run(&toy, &sources, &Full, 12, Propagation::Lazy) {
+            let end = generation.tokens.iter().position(|token| ends.contains(token));
+            assert_eq!(generation.tokens.len(), end.map_or(12, |at| at + 1));
+            seen.extend(end.map(|at| generation.tokens[at]));
+        }
+        let options = DecodeOptions { ignore_eos: true, ..DecodeOptions::new(12) };
+        let endless = decode(&*toy.read(&[&[3]]).unwrap(), &Full, &options).unwrap();
+        assert_eq!(endless[0].tokens.len(), 12);
+    }
+    assert!(ends.iter().all(|end| seen.contains(end)), "{seen:?}");
+}
+
+#[test]
 fn nothing_to_decode_gives_nothing() {
     let toy = Toy::new(2, 0);
-    assert!(run(&toy, &[], &Policy::Full, 5, Propagation::Lazy).is_empty());
+    assert!(run(&toy, &[], &Full, 5, Propagation::Lazy).is_empty());
     assert_eq!(
-        run(&toy, &[vec![2], vec![3]], &Policy::Oracle, 0, Propagation::Eager),
+        run(&toy, &[vec![2], vec![3]], &Oracle, 0, Propagation::Eager),
         vec![Generation::default(), Generation::default()]
     );
 }
@@ -322,20 +350,17 @@ fn nothing_to_decode_gives_nothing() {
 /// Says what it is told to, and that it was asked.
 struct Scripted(fn(usize) -> f32);
 
-impl ConfidenceMeasure for Scripted {
-    fn name(&self) -> &str {
-        "scripted"
+impl Measure for Scripted {
+    fn begin_step(&self) -> Box<dyn StepMeasure + '_> {
+        Box::new(Scripted(self.0))
     }
+}
 
-    fn inputs(&self) -> MeasureInputs {
-        MeasureInputs::default()
-    }
-
-    fn confidence(&self, view: &LayerView<'_>) -> f32 {
-        assert!(view.layer < 4, "nothing is decided after the last layer");
-        assert!(view.hidden.is_empty() && view.previous_hidden.is_empty() && view.logits.is_empty());
-        assert_eq!(view.top2, None);
-        self.0(view.layer)
+impl StepMeasure for Scripted {
+    fn confidence(&mut self, layer: &mut Layer<'_>) -> Result<Vec<Confidence>, DecodeError> {
+        assert!(layer.number() < 4 && !layer.is_last(), "nothing is decided after the last layer");
+        let confidence = Confidence { value: self.0(layer.number()), token: None };
+        Ok(vec![confidence; layer.entries().len()])
     }
 }
 
@@ -344,7 +369,7 @@ fn a_token_leaves_where_the_confidence_reaches_the_threshold() {
     let check = |confidence: fn(usize) -> f32, threshold: f64, exit: usize, recorded: Option<f32>| {
         let toy = Toy::new(4, 5);
         let threshold = Threshold::new(threshold, None).unwrap();
-        let policy = Policy::Calm { measure: Arc::new(Scripted(confidence)), threshold };
+        let policy = Calm { measure: Box::new(Scripted(confidence)), threshold };
         for generation in run(&toy, &[vec![3, 4], vec![5]], &policy, 6, Propagation::Lazy) {
             assert!(generation.exit_layers.iter().all(|&left| left == exit), "{:?}", generation.exit_layers);
             for confidence in generation.confidence {

@@ -1,8 +1,8 @@
 //! Engines that fail, or break their side of the contract.
 
 use calm_core::{
-    Backbone, BackboneShape, CacheEntry, DecodeError, DecodeOptions, DecoderSession, ExitClassifier, Matrix,
-    Measure, Policy, PolicyError, Propagation, Threshold, Token, decode,
+    Backbone, BackboneShape, Cost, DecodeError, DecodeOptions, DecoderSession, EngineError, Entry,
+    ExitClassifier, Matrix, PolicyError, PolicySpec, Prompt, StaticDepth, Token, decode,
 };
 
 /// Gives one answer too few or an error, in one method; elsewhere every state is `[1]` and the best token is
@@ -25,10 +25,6 @@ struct Flawed {
 struct OutOfMemory;
 
 impl Backbone for Flawed {
-    type Error = OutOfMemory;
-    type Encoded = ();
-    type Session<'a> = FlawedSession;
-
     fn shape(&self) -> &BackboneShape {
         &self.shape
     }
@@ -37,12 +33,24 @@ impl Backbone for Flawed {
         None
     }
 
-    fn encode(&self, _: &[&[Token]]) -> Result<(), OutOfMemory> {
-        Ok(())
+    fn read<'a>(&'a self, _: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
+        Ok(Box::new(FlawedPrompt(self)))
+    }
+}
+
+struct FlawedPrompt<'a>(&'a Flawed);
+
+impl Prompt for FlawedPrompt<'_> {
+    fn shape(&self) -> &BackboneShape {
+        &self.0.shape
     }
 
-    fn start(&self, (): &(), _: usize) -> Result<FlawedSession, OutOfMemory> {
-        Ok(FlawedSession { flaw: self.flaw })
+    fn first_inputs(&self) -> Vec<Token> {
+        vec![0; 2]
+    }
+
+    fn start(&self, _: usize) -> Result<Box<dyn DecoderSession + '_>, EngineError> {
+        Ok(Box::new(FlawedSession { flaw: self.0.flaw }))
     }
 }
 
@@ -51,88 +59,83 @@ struct FlawedSession {
 }
 
 impl FlawedSession {
-    fn answers(&self, flaw: Flaw, rows: &[usize]) -> usize {
-        rows.len() - usize::from(self.flaw == flaw)
+    fn answers(&self, flaw: Flaw, entries: &[Entry]) -> usize {
+        entries.len() - usize::from(self.flaw == flaw)
     }
 }
 
 impl DecoderSession for FlawedSession {
-    type Error = OutOfMemory;
-
-    fn begin_step(&mut self, _: usize, _: &[usize], _: &[Token]) -> Result<(), OutOfMemory> {
+    fn embed(&mut self, _: &[Entry], _: &[Token]) -> Result<(), EngineError> {
         Ok(())
     }
 
-    fn run_layer(&mut self, layer: usize, _: &[usize]) -> Result<(), OutOfMemory> {
-        if self.flaw == Flaw::Error && layer == 2 { Err(OutOfMemory) } else { Ok(()) }
+    fn run_layer(&mut self, layer: usize, _: &[Entry]) -> Result<(), EngineError> {
+        if self.flaw == Flaw::Error && layer == 2 { Err(EngineError::new(OutOfMemory)) } else { Ok(()) }
     }
 
-    fn hidden(&mut self, _: usize, rows: &[usize]) -> Result<Matrix, OutOfMemory> {
-        Ok(Matrix { data: vec![1.0; self.answers(Flaw::Hidden, rows)], columns: 1 })
-    }
-
-    fn logits(&mut self, _: usize, rows: &[usize]) -> Result<Matrix, OutOfMemory> {
-        Ok(Matrix { data: [1.0, 0.0].repeat(self.answers(Flaw::Top2, rows)), columns: 2 })
-    }
-
-    fn keep(&mut self, _: usize, _: &[usize]) -> Result<(), OutOfMemory> {
+    fn propagate(&mut self, _: usize, _: &[Entry]) -> Result<(), EngineError> {
         Ok(())
     }
 
-    fn predict(&mut self, rows: &[usize]) -> Result<Vec<Token>, OutOfMemory> {
-        Ok(vec![0; self.answers(Flaw::Predict, rows)])
+    fn hidden(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        Ok(Matrix { data: vec![1.0; self.answers(Flaw::Hidden, entries)], columns: 1 })
     }
 
-    fn propagate(&mut self, _: usize, _: &[CacheEntry]) -> Result<(), OutOfMemory> {
+    fn set_hidden(&mut self, _: &[Entry], _: &Matrix) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        Ok(Matrix { data: [1.0, 0.0].repeat(self.answers(Flaw::Top2, entries)), columns: 2 })
+    }
+
+    fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
+        Ok(vec![0; self.answers(Flaw::Predict, entries)])
+    }
+
+    fn crop(&mut self, _: usize, _: usize) -> Result<(), EngineError> {
         Ok(())
     }
 }
 
-fn failure(flaw: Flaw, policy: &Policy) -> String {
-    let shape = BackboneShape {
-        num_encoder_layers: 1,
-        num_decoder_layers: 3,
-        d_model: 1,
-        inner: 1,
-        d_ff: 1,
-        gated: false,
-        vocab_size: 2,
-        start_token: 0,
-        eos_token: 1,
-    };
-    let options = DecodeOptions { max_tokens: 4, propagation: Propagation::Lazy };
-    decode(&Flawed { shape, flaw }, &(), 2, policy, &options).unwrap_err().to_string()
+fn flawed(flaw: Flaw) -> Flawed {
+    let (flops, bytes) = (Cost::default(), Cost::default());
+    let shape = BackboneShape { num_layers: 3, d_model: 1, vocab_size: 2, eos_tokens: vec![1], flops, bytes };
+    Flawed { shape, flaw }
 }
 
-fn calm(measure: Measure) -> Policy {
-    let threshold = Threshold::new(0.999, None).unwrap();
-    Policy::Calm { measure: measure.resolve(None).unwrap(), threshold }
+fn failure(flaw: Flaw, policy: &str) -> String {
+    let (flawed, policy) = (flawed(flaw), policy.parse::<PolicySpec>().unwrap());
+    let policy = policy.make(&flawed).unwrap();
+    decode(&FlawedPrompt(&flawed), &*policy, &DecodeOptions::new(4)).unwrap_err().to_string()
 }
 
 #[test]
 fn failures_of_the_engine_are_passed_on() {
-    assert_eq!(failure(Flaw::Error, &Policy::Full), "out of memory");
-    assert_eq!(failure(Flaw::Error, &Policy::Oracle), "out of memory");
-    assert_eq!(failure(Flaw::Error, &calm(Measure::Softmax)), "out of memory");
+    for policy in ["full", "oracle", "calm-softmax-0.999"] {
+        assert_eq!(failure(Flaw::Error, policy), "out of memory");
+    }
 }
 
 #[test]
 fn missing_answers_are_noticed() {
-    let check = |flaw: Flaw, policy: Policy, call: &str| {
+    let check = |flaw: Flaw, policy: &str, call: &str| {
         let message = format!("the engine's {call} answered for 1 rows instead of 2");
-        assert_eq!(failure(flaw, &policy), message);
+        assert_eq!(failure(flaw, policy), message);
     };
-    check(Flaw::Hidden, calm(Measure::State), "hidden");
-    check(Flaw::Top2, calm(Measure::Softmax), "top2");
-    check(Flaw::Top2, Policy::Oracle, "top2");
-    check(Flaw::Predict, Policy::Full, "predict");
+    check(Flaw::Hidden, "calm-state-0.999", "hidden");
+    check(Flaw::Top2, "calm-softmax-0.999", "top2");
+    check(Flaw::Top2, "oracle", "top2");
+    check(Flaw::Predict, "full", "predict");
 }
 
 #[test]
 fn a_depth_that_the_decoder_has_not_is_refused() {
+    let flawed = flawed(Flaw::Error);
     for layers in [0, 4] {
-        let expected: DecodeError<OutOfMemory> =
-            DecodeError::Policy(PolicyError::StaticLayers { layers, available: 3 });
-        assert_eq!(failure(Flaw::Error, &Policy::Static { layers }), expected.to_string());
+        let failed =
+            decode(&FlawedPrompt(&flawed), &StaticDepth { layers }, &DecodeOptions::new(4)).unwrap_err();
+        let expected = PolicyError::StaticLayers { layers, available: 3 };
+        assert!(matches!(&failed, DecodeError::Policy(error) if *error == expected), "{failed}");
     }
 }

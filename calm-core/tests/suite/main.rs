@@ -3,13 +3,13 @@
 // clippy.toml allows this in test functions; it does not know that helpers of tests are tests too.
 #![allow(clippy::unwrap_used)]
 
-mod batches;
 mod decoding;
 mod failures;
 mod flops;
 mod measures;
 mod naive;
 mod policies;
+mod tables;
 mod toy;
 
 use proptest::test_runner::{Config, RngSeed};

@@ -1,13 +1,12 @@
 //! The built-in measures and what they are made of.
 
 use calm_core::{
-    ConfidenceMeasure, ExitClassifier, LayerView, Matrix, Measure, PolicyError, Token, Top2, best_tokens,
+    BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, Layer, MEASURES, Matrix,
+    Measure, Token, Top2, best_tokens,
 };
 use proptest::prelude::*;
 
-fn view<'a>(layer: usize, hidden: &'a [f32], previous_hidden: &'a [f32]) -> LayerView<'a> {
-    LayerView { layer, hidden, previous_hidden, ..LayerView::default() }
-}
+use crate::toy::Toy;
 
 #[test]
 fn margin_is_between_the_two_best_probabilities() {
@@ -37,40 +36,92 @@ fn margin_of_what_is_no_number_is_never_confident() {
     }
 }
 
+/// A session that shows measures the states it was given.
+#[derive(Default)]
+struct Shown(Matrix);
+
+impl DecoderSession for Shown {
+    fn embed(&mut self, _: &[Entry], _: &[Token]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn run_layer(&mut self, _: usize, _: &[Entry]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn propagate(&mut self, _: usize, _: &[Entry]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn hidden(&mut self, _: &[Entry]) -> Result<Matrix, EngineError> {
+        Ok(self.0.clone())
+    }
+
+    fn set_hidden(&mut self, _: &[Entry], states: &Matrix) -> Result<(), EngineError> {
+        self.0.clone_from(states);
+        Ok(())
+    }
+
+    fn logits(&mut self, _: &[Entry]) -> Result<Matrix, EngineError> {
+        panic!("measures of states ask for no logits")
+    }
+
+    fn crop(&mut self, _: usize, _: usize) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+/// What a measure says of one row after each layer, given its states after each of them.
+fn confidences(measure: &dyn Measure, states: &[&[f32]]) -> Vec<f32> {
+    let d_model = states[0].len();
+    let (flops, bytes) = (Cost::default(), Cost::default());
+    let num_layers = states.len() + 1;
+    let shape = BackboneShape { num_layers, d_model, vocab_size: 2, eos_tokens: vec![], flops, bytes };
+    let (mut session, mut step) = (Shown::default(), measure.begin_step());
+    let entries = [Entry { row: 0, position: 0 }];
+    let confidence = |(index, state): (usize, &&[f32])| {
+        session.set_hidden(&entries, &Matrix { data: state.to_vec(), columns: d_model }).unwrap();
+        let mut layer = Layer::new(&mut session, &shape, index + 1, &entries);
+        step.confidence(&mut layer).unwrap()[0].value
+    };
+    states.iter().enumerate().map(confidence).collect()
+}
+
 #[test]
 fn state_saturation_is_the_cosine() {
-    let measure = Measure::State.resolve(None).unwrap();
-    let check = |layer: usize, hidden: &[f32], previous: &[f32], expected: f32| {
-        let found = measure.confidence(&view(layer, hidden, previous));
-        assert!((found - expected).abs() < 1e-7, "{found} instead of {expected}");
+    let measure = (MEASURES.get("state").unwrap().load)(&Toy::new(2, 0)).unwrap();
+    let check = |hidden: &[f32], previous: &[f32], expected: f32| {
+        let found = confidences(&*measure, &[previous, hidden]);
+        // There is no layer before the first, whatever the embedding.
+        assert_eq!(found[0], 0.0);
+        assert!((found[1] - expected).abs() < 1e-7, "{} instead of {expected}", found[1]);
     };
-    check(2, &[3.0, 4.0], &[6.0, 8.0], 1.0);
-    check(2, &[3.0, 4.0], &[4.0, 3.0], 0.96);
-    check(3, &[1.0, 0.0], &[0.0, 2.0], 0.0);
-    check(3, &[1.0, 0.0], &[-1.0, 0.0], -1.0);
-    check(2, &[0.0, 0.0], &[1.0, 0.0], 0.0);
+    check(&[3.0, 4.0], &[6.0, 8.0], 1.0);
+    check(&[3.0, 4.0], &[4.0, 3.0], 0.96);
+    check(&[1.0, 0.0], &[0.0, 2.0], 0.0);
+    check(&[1.0, 0.0], &[-1.0, 0.0], -1.0);
+    check(&[0.0, 0.0], &[1.0, 0.0], 0.0);
     // Squares beyond f32.
-    check(2, &[1e30, 1e30], &[1e30, 1e30], 1.0);
+    check(&[1e30, 1e30], &[1e30, 1e30], 1.0);
     // Longer than the sums that are formed side by side: 1..=19 against itself reversed, 1330 / 2470.
     let up: Vec<f32> = (1..=19_u8).map(f32::from).collect();
     let down: Vec<f32> = up.iter().rev().copied().collect();
-    check(2, &up, &down, 1330.0 / 2470.0);
-    // There is no layer before the first, whatever the embedding.
-    check(1, &[3.0, 4.0], &[3.0, 4.0], 0.0);
+    check(&up, &down, 1330.0 / 2470.0);
 }
 
 #[test]
 fn classifier_is_a_logistic_regression() {
-    let classifier = ExitClassifier { weight: vec![1.0, -2.0], bias: 0.5 };
-    let measure = Measure::Classifier.resolve(Some(&classifier)).unwrap();
-    let check = |hidden: &[f32], expected: f32| {
-        let found = measure.confidence(&view(1, hidden, &[]));
+    let toy = Toy::new(2, 0).with_classifier(Some(vec![1.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
+    let measure = (MEASURES.get("classifier").unwrap().load)(&toy).unwrap();
+    let check = |first: [f32; 2], expected: f32| {
+        let state = [first[0], first[1], 9.0, 9.0, 9.0, 9.0, 9.0, 9.0];
+        let found = confidences(&*measure, &[&state])[0];
         assert!((found - expected).abs() < 1e-7, "{found} instead of {expected}");
     };
-    check(&[0.5, 0.5], 0.5);
-    check(&[0.5 + 3.0f32.ln(), 0.5], 0.75);
-    check(&[1e30, 0.0], 1.0);
-    check(&[-1e30, 0.0], 0.0);
+    check([1.0, 0.5], 0.5);
+    check([1.0 + 3.0f32.ln(), 0.5], 0.75);
+    check([1e30, 0.0], 1.0);
+    check([-1e30, 0.0], 0.0);
 }
 
 #[test]
@@ -85,25 +136,6 @@ fn the_best_tokens_of_logits() {
     assert_eq!(among.token, 4);
     let odds = 3.0_f32.exp();
     assert!((among.margin - (odds - 1.0) / (odds + 1.0)).abs() < 1e-6);
-}
-
-#[test]
-fn measures_have_their_names() {
-    for (measure, name) in [
-        (Measure::Softmax, "softmax"),
-        (Measure::Pruned, "pruned"),
-        (Measure::State, "state"),
-        (Measure::Classifier, "classifier"),
-    ] {
-        assert_eq!(measure.to_string(), name);
-        assert_eq!(name.parse(), Ok(measure));
-        assert_eq!(serde_json::to_string(&measure).unwrap(), format!("\"{name}\""));
-        let classifier = ExitClassifier { weight: vec![1.0], bias: 0.0 };
-        assert_eq!(measure.resolve(Some(&classifier)).unwrap().name(), name);
-        assert_eq!(measure.resolve(Some(&classifier)).unwrap().inputs(), measure.inputs());
-    }
-    assert_eq!("entropy".parse::<Measure>(), Err(PolicyError::UnknownMeasure("entropy".to_owned())));
-    assert_eq!(Measure::Classifier.resolve(None).err(), Some(PolicyError::NoClassifier));
 }
 
 #[test]
@@ -126,7 +158,7 @@ proptest! {
         prop_assert_eq!(logits.iter().position(|&logit| logit == best), Some(top2.token as usize));
 
         let classifier = ExitClassifier { weight: logits.clone(), bias: 1.0 };
-        let confidence = classifier.confidence(&view(1, &logits, &[]));
+        let confidence = classifier.probability(&logits);
         prop_assert!((0.0..=1.0).contains(&confidence));
     }
 }

@@ -3,7 +3,7 @@
 
 use calm_core::{Backbone, Token};
 
-use crate::toy::{Toy, Vector, argmax};
+use crate::toy::{START, Toy, Vector, argmax};
 
 /// Where a token leaves.
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
     let source = toy.source_states(source);
     let mut decoded = Decoded::default();
     for position in 0..max_tokens {
-        let mut inputs = vec![toy.shape().start_token];
+        let mut inputs = vec![START];
         inputs.extend(&decoded.tokens);
         // states[s][i] is d_s^i of the paper; of the current token all layers.
         let mut states: Vec<Vec<Vector>> = Vec::new();
@@ -81,7 +81,7 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
         decoded.tokens.push(token_at(exit));
         decoded.exit_layers.push(exit);
         decoded.confidence.push(confidence);
-        if token_at(exit) == toy.shape().eos_token {
+        if toy.shape().eos_tokens.contains(&token_at(exit)) {
             break;
         }
     }

@@ -1,28 +1,20 @@
 //! Thresholds, and policies as they are written.
 
-use calm_core::{Measure, Policy, PolicyError, PolicySpec, StepThreshold, Threshold};
+use calm_core::{MEASURES, PolicyError, PolicySpec, Threshold};
 use proptest::prelude::*;
 
 use crate::toy::Toy;
 
-fn calm(measure: Measure, threshold: f64, decay: Option<f64>) -> PolicySpec {
-    PolicySpec::Calm { measure, threshold: Threshold::new(threshold, decay).unwrap() }
+fn spec(id: &str) -> PolicySpec {
+    id.parse().unwrap()
 }
 
 #[test]
 fn thresholds_follow_equation_5() {
-    let check =
-        |value: f64, decay: Option<f64>, step: usize, max_tokens: usize, expected: f64| match Threshold::new(
-            value, decay,
-        )
-        .unwrap()
-        .at(step, max_tokens)
-        {
-            StepThreshold::AtLeast(found) => {
-                assert!((found - expected).abs() < 1e-12, "{found} for {expected}")
-            }
-            StepThreshold::NeverExit => panic!("{value} is no threshold of 1"),
-        };
+    let check = |value: f64, decay: Option<f64>, position: usize, max_tokens: usize, expected: f64| {
+        let found = Threshold::new(value, decay).unwrap().at(position, max_tokens);
+        assert!((found - expected).abs() < 1e-12, "{found} for {expected}");
+    };
     check(0.7, None, 0, 10, 0.7);
     check(0.7, None, 9, 10, 0.7);
     check(0.0, None, 3, 10, 0.0);
@@ -39,7 +31,7 @@ fn thresholds_follow_equation_5() {
 fn threshold_1_never_exits() {
     for decay in [None, Some(0.0), Some(4.0)] {
         for step in [0, 9] {
-            assert_eq!(Threshold::new(1.0, decay).unwrap().at(step, 10), StepThreshold::NeverExit);
+            assert_eq!(Threshold::new(1.0, decay).unwrap().at(step, 10), f64::INFINITY);
         }
     }
     assert!(!Threshold::new(0.999_999, None).unwrap().never_exits());
@@ -56,115 +48,75 @@ fn thresholds_outside_their_range_are_refused() {
 }
 
 #[test]
-fn policies_are_written_as_json() {
-    let check = |json: &str, spec: PolicySpec, id: &str| {
-        assert_eq!(serde_json::from_str::<PolicySpec>(json).unwrap(), spec, "{json}");
-        let again = serde_json::to_string(&spec).unwrap();
-        assert_eq!(serde_json::from_str::<PolicySpec>(&again).unwrap(), spec, "{again}");
-        assert_eq!(spec.id(), id);
-        assert_eq!(spec.to_string(), id);
-    };
-    check(r#"{"kind":"full"}"#, PolicySpec::Full, "full");
-    check(r#"{"kind":"oracle"}"#, PolicySpec::Oracle, "oracle");
-    check(r#"{"kind":"static","layers":2}"#, PolicySpec::Static { layers: 2 }, "static-2");
-    check(
-        r#"{"kind":"calm","measure":"softmax","threshold":0.85,"decay":4.0}"#,
-        calm(Measure::Softmax, 0.85, Some(4.0)),
-        "calm-softmax-0.85-tau4",
-    );
-    check(
-        r#"{"kind":"calm","measure":"state","threshold":1,"decay":null}"#,
-        calm(Measure::State, 1.0, None),
-        "calm-state-1",
-    );
-    check(
-        r#"{"kind":"calm","measure":"classifier","threshold":-0.0,"decay":0.5}"#,
-        calm(Measure::Classifier, 0.0, Some(0.5)),
-        "calm-classifier-0-tau0.5",
-    );
+fn policies_are_written_as_their_ids() {
+    let check = |id: &str, again: &str| assert_eq!(spec(id).to_string(), again);
+    check("full", "full");
+    check("static-2", "static-2");
+    check("calm-softmax-0.85-tau4", "calm-softmax-0.85-tau4");
+    check("calm-softmax-0.850-tau4.0", "calm-softmax-0.85-tau4");
+    check("calm-state-1", "calm-state-1");
+    check("calm-classifier-0-tau0.5", "calm-classifier-0-tau0.5");
 }
 
 #[test]
 fn badly_written_policies_are_refused() {
-    let check = |json: &str, message: &str| {
-        let error = serde_json::from_str::<PolicySpec>(json).unwrap_err().to_string();
-        assert!(error.contains(message), "{json}: {error}");
+    let check = |id: &str, message: &str| {
+        let error = id.parse::<PolicySpec>().unwrap_err().to_string();
+        assert_eq!(error, message, "{id}");
     };
-    check(r#"{"kind":"fast"}"#, "unknown policy kind 'fast' (there are full, static, oracle and calm)");
-    check(r#"{"layers":2}"#, "missing field `kind`");
-    check(r#"{"kind":"full","layers":2}"#, "policy 'full' has no field 'layers'");
-    check(r#"{"kind":"oracle","decay":2}"#, "policy 'oracle' has no field 'decay'");
-    check(r#"{"kind":"static","layers":2,"threshold":0.5}"#, "policy 'static' has no field 'threshold'");
-    check(r#"{"kind":"full","lambda":2}"#, "unknown field `lambda`");
-    check(r#"{"kind":"static"}"#, "policy 'static' needs the field 'layers'");
-    check(r#"{"kind":"static","layers":0}"#, "policy 'static' needs at least 1 layer");
-    check(r#"{"kind":"static","layers":-1}"#, "invalid value: integer `-1`");
-    check(r#"{"kind":"calm","threshold":0.5}"#, "policy 'calm' needs the field 'measure'");
-    check(r#"{"kind":"calm","measure":"state"}"#, "policy 'calm' needs the field 'threshold'");
-    check(r#"{"kind":"calm","measure":"meta","threshold":0.5}"#, "unknown variant `meta`");
-    check(r#"{"kind":"calm","measure":"state","threshold":1.5}"#, "threshold must be from 0 to 1, not 1.5");
+    let unknown = |name: &str| format!("unknown policy `{name}`: there are full, static, oracle and calm");
+    check("fast", &unknown("fast"));
+    check("", &unknown(""));
+    check("fullest-2", &unknown("fullest"));
+    check("full-2", "a policy full is written full");
+    check("static", "a policy static is written static-LAYERS");
+    check("static-", "a policy static is written static-LAYERS");
+    check("static--1", "a policy static is written static-LAYERS");
+    check("static-2-3", "a policy static is written static-LAYERS");
+    check("static-0", "the policy static needs at least 1 layer");
+    let form = "a policy calm is written calm-MEASURE-THRESHOLD[-tauDECAY]";
+    check("calm", form);
+    check("calm-state", form);
+    check("calm-state-high", form);
+    check("calm-state-0.5-4", form);
+    check("calm-state-0.5-tau", form);
+    check("calm-state-0.5-tau4-2", form);
     check(
-        r#"{"kind":"calm","measure":"state","threshold":0.5,"decay":-1}"#,
-        "decay must be a finite number not below 0, not -1",
+        "calm-meta-0.5",
+        "unknown confidence measure `meta`: there are softmax, pruned, state and classifier",
     );
-    check(
-        r#"{"kind":"calm","measure":"state","threshold":0.5,"layers":1}"#,
-        "policy 'calm' has no field 'layers'",
-    );
-}
-
-#[test]
-fn policies_are_resolved_for_a_backbone() {
-    let toy = Toy::new(3, 0);
-    let check = |spec: PolicySpec, expected: &str| {
-        assert_eq!(format!("{:?}", spec.resolve(&toy).unwrap()), expected);
-    };
-    check(PolicySpec::Full, "Full");
-    check(PolicySpec::Oracle, "Oracle");
-    check(PolicySpec::Static { layers: 3 }, "Static(3)");
-    check(calm(Measure::Classifier, 0.5, None), "Calm(classifier, Threshold { value: 0.5, decay: None })");
+    check("calm-state-1.5", "threshold must be from 0 to 1, not 1.5");
+    check("calm-state-NaN", "threshold must be from 0 to 1, not NaN");
+    check("calm-state-0.5-tauinf", "decay must be a finite number not below 0, not inf");
 }
 
 #[test]
 fn policies_that_a_backbone_cannot_follow_are_refused() {
-    let check = |toy: Toy, spec: PolicySpec, expected: PolicyError| {
-        assert_eq!(spec.resolve(&toy).err(), Some(expected));
+    let check = |toy: Toy, id: &str, expected: PolicyError| {
+        assert_eq!(spec(id).make(&toy).err(), Some(expected));
     };
-    for layers in [0, 4] {
-        let error = PolicyError::StaticLayers { layers, available: 3 };
-        check(Toy::new(3, 0), PolicySpec::Static { layers }, error);
-    }
-    let classifier = calm(Measure::Classifier, 0.5, None);
-    check(Toy::new(3, 0).with_classifier(None), classifier, PolicyError::NoClassifier);
+    check(Toy::new(3, 0), "static-4", PolicyError::StaticLayers { layers: 4, available: 3 });
+    check(Toy::new(3, 0).with_classifier(None), "calm-classifier-0.5", PolicyError::NoClassifier);
     check(
         Toy::new(3, 0).with_classifier(Some(vec![1.0; 5])),
-        classifier,
+        "calm-classifier-0.5",
         PolicyError::ClassifierWidth { width: 5, d_model: 8 },
     );
     // Other measures do not look at it.
     for toy in [Toy::new(3, 0).with_classifier(None), Toy::new(3, 0).with_classifier(Some(vec![]))] {
-        calm(Measure::State, 0.5, None).resolve(&toy).unwrap();
+        spec("calm-state-0.5").make(&toy).unwrap();
     }
 }
 
 #[test]
-fn only_policies_that_test_have_test_inputs() {
-    let toy = Toy::new(3, 0);
-    for spec in [
-        PolicySpec::Full,
-        PolicySpec::Oracle,
-        PolicySpec::Static { layers: 1 },
-        calm(Measure::State, 1.0, Some(4.0)),
-    ] {
-        assert_eq!(spec.test_inputs(), None, "{spec}");
-        assert_eq!(spec.resolve(&toy).unwrap().test_inputs(), None, "{spec}");
-    }
-    for measure in Measure::ALL {
-        let spec = calm(measure, 0.99, None);
-        assert_eq!(spec.test_inputs(), Some(measure.inputs()));
-        let policy: Policy = spec.resolve(&toy).unwrap();
-        assert_eq!(policy.test_inputs(), Some(measure.inputs()));
-    }
+fn some_policies_are_the_full_model() {
+    let check = |id: &str, expected: bool| assert_eq!(spec(id).is_full(3), expected, "{id}");
+    check("full", true);
+    check("static-3", true);
+    check("static-2", false);
+    check("oracle", false);
+    check("calm-state-1-tau4", true);
+    check("calm-state-0.999", false);
 }
 
 proptest! {
@@ -177,12 +129,7 @@ proptest! {
         n in 1..200_usize,
     ) {
         let threshold = Threshold::new(value, Some(tau)).unwrap();
-        let steps: Vec<f64> = (0..=n)
-            .map(|step| match threshold.at(step, n) {
-                StepThreshold::AtLeast(at) => at,
-                StepThreshold::NeverExit => panic!("{value} is no threshold of 1"),
-            })
-            .collect();
+        let steps: Vec<f64> = (0..=n).map(|position| threshold.at(position, n)).collect();
         prop_assert!(steps.is_sorted_by(|a, b| a >= b));
         prop_assert!(steps.iter().all(|at| (0.9 * value..=1.0).contains(at)));
         prop_assert!(steps[0] >= value);
@@ -190,15 +137,16 @@ proptest! {
 
     #[test]
     fn ids_tell_policies_apart(
-        // Few digits, which serde_json reads back exactly without its feature float_roundtrip.
-        a in (0..2000_u16).prop_map(|a| f64::from(a) / 2000.0),
-        b in (0..2000_u16).prop_map(|b| f64::from(b) / 2000.0),
-        tau in proptest::option::of((0..90_u8).prop_map(|tau| f64::from(tau) / 10.0)),
+        a in 0.0..1.0_f64,
+        b in 0.0..1.0_f64,
+        tau in proptest::option::of(0.0..90.0_f64),
     ) {
-        let (first, second) = (calm(Measure::State, a, tau), calm(Measure::State, b, tau));
-        prop_assert_eq!(first.id() == second.id(), a == b);
-        prop_assert!(first.id().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)));
-        let json = serde_json::to_string(&first).unwrap();
-        prop_assert_eq!(serde_json::from_str::<PolicySpec>(&json).unwrap(), first);
+        let state = MEASURES.get("state").unwrap();
+        let calm = |value| PolicySpec::calm(state, Threshold::new(value, tau).unwrap());
+        let (first, second) = (calm(a), calm(b));
+        prop_assert_eq!(first.to_string() == second.to_string(), a == b);
+        let id = first.to_string();
+        prop_assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)));
+        prop_assert_eq!(id.parse::<PolicySpec>(), Ok(first));
     }
 }

@@ -1,11 +1,11 @@
-//! A small transformer in plain Rust, and a session that holds its caller to the contract of
+//! A small encoder-decoder in plain Rust, and a session that holds its caller to the contract of
 //! [`DecoderSession`].
 //!
 //! Rows are computed one by one, so that the result of a row is the same to the last bit in any batch.
 
-use std::convert::Infallible;
-
-use calm_core::{Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token};
+use calm_core::{
+    Backbone, BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, Matrix, Prompt, Token,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -17,6 +17,9 @@ const D_KV: usize = 3;
 const INNER: usize = HEADS * D_KV;
 const D_FF: usize = 12;
 const VOCAB: usize = 11;
+
+/// The first input of every row.
+pub(crate) const START: Token = 0;
 
 /// An encoder-decoder with random weights.
 pub(crate) struct Toy {
@@ -87,15 +90,12 @@ impl Toy {
         let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed));
         Self {
             shape: BackboneShape {
-                num_encoder_layers: 1,
-                num_decoder_layers: num_layers,
+                num_layers,
                 d_model: D_MODEL,
-                inner: INNER,
-                d_ff: D_FF,
-                gated: false,
                 vocab_size: VOCAB,
-                start_token: 0,
-                eos_token: 1,
+                eos_tokens: vec![1],
+                flops: Cost { layer: 1000.0, skipped_layer: 100.0, head: 200.0, ..Cost::default() },
+                bytes: Cost::default(),
             },
             classifier: Some(ExitClassifier { weight: weights.vector(D_MODEL, 0.0, 0.6), bias: 0.1 }),
             source_embedding: weights.matrix(VOCAB, D_MODEL, 1.5),
@@ -108,6 +108,11 @@ impl Toy {
 
     pub(crate) fn with_classifier(mut self, weight: Option<Vector>) -> Self {
         self.classifier = weight.map(|weight| ExitClassifier { weight, bias: 0.0 });
+        self
+    }
+
+    pub(crate) fn with_eos(mut self, tokens: &[Token]) -> Self {
+        self.shape.eos_tokens = tokens.to_vec();
         self
     }
 
@@ -197,10 +202,6 @@ fn attend(query: &[f32], kv: &[(Vector, Vector)], bias: impl Fn(usize, usize) ->
 }
 
 impl Backbone for Toy {
-    type Error = Infallible;
-    type Encoded = Vec<Vec<Vector>>;
-    type Session<'a> = Session<'a>;
-
     fn shape(&self) -> &BackboneShape {
         &self.shape
     }
@@ -209,55 +210,81 @@ impl Backbone for Toy {
         self.classifier.as_ref()
     }
 
-    fn encode(&self, sources: &[&[Token]]) -> Result<Self::Encoded, Infallible> {
-        Ok(sources.iter().map(|source| self.source_states(source)).collect())
+    fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
+        let sources = sources.iter().map(|source| self.source_states(source)).collect();
+        Ok(Box::new(Encoded { toy: self, sources }))
+    }
+}
+
+struct Encoded<'a> {
+    toy: &'a Toy,
+    sources: Vec<Vec<Vector>>,
+}
+
+impl Prompt for Encoded<'_> {
+    fn shape(&self) -> &BackboneShape {
+        &self.toy.shape
     }
 
-    fn start<'a>(&'a self, encoded: &Self::Encoded, max_tokens: usize) -> Result<Session<'a>, Infallible> {
+    fn first_inputs(&self) -> Vec<Token> {
+        vec![START; self.sources.len()]
+    }
+
+    fn start(&self, max_tokens: usize) -> Result<Box<dyn DecoderSession + '_>, EngineError> {
         let row = |source: &Vec<Vector>| Row {
             source: source.clone(),
-            cache: vec![Vec::new(); self.num_layers()],
-            ..Row::default()
+            tokens: Vec::new(),
+            cache: vec![Vec::new(); self.toy.num_layers()],
         };
-        let rows = encoded.iter().map(row).collect();
-        Ok(Session { toy: self, max_tokens, position: None, rows, stepping: Vec::new(), filled_at: None })
+        let rows = self.sources.iter().map(row).collect();
+        Ok(Box::new(Session { toy: self.toy, max_tokens, rows, steps: 0, filled_at: None }))
     }
 }
 
 /// A decoding that panics when its caller breaks the contract.
-pub(crate) struct Session<'a> {
+struct Session<'a> {
     toy: &'a Toy,
     max_tokens: usize,
-    position: Option<usize>,
     rows: Vec<Row>,
-    /// Rows of this step.
-    stepping: Vec<usize>,
+    /// How many calls of embed there were.
+    steps: usize,
     /// Layer and step of the last propagation.
     filled_at: Option<(usize, usize)>,
 }
 
-#[derive(Default)]
 struct Row {
     source: Vec<Vector>,
-    /// States of this step after each layer that ran, the embedding first.
-    states: Vec<Vector>,
-    /// Layers whose logits were asked for in this step.
-    seen_logits: Vec<usize>,
-    /// The state kept at each position and the layer it left.
-    kept: Vec<(usize, Vector)>,
+    /// By position.
+    tokens: Vec<TokenStates>,
     /// By layer, then position.
-    cache: Vec<Vec<Option<Entry>>>,
+    cache: Vec<Vec<Option<CachedEntry>>>,
+}
+
+struct TokenStates {
+    /// The step that it was embedded in.
+    step: usize,
+    /// After each layer that ran, the embedding first. The last one is the state of the entry.
+    states: Vec<Vector>,
+    /// The layer whose logits were asked for last.
+    seen_logits: Option<usize>,
+}
+
+impl TokenStates {
+    /// Layers that ran, of those that count.
+    fn layer(&self) -> usize {
+        self.states.len() - 1
+    }
 }
 
 #[derive(Clone)]
-struct Entry {
+struct CachedEntry {
     kv: (Vector, Vector),
     /// The layer whose state it was made of.
     from: usize,
 }
 
 impl Row {
-    fn store(&mut self, layer: usize, position: usize, entry: Entry) {
+    fn store(&mut self, layer: usize, position: usize, entry: CachedEntry) {
         let cache = &mut self.cache[layer - 1];
         cache.resize(cache.len().max(position + 1), None);
         cache[position] = Some(entry);
@@ -265,118 +292,120 @@ impl Row {
 }
 
 impl Session<'_> {
-    fn position(&self) -> usize {
-        self.position.expect("a step was begun")
+    fn at(&self, entry: Entry) -> &TokenStates {
+        self.rows[entry.row].tokens.get(entry.position).expect("the entry was embedded")
     }
 
-    fn check_rows(&self, rows: &[usize]) {
-        assert!(!rows.is_empty(), "no rows");
-        assert!(rows.is_sorted_by(|a, b| a < b), "rows not ascending: {rows:?}");
-        assert!(rows.iter().all(|row| self.stepping.contains(row)), "rows not of this step: {rows:?}");
-    }
-
-    fn states(&self, layer: usize, rows: &[usize]) -> Vec<&Vector> {
-        self.check_rows(rows);
-        let state = |&row: &usize| self.rows[row].states.get(layer).expect("the layer ran in this step");
-        rows.iter().map(state).collect()
+    fn state(&self, entry: Entry) -> &Vector {
+        let at = self.at(entry);
+        let is_forgotten = at.step < self.steps && at.layer() == self.toy.num_layers();
+        assert!(!is_forgotten, "what the last layer made of {entry:?} is forgotten");
+        &at.states[at.layer()]
     }
 }
 
+fn check_order(entries: &[Entry]) {
+    assert!(!entries.is_empty(), "no entries");
+    assert!(entries.is_sorted_by(|a, b| a < b), "not in order: {entries:?}");
+}
+
 impl DecoderSession for Session<'_> {
-    type Error = Infallible;
-
-    fn begin_step(&mut self, position: usize, rows: &[usize], tokens: &[Token]) -> Result<(), Infallible> {
-        match self.position {
-            None => self.stepping = (0..self.rows.len()).collect(),
-            Some(previous) => assert_eq!(position, previous + 1),
-        }
-        self.check_rows(rows);
-        assert!(position < self.max_tokens);
-        assert_eq!(tokens.len(), rows.len());
-        self.position = Some(position);
-        self.stepping = rows.to_vec();
-        for (&row, &token) in rows.iter().zip(tokens) {
-            let row = &mut self.rows[row];
-            assert_eq!(row.kept.len(), position, "each row keeps one state per step");
-            assert!(position > 0 || token == self.toy.shape.start_token);
-            row.states = vec![self.toy.embed(token)];
-            row.seen_logits.clear();
+    fn embed(&mut self, entries: &[Entry], tokens: &[Token]) -> Result<(), EngineError> {
+        check_order(entries);
+        assert_eq!(tokens.len(), entries.len());
+        self.steps += 1;
+        for (entry, &token) in entries.iter().zip(tokens) {
+            let row = &mut self.rows[entry.row];
+            assert_eq!(row.tokens.len(), entry.position, "positions have no gaps");
+            assert!(entry.position < self.max_tokens);
+            assert!(entry.position > 0 || token == START);
+            let states = vec![self.toy.embed(token)];
+            row.tokens.push(TokenStates { step: self.steps, states, seen_logits: None });
         }
         Ok(())
     }
 
-    fn run_layer(&mut self, layer: usize, rows: &[usize]) -> Result<(), Infallible> {
-        self.check_rows(rows);
-        let position = self.position();
-        for &row in rows {
-            let row = &mut self.rows[row];
-            assert_eq!(row.states.len(), layer, "layers run in order");
-            assert_eq!(row.kept.len(), position, "a row that left runs no more layers");
-            let state = row.states[layer - 1].clone();
-            row.store(layer, position, Entry { kv: self.toy.key_value(layer, &state), from: layer - 1 });
-
-            let mut kv = Vec::with_capacity(position + 1);
-            for (at, entry) in row.cache[layer - 1].iter().enumerate() {
-                let entry = entry.as_ref().expect("K/V of earlier positions exist");
-                let left = row.kept.get(at).map_or(layer, |(left, _)| *left);
-                assert_eq!(entry.from, left.min(layer - 1), "layer {layer} at position {at}");
-                kv.push(entry.kv.clone());
+    fn run_layer(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
+        check_order(entries);
+        for entry in entries {
+            let state = self.state(*entry).clone();
+            assert_eq!(self.at(*entry).layer(), layer - 1, "layers run in order");
+            let kv = self.toy.key_value(layer, &state);
+            self.rows[entry.row].store(layer, entry.position, CachedEntry { kv, from: layer - 1 });
+        }
+        let mut ran = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let row = &self.rows[entry.row];
+            let mut kv = Vec::with_capacity(entry.position + 1);
+            for (at, cached) in row.cache[layer - 1][..=entry.position].iter().enumerate() {
+                let cached = cached.as_ref().expect("K/V of earlier positions exist");
+                let left = row.tokens[at].layer();
+                assert_eq!(cached.from, left.min(layer - 1), "layer {layer} at position {at}");
+                kv.push(cached.kv.clone());
             }
-            assert_eq!(kv.len(), position + 1);
-            row.states.push(self.toy.block(layer, &state, &kv, &row.source));
+            ran.push(self.toy.block(layer, self.state(*entry), &kv, &row.source));
+        }
+        for (entry, state) in entries.iter().zip(ran) {
+            self.rows[entry.row].tokens[entry.position].states.push(state);
         }
         Ok(())
     }
 
-    fn hidden(&mut self, layer: usize, rows: &[usize]) -> Result<Matrix, Infallible> {
-        let states = self.states(layer, rows).into_iter().flatten();
-        Ok(Matrix { data: states.copied().collect(), columns: D_MODEL })
+    fn propagate(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
+        check_order(entries);
+        let at = Some((layer, self.steps));
+        assert_ne!(at, self.filled_at, "one call for all entries of a layer and step");
+        self.filled_at = at;
+        for &entry in entries {
+            let left = self.at(entry).layer();
+            assert!(left < layer, "layer {layer} ran itself at position {}", entry.position);
+            let kv = self.toy.key_value(layer, self.state(entry));
+            self.rows[entry.row].store(layer, entry.position, CachedEntry { kv, from: left });
+        }
+        Ok(())
     }
 
-    fn logits(&mut self, layer: usize, rows: &[usize]) -> Result<Matrix, Infallible> {
-        let logits = self.states(layer, rows).into_iter().flat_map(|state| self.toy.logits(state)).collect();
-        for &row in rows {
-            self.rows[row].seen_logits.push(layer);
+    fn hidden(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        check_order(entries);
+        let states = entries.iter().flat_map(|&entry| self.state(entry).clone()).collect();
+        Ok(Matrix { data: states, columns: D_MODEL })
+    }
+
+    fn set_hidden(&mut self, entries: &[Entry], states: &Matrix) -> Result<(), EngineError> {
+        check_order(entries);
+        for (entry, state) in entries.iter().zip(states.rows()) {
+            self.state(*entry);
+            let had = &mut self.rows[entry.row].tokens[entry.position].states;
+            let layer = had.iter().position(|had| had == state).expect("a state that it had");
+            had.truncate(layer + 1);
+        }
+        Ok(())
+    }
+
+    fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        check_order(entries);
+        let logits = entries.iter().flat_map(|&entry| self.toy.logits(self.state(entry))).collect();
+        for entry in entries {
+            let at = &mut self.rows[entry.row].tokens[entry.position];
+            at.seen_logits = Some(at.layer());
         }
         Ok(Matrix { data: logits, columns: VOCAB })
     }
 
-    fn keep(&mut self, layer: usize, rows: &[usize]) -> Result<(), Infallible> {
-        self.check_rows(rows);
-        assert!(layer >= 1);
-        let position = self.position();
-        for &row in rows {
-            let row = &mut self.rows[row];
-            assert_eq!(row.kept.len(), position, "each row keeps one state per step");
-            let state = row.states.get(layer).expect("the layer ran in this step").clone();
-            row.kept.push((layer, state));
-        }
-        Ok(())
-    }
-
-    fn predict(&mut self, rows: &[usize]) -> Result<Vec<Token>, Infallible> {
-        self.check_rows(rows);
-        let predict = |&row: &usize| {
-            let (left, state) = self.rows[row].kept.get(self.position()).expect("the row has left");
-            assert!(!self.rows[row].seen_logits.contains(left), "the token was known already");
-            argmax(&self.toy.logits(state))
+    fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
+        check_order(entries);
+        let predict = |&entry: &Entry| {
+            let at = self.at(entry);
+            assert_ne!(at.seen_logits, Some(at.layer()), "the token was known already");
+            argmax(&self.toy.logits(self.state(entry)))
         };
-        Ok(rows.iter().map(predict).collect())
+        Ok(entries.iter().map(predict).collect())
     }
 
-    fn propagate(&mut self, layer: usize, entries: &[CacheEntry]) -> Result<(), Infallible> {
-        assert!(!entries.is_empty(), "no entries");
-        assert!(entries.is_sorted_by_key(|entry| (entry.row, entry.position)));
-        let at = Some((layer, self.position()));
-        assert_ne!(at, self.filled_at, "one call for all entries of a layer and step");
-        self.filled_at = at;
-        for entry in entries {
-            assert!(self.stepping.contains(&entry.row), "row {} is not of this step", entry.row);
-            let row = &mut self.rows[entry.row];
-            let (left, state) = row.kept.get(entry.position).expect("a state was kept there").clone();
-            assert!(left < layer, "layer {layer} ran itself at position {}", entry.position);
-            row.store(layer, entry.position, Entry { kv: self.toy.key_value(layer, &state), from: left });
-        }
+    fn crop(&mut self, row: usize, length: usize) -> Result<(), EngineError> {
+        let row = &mut self.rows[row];
+        row.tokens.truncate(length);
+        row.cache.iter_mut().for_each(|cache| cache.truncate(length));
         Ok(())
     }
 }

@@ -20,14 +20,16 @@
 mod exact;
 mod sums;
 
+use calm_checkpoint::WeightType;
 use calm_core::{Token, Top2, best_tokens};
 
 use self::exact::{Exact, Quantised};
 use self::sums::panel_sums;
 use crate::elementwise::{RmsNorm, exp, maximum};
-use crate::linear::{Int8Panels, Processor, WeightType, normalise, quantise};
+use crate::linear::{Int8Panels, Processor, normalise, quantise};
 use crate::panels::PANEL;
 use crate::simd::{Simd, with_simd};
+use crate::states::States;
 use crate::team::{Columns, Scratch, bounds};
 use crate::weights::Stored;
 
@@ -69,17 +71,26 @@ impl Head {
         self.screen.panels.outputs()
     }
 
-    /// Finds the best tokens of some states [rows, d_model].
-    ///
-    /// `room` is for the logits; a caller that keeps it saves its allocation.
-    pub(crate) fn best(&self, processor: &Processor, states: &[f32], room: &mut Vec<f32>) -> Vec<Token> {
-        let screened = self.screen(processor, states, room);
+    /// Finds the best tokens of some states. What is in `logits` is written over; a caller that keeps it
+    /// saves an allocation.
+    pub(crate) fn best(
+        &self,
+        processor: &Processor,
+        states: &States<'_>,
+        logits: &mut Vec<f32>,
+    ) -> Vec<Token> {
+        let screened = self.screen(processor, states, logits);
         screened.iter().map(|row| self.best_two(processor, row)[0].0 as Token).collect()
     }
 
-    /// Finds the best tokens of some states, with their margins.
-    pub(crate) fn top2(&self, processor: &Processor, states: &[f32], room: &mut Vec<f32>) -> Vec<Top2> {
-        let screened = self.screen(processor, states, room);
+    /// Finds the best tokens of some states and their margins.
+    pub(crate) fn top2(
+        &self,
+        processor: &Processor,
+        states: &States<'_>,
+        logits: &mut Vec<f32>,
+    ) -> Vec<Top2> {
+        let screened = self.screen(processor, states, logits);
         screened.iter().map(|row| self.top2_of(processor, row)).collect()
     }
 
@@ -87,9 +98,9 @@ impl Head {
     pub(crate) fn best_tokens(
         &self,
         processor: &Processor,
-        states: &[f32],
+        states: &States<'_>,
         count: usize,
-        room: &mut Vec<f32>,
+        logits: &mut Vec<f32>,
     ) -> Vec<Vec<Token>> {
         let best = |row: &Screened<'_>| {
             // As many as `count` panels have a token that is at least as good as this; with fewer panels it
@@ -103,18 +114,18 @@ impl Head {
             let best = best_tokens(&self.token_logits(processor, row, &tokens), count);
             best.into_iter().map(|index| tokens[index as usize] as Token).collect()
         };
-        self.screen(processor, states, room).iter().map(best).collect()
+        self.screen(processor, states, logits).iter().map(best).collect()
     }
 
     /// Finds best tokens and margins in a vocabulary of some tokens, which each state has its own of.
     pub(crate) fn top2_among(
         &self,
         processor: &Processor,
-        states: &[f32],
+        states: &States<'_>,
         candidates: &[&[Token]],
     ) -> Vec<Top2> {
         let mut normed = Vec::new();
-        let normed = normalise(Some(&self.norm), states, &mut normed).chunks_exact(self.norm.weight.len());
+        let normed = normalise(&self.norm, states, &mut normed).chunks_exact(self.norm.weight.len());
         let top2 = |(x, candidates): (&[f32], &&[Token])| {
             let tokens: Vec<usize> = candidates.iter().map(|&token| token as usize).collect();
             let logits = match &self.exact {
@@ -145,10 +156,10 @@ impl Head {
         logits
     }
 
-    /// Computes all logits of some states: [rows, vocab_size]
-    pub(crate) fn logits(&self, processor: &Processor, states: &[f32]) -> Vec<f32> {
+    /// Computes all logits of some states: [rows, vocab_size].
+    pub(crate) fn logits(&self, processor: &Processor, states: &States<'_>) -> Vec<f32> {
         let vocab_size = self.vocab_size();
-        let mut all = Vec::with_capacity(states.len() / self.norm.weight.len() * vocab_size);
+        let mut all = Vec::with_capacity(states.len() * vocab_size);
         let Some(exact) = &self.exact else {
             for row in self.screen(processor, states, &mut Vec::new()) {
                 all.extend_from_slice(&row.logits[..vocab_size]);
@@ -156,29 +167,34 @@ impl Head {
             return all;
         };
         let mut normed = Vec::new();
-        for x in normalise(Some(&self.norm), states, &mut normed).chunks_exact(self.norm.weight.len()) {
+        for x in normalise(&self.norm, states, &mut normed).chunks_exact(self.norm.weight.len()) {
             all.extend(exact.all_logits(processor, x));
         }
         all
     }
 
     /// Computes the 8-bit logits of some states.
-    fn screen<'a>(&self, processor: &Processor, states: &[f32], room: &'a mut Vec<f32>) -> Vec<Screened<'a>> {
+    fn screen<'a>(
+        &self,
+        processor: &Processor,
+        states: &States<'_>,
+        logits: &'a mut Vec<f32>,
+    ) -> Vec<Screened<'a>> {
         let (width, panels) = (self.norm.weight.len(), self.screen.panels.len());
-        let rows = states.len() / width;
+        let rows = states.len();
         let padded = panels * PANEL;
-        room.resize(rows * padded, 0.0);
+        logits.resize(rows * padded, 0.0);
         let bounds = bounds(padded, PANEL, processor.team.threads());
-        let mut parts = Columns::split(room, padded, &bounds);
+        let mut parts = Columns::split(logits, padded, &bounds);
         processor.team.each(&mut parts, |part, scratch| {
             let head = self;
             with_simd!(processor.set, screen_part(
-                head: &Head, states: &[f32], part: &mut Columns<'_>, scratch: &mut Scratch
+                head: &Head, states: &States<'_>, part: &mut Columns<'_>, scratch: &mut Scratch
             ));
         });
         let mut normed = Vec::new();
-        let normed = normalise(Some(&self.norm), states, &mut normed);
-        let rows = normed.chunks_exact(width).zip(room.chunks_exact_mut(padded));
+        let normed = normalise(&self.norm, states, &mut normed);
+        let rows = normed.chunks_exact(width).zip(logits.chunks_exact_mut(padded));
         rows.map(|(x, logits)| {
             logits[self.vocab_size()..].fill(f32::NEG_INFINITY);
             let x = Quantised::new(x, self.screen.panels.padded_inputs());
@@ -258,9 +274,9 @@ impl Head {
 }
 
 #[inline(always)]
-fn screen_part<S: Simd>(head: &Head, states: &[f32], part: &mut Columns<'_>, scratch: &mut Scratch) {
+fn screen_part<S: Simd>(head: &Head, states: &States<'_>, part: &mut Columns<'_>, scratch: &mut Scratch) {
     let Scratch { normed, quantised, scales, .. } = scratch;
-    let input = normalise(Some(&head.norm), states, normed);
+    let input = normalise(&head.norm, states, normed);
     let panels = &head.screen.panels;
     quantise(input, head.norm.weight.len(), panels.padded_inputs(), quantised, scales);
     let range = part.range.start / PANEL..part.range.end / PANEL;

@@ -1,10 +1,11 @@
+use calm_checkpoint::WeightType;
 use calm_core::{Token, Top2, best_tokens};
 use proptest::prelude::*;
 
 use super::{matrix, name, numbers, processors};
 use crate::elementwise::RmsNorm;
 use crate::head::{Head, MARGIN_ERROR};
-use crate::linear::WeightType;
+use crate::states::States;
 use crate::weights::Stored;
 
 /// Makes a head whose logits are as large as `sharpness`, and states for it.
@@ -30,7 +31,8 @@ proptest! {
         sharpness in 0.01_f32..8.0,
         seed: u64,
     ) {
-        let (head, states) = head(vocab_size, width, sharpness, WeightType::F32, seed);
+        let (head, mut states) = head(vocab_size, width, sharpness, WeightType::F32, seed);
+        let states = States::new(&mut states, width, &[0, 1, 2]);
         for processor in processors() {
             let logits = head.logits(&processor, &states);
             let expected: Vec<Top2> = logits.chunks_exact(vocab_size).map(Top2::from_logits).collect();
@@ -55,7 +57,8 @@ proptest! {
         seed: u64,
     ) {
         for weight_type in [WeightType::F32, WeightType::Int8] {
-            let (head, states) = head(vocab_size, width, sharpness, weight_type, seed);
+            let (head, mut states) = head(vocab_size, width, sharpness, weight_type, seed);
+            let states = States::new(&mut states, width, &[2, 0, 1]);
             for processor in processors() {
                 let logits = head.logits(&processor, &states);
                 let rows = || logits.chunks_exact(vocab_size);
@@ -74,7 +77,8 @@ proptest! {
     /// Without exact rows the 8-bit logits are the head.
     #[test]
     fn eight_bits_are_a_head_of_their_own(vocab_size in 2_usize..500, width in 1_usize..80, seed: u64) {
-        let (head, states) = head(vocab_size, width, 2.0, WeightType::Int8, seed);
+        let (head, mut states) = head(vocab_size, width, 2.0, WeightType::Int8, seed);
+        let states = States::new(&mut states, width, &[0, 1, 2]);
         let processor = &processors()[0];
         let logits = head.logits(processor, &states);
         let expected: Vec<Top2> = logits.chunks_exact(vocab_size).map(Top2::from_logits).collect();
@@ -87,13 +91,14 @@ proptest! {
 
 #[test]
 fn the_lower_of_two_equal_tokens_wins() {
-    let row = numbers(16, 1);
+    let mut row = numbers(16, 1);
     let rows = [vec![0.0; 16], row.clone(), row.clone(), vec![0.0; 16]].concat();
     let norm = RmsNorm { weight: vec![1.0; 16], epsilon: 1e-6, scale: 1.0 };
     for &weight_type in WeightType::ALL {
         let norm = RmsNorm { weight: norm.weight.clone(), ..norm };
         let head = Head::new(norm, Stored::from_rows(rows.clone(), 16), weight_type);
-        let found = head.top2(&processors()[0], &row, &mut Vec::new())[0];
+        let state = States::new(&mut row, 16, &[0]);
+        let found = head.top2(&processors()[0], &state, &mut Vec::new())[0];
         assert_eq!((found.token, found.margin), (1, 0.0), "{}", weight_type.name());
     }
 }

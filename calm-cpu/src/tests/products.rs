@@ -1,11 +1,13 @@
-use calm_checkpoint::FeedForward;
+use calm_checkpoint::{FeedForward, WeightType};
 use half::bf16;
 use proptest::prelude::*;
 
 use super::{matrix, name, numbers, processors};
 use crate::elementwise::RmsNorm;
-use crate::linear::{Linear, Output, Processor, WeightType, inverse};
+use crate::linear::{Input, Linear, Output, Processor, inverse};
+use crate::panels::PANEL;
 use crate::simd::InstructionSet;
+use crate::states::States;
 use crate::weights::Stored;
 
 /// Computes a product as it is written down.
@@ -33,9 +35,9 @@ fn rounded(weights: &Stored, weight_type: WeightType) -> Stored {
     Stored::from_rows(numbers, weights.columns())
 }
 
-fn store(processor: &Processor, linear: &Linear, x: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
-    let mut out = vec![f32::NAN; x.len() / inputs * outputs];
-    linear.run(processor, None, x, Output::Store(&mut out));
+fn store(processor: &Processor, linear: &Linear, x: &[f32]) -> Vec<f32> {
+    let mut out = vec![f32::NAN];
+    linear.run(processor, Input::Rows(x), Output::Store(&mut out));
     out
 }
 
@@ -49,10 +51,10 @@ proptest! {
     fn products_are_those_of_plain_sums(outputs in 1_usize..150, inputs in 1_usize..90, rows in 1_usize..12, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
         for &weight_type in WeightType::ALL {
-            let linear = Linear::new(std::slice::from_ref(&weights), weight_type);
+            let linear = Linear::new(&weights, weight_type);
             let expected = plain(&rounded(&weights, weight_type), &x);
             for processor in processors() {
-                let found = store(&processor, &linear, &x, outputs, inputs);
+                let found = store(&processor, &linear, &x);
                 for (found, expected) in found.iter().zip(&expected) {
                     let difference = (f64::from(*found) - expected).abs();
                     prop_assert!(difference < 1e-4 * inputs as f64, "{}: {found}, not {expected}", name(&processor));
@@ -68,12 +70,12 @@ proptest! {
     fn rows_do_not_depend_on_their_batch(outputs in 1_usize..100, inputs in 1_usize..70, rows in 2_usize..20, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
         for &weight_type in WeightType::ALL {
-            let linear = Linear::new(std::slice::from_ref(&weights), weight_type);
+            let linear = Linear::new(&weights, weight_type);
             let processors = processors();
             for processor in &processors {
-                let together = store(processor, &linear, &x, outputs, inputs);
+                let together = store(processor, &linear, &x);
                 for (x, expected) in x.chunks_exact(inputs).zip(together.chunks_exact(outputs)) {
-                    let alone = store(processor, &linear, x, outputs, inputs);
+                    let alone = store(processor, &linear, x);
                     prop_assert_eq!(&alone[..], expected, "{}", name(processor));
                 }
                 // Plain arrays round the product and the sum separately.
@@ -81,7 +83,7 @@ proptest! {
                     (other.set == InstructionSet::Portable) == (processor.set == InstructionSet::Portable)
                 };
                 let other = processors.iter().find(alike).expect("itself");
-                prop_assert_eq!(&together, &store(other, &linear, &x, outputs, inputs));
+                prop_assert_eq!(&together, &store(other, &linear, &x));
             }
         }
     }
@@ -113,37 +115,72 @@ fn what_is_around_a_product_is_computed_with_it() {
         let relu: Vec<f64> = gates.iter().map(|g| g.max(0.0)).collect();
         let before = numbers(rows * outputs, 5);
         let added: Vec<f64> = before.iter().zip(&gates).map(|(before, g)| f64::from(*before) + g).collect();
-        let single = Linear::new(std::slice::from_ref(&gate), WeightType::F32);
+        let single = Linear::new(&gate, WeightType::F32);
         let double = Linear::gated(&gate, &linear, WeightType::F32);
         for processor in processors() {
-            let check = |expected: &[f64], linear: &Linear, output: fn(&mut [f32]) -> Output<'_>| {
-                let mut out = before.clone();
-                linear.run(&processor, Some(&norm), &x, output(&mut out));
-                for (found, expected) in out.iter().zip(expected) {
-                    assert!(
-                        (f64::from(*found) - expected).abs() < 2e-5,
-                        "{}: {found}, not {expected}",
-                        name(&processor)
-                    );
+            // The states lie in reverse order among others.
+            let slots: Vec<usize> = (0..rows).rev().map(|row| 2 * row + 1).collect();
+            let scattered = |of_rows: &[f32], width: usize| {
+                let mut all = vec![f32::NAN; 2 * rows * width];
+                for (slot, row) in slots.iter().zip(of_rows.chunks_exact(width)) {
+                    all[slot * width..][..width].copy_from_slice(row);
+                }
+                all
+            };
+            let mut inputs = scattered(&x, INPUTS);
+            let states = States::new(&mut inputs, INPUTS, &slots);
+            let input = Input::Normed(&norm, &states);
+            let compare = |expected: &[f64], found: &[f32]| {
+                assert_eq!(found.len(), expected.len());
+                for (found, expected) in found.iter().zip(expected) {
+                    let difference = (f64::from(*found) - expected).abs();
+                    assert!(difference < 2e-5, "{}: {found}, not {expected}", name(&processor));
                 }
             };
+            let check = |expected: &[f64], linear: &Linear, output: fn(&mut Vec<f32>) -> Output<'_, '_>| {
+                let mut out = before.clone();
+                linear.run(&processor, input, output(&mut out));
+                compare(expected, &out);
+            };
             check(&gates, &single, |out| Output::Store(out));
-            check(&added, &single, |out| Output::Add(out));
             check(&relu, &single, |out| Output::Activate(FeedForward::Relu, out));
             check(&gated(&gelu), &double, |out| Output::Activate(FeedForward::GatedGelu, out));
             check(&gated(&silu), &double, |out| Output::Activate(FeedForward::GatedSilu, out));
+            let mut residual = scattered(&before, outputs);
+            let mut sums = States::new(&mut residual, outputs, &slots);
+            single.run(&processor, input, Output::Add(&mut sums));
+            compare(&added, &Vec::from_iter(sums.rows()).concat());
+            // What lies between them is nobody's business.
+            assert!(residual.chunks_exact(outputs).step_by(2).flatten().all(|x| x.is_nan()));
         }
     }
 }
 
 #[test]
-fn matrices_one_below_the_other_are_one() {
-    let (k, v) = (matrix(40, 16, 1), matrix(24, 16, 2));
-    let both = Linear::new(&[k.clone(), v.clone()], WeightType::F32);
-    let x = numbers(16, 3);
-    let expected = [plain(&k, &x), plain(&v, &x)].concat();
-    let found = store(&processors()[0], &both, &x, 64, 16);
-    assert!(found.iter().zip(&expected).all(|(found, expected)| (f64::from(*found) - expected).abs() < 1e-5));
+fn parallel_matrices_are_one_product_and_its_end_is_one_too() {
+    for height in [PANEL, 24, 40] {
+        let [q, k, v] = [1, 2, 3].map(|seed| matrix(height, 16, seed));
+        let x = numbers(2 * 16, 4);
+        for &weight_type in WeightType::ALL {
+            let all = Linear::parallel(&[q.clone(), k.clone(), v.clone()], weight_type);
+            let end = all.without_first(height.next_multiple_of(PANEL));
+            for processor in processors() {
+                let of_each = [&q, &k, &v].map(|one| store(&processor, &Linear::new(one, weight_type), &x));
+                let check = |linear: &Linear, expected: &[Vec<f32>]| {
+                    let found = store(&processor, linear, &x);
+                    for (row, found) in found.chunks_exact(linear.outputs()).enumerate() {
+                        let parts = found.chunks_exact(height.next_multiple_of(PANEL));
+                        assert_eq!(parts.len(), expected.len());
+                        for (found, expected) in parts.zip(expected) {
+                            assert_eq!(found[..height], expected[row * height..][..height]);
+                        }
+                    }
+                };
+                check(&all, &of_each);
+                check(&end, &of_each[1..]);
+            }
+        }
+    }
 }
 
 /// A sum of 32 bits would overflow first for rows of the largest weights with inputs of the largest size.
@@ -151,9 +188,9 @@ fn matrices_one_below_the_other_are_one() {
 fn sums_of_8_bit_products_do_not_overflow() {
     for inputs in [1024, 2048, 10240] {
         let weights = Stored::from_rows(vec![1.0; inputs], inputs);
-        let linear = Linear::new(&[weights], WeightType::Int8);
+        let linear = Linear::new(&weights, WeightType::Int8);
         for processor in processors() {
-            let found = store(&processor, &linear, &vec![-3.0; inputs], 1, inputs)[0];
+            let found = store(&processor, &linear, &vec![-3.0; inputs])[0];
             let expected = -3.0 * inputs as f32;
             assert!((found - expected).abs() < 1e-4 * expected.abs(), "{}: {found}", name(&processor));
         }

@@ -1,8 +1,8 @@
 //! Checkpoints that are made, kept, damaged.
 
-use calm_checkpoint::T5Config;
-use calm_core::{Backbone, DecodeOptions, Generation, Policy, Propagation, decode};
-use calm_cpu::{Options, T5, WeightType, Weights};
+use calm_checkpoint::{LoadOptions, Model, T5Config};
+use calm_core::{Backbone, DecodeOptions, Full, Generation, decode};
+use calm_cpu::{T5, WeightType, Weights};
 
 fn tiny() -> T5Config {
     T5Config {
@@ -17,10 +17,13 @@ fn tiny() -> T5Config {
     }
 }
 
+fn options(weight_type: Option<WeightType>) -> LoadOptions {
+    LoadOptions { device: None, weight_type, threads: 2 }
+}
+
 fn generate(model: &T5) -> Generation {
-    let encoded = model.encode(&[&[5, 17, 42, 1]]).unwrap();
-    let options = DecodeOptions { max_tokens: 40, propagation: Propagation::Lazy };
-    let mut generation = decode(model, &encoded, 1, &Policy::Full, &options).unwrap().swap_remove(0);
+    let prompt = model.read(&[&[5, 17, 42, 1]]).unwrap();
+    let mut generation = decode(&*prompt, &Full, &DecodeOptions::new(40)).unwrap().swap_remove(0);
     generation.seconds = 0.0;
     generation
 }
@@ -31,29 +34,28 @@ fn random_weights_are_the_same_after_they_were_kept() {
     let weights = Weights::random(&config, 7);
     weights.save(folder.path(), &config).unwrap();
     for &weight_type in WeightType::ALL {
-        let options = Options { weight_type: Some(weight_type), threads: 2 };
-        let (made, loaded) = (T5::new(&config, &weights, &options), T5::load(folder.path(), &options));
+        let weight_type = Some(weight_type);
+        let made = T5::new(&config, &weights, weight_type, 2);
+        let loaded = T5::load(folder.path(), &options(weight_type));
         let (made, loaded) = (made.unwrap(), loaded.unwrap());
         assert_eq!(loaded.config(), &config);
         assert_eq!(loaded.unexpected(), &[] as &[String]);
-        assert_eq!((made.fingerprint().len(), loaded.fingerprint().len()), (0, 64));
-        assert_eq!(generate(&made), generate(&loaded), "{}", weight_type.name());
+        let length = if weight_type == Some(WeightType::Int8) { "int8-".len() + 64 } else { 64 };
+        assert_eq!((made.fingerprint().len(), loaded.fingerprint().len()), (0, length));
+        assert_eq!(generate(&made), generate(&loaded), "{weight_type:?}");
     }
-    assert_eq!(T5::load(folder.path(), &Options::default()).unwrap().weight_type(), WeightType::F32);
+    assert_eq!(T5::load(folder.path(), &options(None)).unwrap().weight_type(), WeightType::F32);
     let other = Weights::random(&config, 8);
-    let options = Options { weight_type: None, threads: 1 };
-    let other = T5::new(&config, &other, &options).unwrap();
-    assert_ne!(generate(&other).tokens, generate(&T5::new(&config, &weights, &options).unwrap()).tokens);
+    let other = T5::new(&config, &other, None, 1).unwrap();
+    assert_ne!(generate(&other).tokens, generate(&T5::new(&config, &weights, None, 1).unwrap()).tokens);
 }
 
 #[test]
 fn a_layer_reads_fewer_bytes_in_a_narrower_type() {
     let config = T5Config { d_model: 64, d_kv: 32, d_ff: 96, ..tiny() };
     let weights = Weights::random(&config, 1);
-    let bytes = |weight_type| {
-        let options = Options { weight_type: Some(weight_type), threads: 1 };
-        T5::new(&config, &weights, &options).unwrap().layer_bytes()
-    };
+    let bytes =
+        |weight_type| T5::new(&config, &weights, Some(weight_type), 1).unwrap().shape().bytes.layer as usize;
     let numbers = 6 * 64 * 64 + 3 * 64 * 96;
     assert_eq!(
         [WeightType::F32, WeightType::Bf16, WeightType::Int8].map(bytes),
@@ -64,7 +66,10 @@ fn a_layer_reads_fewer_bytes_in_a_narrower_type() {
 #[test]
 fn what_is_wrong_with_a_checkpoint_is_said() {
     let (config, folder) = (tiny(), tempfile::tempdir().unwrap());
-    let complaint = || T5::load(folder.path(), &Options::default()).err().unwrap().to_string();
+    let device = LoadOptions { device: Some("cuda".to_owned()), ..options(None) };
+    let refused = T5::load(folder.path(), &device).err().unwrap().to_string();
+    assert_eq!(refused, "the CPU engine has no device cuda");
+    let complaint = || T5::load(folder.path(), &options(None)).err().unwrap().to_string();
     assert!(complaint().contains("config.json: No such file"), "{}", complaint());
     config.save(folder.path()).unwrap();
     assert!(complaint().contains("holds neither model.safetensors nor"), "{}", complaint());

@@ -1,4 +1,5 @@
-//! The engine against independent decodings, and its laws: results do not depend on batch, threads or instructions.
+//! The engine against independent decodings, and its laws: results do not depend on batch, threads or
+//! instructions.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,15 +1,19 @@
 //! Every decoding of the reference cases, alone and in batches of mixed lengths.
 
+use calm_checkpoint::{LoadOptions, Model};
 use calm_core::{Backbone, Propagation, Token};
-use calm_cpu::{Options, T5, WeightType};
+use calm_cpu::{T5, WeightType};
 
 #[path = "../../../calm-model/tests/reference/cases.rs"]
 mod shared;
 
-use self::shared::{F32_TOLERANCE, cases, check, check_alone, check_in_batches, checkpoint, decode_cases};
+use self::shared::{
+    F32_TOLERANCE, cases, check, check_alone, check_entries, check_in_batches, checkpoint, decode_cases,
+};
 
 fn model(name: &str, weight_type: WeightType, threads: usize) -> T5 {
-    T5::load(&checkpoint(name), &Options { weight_type: Some(weight_type), threads }).unwrap()
+    let options = LoadOptions { device: None, weight_type: Some(weight_type), threads };
+    T5::load(&checkpoint(name), &options).unwrap()
 }
 
 #[test]
@@ -30,12 +34,25 @@ fn reference_cases_in_batches_of_mixed_lengths() {
     }
 }
 
+/// To the last bit, whatever else is in a call.
+#[test]
+fn entries_are_the_same_in_any_calls() {
+    for name in ["v1_0", "v1_1"] {
+        for threads in [1, 3] {
+            for &weight_type in WeightType::ALL {
+                check_entries(&model(name, weight_type, threads), 0.0);
+            }
+        }
+    }
+}
+
 #[test]
 fn narrow_weights_decode_the_same_whatever_the_batch_and_threads() {
     for name in ["v1_0", "v1_1"] {
         for &weight_type in WeightType::ALL {
             let (one, three) = (model(name, weight_type, 1), model(name, weight_type, 3));
-            let cases: Vec<_> = cases(name).into_iter().filter(|case| case.policy.id() == "full").collect();
+            let cases: Vec<_> =
+                cases(name).into_iter().filter(|case| case.policy.to_string() == "full").collect();
             let batch: Vec<_> = cases.iter().collect();
             let together = decode_cases(&three, &batch, Propagation::Lazy);
             for (case, together) in cases.iter().zip(together) {
@@ -52,7 +69,7 @@ fn a_shared_handle_decodes_on_another_thread() {
     let other = model.share(1);
     let case = cases("v1_1").swap_remove(0);
     std::thread::spawn(move || {
-        check(&case, &decode_cases(&other, &[&case], Propagation::Lazy)[0], F32_TOLERANCE);
+        check(&case, &decode_cases(&*other, &[&case], Propagation::Lazy)[0], F32_TOLERANCE);
     })
     .join()
     .unwrap();
@@ -62,7 +79,7 @@ fn a_shared_handle_decodes_on_another_thread() {
 #[test]
 fn sources_that_cannot_be_encoded_are_refused() {
     let model = model("v1_1", WeightType::F32, 1);
-    let message = |sources: &[&[Token]]| model.encode(sources).err().unwrap().to_string();
+    let message = |sources: &[&[Token]]| model.read(sources).err().unwrap().to_string();
     assert_eq!(message(&[&[5], &[]]), "source 1 of the batch has no tokens");
     assert_eq!(
         message(&[&[5, 211]]),

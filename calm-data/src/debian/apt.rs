@@ -30,7 +30,7 @@ pub(super) fn fetch(
     let absolute = |path: &Path| fs::canonicalize(path).map_err(calm_files::Error::read(path));
     let sources = folder.join("debian.sources");
     fs::write(&sources, source).map_err(calm_files::Error::write(&sources))?;
-    // Hooks of the system that run after an update are about the system's own lists.
+    // Hooks that the system runs after an update are meant for the system's own lists.
     let configuration = folder.join("apt.conf");
     let hooks = "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
                  #clear APT::Update::Post-Invoke-Success;\n";

@@ -36,7 +36,7 @@ fn check_lines(lines: &str, columns: &Columns, expected: Result<&[Example], &str
     check(&path, columns, expected);
 }
 
-/// An expected error is the message behind the path, before which there may be words.
+/// Expects these examples, or an error with this message behind the path, before which there may be words.
 #[track_caller]
 pub(crate) fn check(path: &Path, columns: &Columns, expected: Result<&[Example], &str>) {
     match (read_examples(path, columns), expected) {

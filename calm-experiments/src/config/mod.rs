@@ -1,4 +1,5 @@
-//! Configuration: a TOML file with overrides ([`RawConfig`], as it is written) becomes a [`Plan`] (checked, ready to run).
+//! Configuration: a TOML file with overrides ([`RawConfig`], as it is written) becomes a [`Plan`] (checked,
+//! ready to run).
 //!
 //! Errors name the file and the line, or the `--set` argument, and the path of the key.
 
@@ -14,7 +15,8 @@ pub use raw::{
     RawCalibration, RawConfig, RawData, RawDecode, RawMeasure, RawPlots, RawSweep, RawTrials, StaticLayers,
 };
 
-/// Reads a configuration file, applies `overrides` (each `KEY.PATH=VALUE`, a TOML value or else a string) and checks it.
+/// Reads a configuration file, applies `overrides` (each `KEY.PATH=VALUE`, a TOML value or else a string) and
+/// checks it.
 ///
 /// # Errors
 /// [`Error`], for the first thing that is wrong.

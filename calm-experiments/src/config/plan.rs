@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use calm_calibrate::{
     CalibrationOptions, ErrorProbability, LossKind, PValue, Procedure, Split, Tolerance, TrialOptions,
 };
-use calm_core::{Measure, PolicySpec, Threshold};
+use calm_core::{MeasureKind, PolicySpec, Threshold};
 use calm_data::{Columns, DatasetPaths};
 use calm_files::{Document, Error};
 use calm_metrics::{Loss, Metric};
@@ -41,6 +41,8 @@ pub struct Plan {
     pub static_layers: StaticLayers,
     /// Whether to run the oracle.
     pub oracle: bool,
+    /// Other policies, not yet compared with the model.
+    pub policies: Vec<PolicySpec>,
     /// Guarantees to certify.
     pub objectives: Vec<Objective>,
     /// Probability that a guarantee fails.
@@ -58,7 +60,7 @@ pub struct Plan {
 /// One dataset.
 #[derive(Debug, Clone)]
 pub struct DatasetPlan {
-    /// Its files.
+    /// The files of the dataset.
     pub paths: DatasetPaths,
     /// Examples to take; `None` for all.
     pub limit: Option<usize>,
@@ -66,12 +68,12 @@ pub struct DatasetPlan {
     pub columns: Columns,
 }
 
-/// One measure with its thresholds, the most conservative first: a line in the figures, and the hypotheses of a calibration
-/// in the order of testing.
+/// One measure with its thresholds, the most conservative first: a line in the figures, and the hypotheses of
+/// a calibration in the order of testing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
     /// The measure.
-    pub measure: Measure,
+    pub measure: &'static MeasureKind,
     /// Decay of the thresholds.
     pub decay: Option<f64>,
     /// Descending.
@@ -86,7 +88,7 @@ impl Series {
 
     /// The policy at each threshold.
     pub fn policies(&self) -> impl Iterator<Item = PolicySpec> {
-        self.thresholds.iter().map(|&threshold| PolicySpec::Calm { measure: self.measure, threshold })
+        self.thresholds.iter().map(|&threshold| PolicySpec::calm(self.measure, threshold))
     }
 }
 
@@ -109,8 +111,8 @@ pub struct Objective {
 pub enum ObjectiveKind {
     /// The expected distance to the full model's output.
     Textual,
-    /// The expected increase of the risk against references over the full model's, of which only the examples that lose
-    /// count (Eq. 11).
+    /// The expected increase of the risk against references over the full model's, of which only the examples
+    /// that lose count (Eq. 11).
     Risk,
     /// The same with the examples that gain.
     SignedRisk,
@@ -129,7 +131,8 @@ impl Objective {
     }
 }
 
-/// Which values the loss of an objective takes. The positive part of a difference of two binary losses is binary too.
+/// Which values the loss of an objective takes. The positive part of a difference of two binary losses is
+/// binary too.
 pub fn loss_kind(objective: ObjectiveKind, loss: Loss) -> LossKind {
     match (objective, loss.kind()) {
         (ObjectiveKind::SignedRisk, _) => LossKind::Difference,
@@ -178,6 +181,7 @@ impl Plan {
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == Some(0)) {
             return Err(document.invalid(key, "must be at least 1"));
         }
+        check_distinct(document, "sweep.policies", &raw.sweep.policies)?;
         if let StaticLayers::Some(layers) = &raw.sweep.static_layers {
             check_distinct(document, "sweep.static_layers", layers)?;
             if let Some(index) = layers.iter().position(|&layers| layers == 0) {
@@ -214,6 +218,7 @@ impl Plan {
             series: check_series(&raw, document)?,
             static_layers: raw.sweep.static_layers.clone(),
             oracle: raw.sweep.oracle,
+            policies: raw.sweep.policies.clone(),
             objectives: check_objectives(&raw, document)?,
             epsilon: raw.calibration.epsilon,
             procedure: check_procedure(&raw, document)?,
@@ -229,9 +234,9 @@ fn check_series(raw: &RawConfig, document: &Document) -> Result<Vec<Series>, Err
     check_distinct(document, "sweep.measures", measures)?;
     let mut all_series = Vec::new();
     for &measure in measures {
-        let own = raw.sweep.of(measure);
+        let own = raw.sweep.measure.get(measure).cloned().unwrap_or_default();
         let (key, values) = match &own.thresholds {
-            Some(values) => (format!("sweep.{measure}.thresholds"), values),
+            Some(values) => (format!("sweep.measure.{measure}.thresholds"), values),
             None => ("sweep.thresholds".to_owned(), &raw.sweep.thresholds),
         };
         if values.is_empty() {
@@ -240,7 +245,7 @@ fn check_series(raw: &RawConfig, document: &Document) -> Result<Vec<Series>, Err
         check_distinct(document, &key, values)?;
         if let Some(decay) = own.decay {
             Threshold::new(1.0, Some(decay))
-                .map_err(|error| document.invalid(&format!("sweep.{measure}.decay"), error))?;
+                .map_err(|error| document.invalid(&format!("sweep.measure.{measure}.decay"), error))?;
         }
         let mut thresholds = Vec::with_capacity(values.len());
         for (index, &value) in values.iter().enumerate() {

@@ -1,9 +1,10 @@
 //! The configuration as it is written, before anything is checked beyond its types.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use calm_calibrate::{ErrorProbability, PValue, Procedure, TrialOptions};
-use calm_core::Measure;
+use calm_core::{MeasureKind, PolicySpec};
 use calm_data::{Columns, DatasetPaths};
 use calm_metrics::{Loss, Metric};
 use serde::{Deserialize, Serialize};
@@ -74,7 +75,7 @@ pub struct RawDecode {
 #[serde(deny_unknown_fields)]
 pub struct RawSweep {
     /// Confidence measures.
-    pub measures: Vec<Measure>,
+    pub measures: Vec<&'static MeasureKind>,
     /// Thresholds of all measures that have none of their own.
     #[serde(default)]
     pub thresholds: Vec<f64>,
@@ -84,18 +85,12 @@ pub struct RawSweep {
     /// Whether to run the oracle.
     #[serde(default)]
     pub oracle: bool,
-    /// What is particular to the softmax measure.
-    #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
-    pub softmax: RawMeasure,
-    /// What is particular to the pruned measure.
-    #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
-    pub pruned: RawMeasure,
-    /// What is particular to the state measure.
-    #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
-    pub state: RawMeasure,
-    /// What is particular to the classifier measure.
-    #[serde(default, skip_serializing_if = "RawMeasure::is_default")]
-    pub classifier: RawMeasure,
+    /// What is particular to one measure, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measure: BTreeMap<&'static MeasureKind, RawMeasure>,
+    /// Other policies, each written as its id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicySpec>,
 }
 
 /// What is particular to one measure.
@@ -108,12 +103,6 @@ pub struct RawMeasure {
     /// Instead of the common thresholds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Vec<f64>>,
-}
-
-impl RawMeasure {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// Which static depths to run.
@@ -171,13 +160,13 @@ pub struct RawCalibration {
     /// The family-wise procedure.
     #[serde(default, with = "procedure_name")]
     pub procedure: Procedure,
-    /// Of the multi-start procedure: how many thresholds it starts at.
+    /// How many thresholds the multi-start procedure starts at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<usize>,
-    /// Of the pareto procedure: the share of the examples that the order of testing is learnt on.
+    /// Share of the examples that the pareto procedure learns the order of testing on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_share: Option<f64>,
-    /// Of the pareto procedure: decides which examples these are.
+    /// Decides which examples the pareto procedure learns on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_seed: Option<u64>,
     /// Distance to the full model's output, for textual consistency.
@@ -229,18 +218,6 @@ pub struct RawPlots {
 impl Default for RawPlots {
     fn default() -> Self {
         Self { quality: Metric::Bleu }
-    }
-}
-
-impl RawSweep {
-    /// What is particular to `measure`.
-    pub fn of(&self, measure: Measure) -> &RawMeasure {
-        match measure {
-            Measure::Softmax => &self.softmax,
-            Measure::Pruned => &self.pruned,
-            Measure::State => &self.state,
-            Measure::Classifier => &self.classifier,
-        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Loss and layers against the tolerance, at the thresholds certified for it: once each on the test split (the paper's
-//! figures B.1 and B.2), and over trials on random parts of the calibration split (its bands).
+//! Loss and layers against the tolerance, at the thresholds certified for it: once each on the test split
+//! (the paper's figures B.1 and B.2), and over trials on random parts of the calibration split (its bands).
 
 use calm_plots::{
     Canvas, DrawingBackend, Drawn, Figure, LegendEntry, Line, Look, Marker, Panel, Place, Point, REFERENCE,

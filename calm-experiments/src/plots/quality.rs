@@ -1,8 +1,9 @@
 //! Quality against average layers (the paper's figure 3).
 
+use calm_core::PolicySpec;
 use calm_plots::{Canvas, DrawingBackend, Drawn, Figure, LegendEntry, Look, Panel, Place, Point, REFERENCE};
 
-use super::looks::{ORACLE, STATIC, look_of, measure_label};
+use super::looks::{ORACLE, STATIC, look_of, look_of_point, measure_label};
 use crate::config::Plan;
 use crate::statistics::{Results, SweepRow};
 use crate::summary::quality_of;
@@ -13,6 +14,8 @@ pub(super) struct QualityVsLayers {
     full_quality: f64,
     static_depths: Vec<Point>,
     oracle: Vec<Point>,
+    /// Policies that the configuration lists by their ids, each with its name.
+    others: Vec<(Look, String, Vec<Point>)>,
     series: Vec<(Look, String, Vec<Point>)>,
 }
 
@@ -25,16 +28,20 @@ impl QualityVsLayers {
         let mut static_depths = points(&|row| row.policy == "static");
         static_depths.sort_by(|a, b| a.x.total_cmp(&b.x));
         let series = plan.series.iter().map(|series| {
-            let name = series.measure.name();
+            let name = series.measure.name;
             let of_series = points(&|row| row.measure == Some(name) && row.decay == series.decay);
             (look_of(name), measure_label(name, series.decay), of_series)
         });
+        let other = |(index, policy): (usize, &PolicySpec)| {
+            (look_of_point(index), policy.to_string(), points(&|row| row.spec == *policy))
+        };
         Self {
             y_label: plan.quality.label(),
             num_layers: results.num_layers as f64,
             full_quality: points(&|row| row.policy == "full").first().map_or(0.0, |full| full.y),
             static_depths,
             oracle: points(&|row| row.policy == "oracle"),
+            others: plan.policies.iter().enumerate().map(other).collect(),
             series: series.collect(),
         }
     }
@@ -53,7 +60,8 @@ impl Figure for QualityVsLayers {
         let x = 0.7..self.num_layers + 0.3;
         let full = vec![Point::new(x.start, self.full_quality), Point::new(x.end, self.full_quality)];
         let mut lines = vec![(REFERENCE, full), (STATIC, self.static_depths.clone())];
-        lines.extend(self.series.iter().map(|(look, _, points)| (*look, points.clone())));
+        let named = || self.series.iter().chain(&self.others);
+        lines.extend(named().map(|(look, _, points)| (*look, points.clone())));
         lines.push((ORACLE, self.oracle.clone()));
 
         let heights = lines.iter().flat_map(|(_, points)| points).map(|point| point.y);
@@ -72,7 +80,7 @@ impl Figure for QualityVsLayers {
         canvas.panel(&panel, &lines)?;
 
         let mut entries: Vec<LegendEntry> =
-            self.series.iter().map(|(look, label, _)| LegendEntry::new(*look, label)).collect();
+            named().map(|(look, label, _)| LegendEntry::new(*look, label)).collect();
         entries.push(LegendEntry::new(STATIC, "static"));
         if !self.oracle.is_empty() {
             entries.push(LegendEntry::new(ORACLE, "oracle"));

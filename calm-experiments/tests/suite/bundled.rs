@@ -14,7 +14,7 @@ use tempfile::TempDir;
 struct Task {
     config: &'static str,
     metric: (Loss, Metric),
-    /// Of calm-data's tests, in the shape of the real files.
+    /// A file of calm-data's tests, in the shape of the real files.
     fixture: &'static str,
     /// The fixture's first example.
     source: &'static str,
@@ -76,6 +76,10 @@ fn all_are_valid() {
     let mut names = Vec::new();
     for entry in fs::read_dir(root().join("configs")).unwrap() {
         let path = entry.unwrap().path();
+        // A measure of examples/measure-entropy, whose tests run it.
+        if path.ends_with("entropy.toml") {
+            continue;
+        }
         if path.extension().is_some_and(|extension| extension == "toml") {
             load(&path, &[]).unwrap();
             names.push(path.file_name().unwrap().to_owned());

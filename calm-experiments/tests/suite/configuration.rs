@@ -22,8 +22,8 @@ shard_size = 10
 measures = ["softmax", "state", "classifier"]
 thresholds = [0.2, 0.9, 0.5, 0.7]
 oracle = true
-softmax = { decay = 4.0 }
-state.thresholds = [1.0, 0.9]
+measure.softmax = { decay = 4.0 }
+measure.state.thresholds = [1.0, 0.9]
 
 [calibration]
 textual_distance = "chrf"
@@ -55,7 +55,7 @@ fn a_plan_has_thresholds_descending_and_deltas_ascending() {
     let grid: Vec<_> = plan
         .series
         .iter()
-        .map(|s| (s.measure.name(), s.decay, s.thresholds.iter().map(|t| t.value()).collect::<Vec<_>>()))
+        .map(|s| (s.measure.name, s.decay, s.thresholds.iter().map(|t| t.value()).collect::<Vec<_>>()))
         .collect();
     assert_eq!(
         grid,
@@ -117,7 +117,7 @@ fn overrides_replace_values_add_keys_and_need_no_quotes() {
         "name=other name",
         "seed=9",
         "threads=3",
-        "sweep.softmax.decay=0",
+        "sweep.measure.softmax.decay=0",
         "data.columns.prefix='x: '",
     ])
     .unwrap();
@@ -150,7 +150,11 @@ fn errors_name_the_line_and_the_key() {
     };
     check("seed", "seed = 7\nsead = 8", "a.toml:3: sead: unknown field `sead`, expected one of `name`");
     check("shard_size", "chard_size = 10", "a.toml:12: decode.chard_size: unknown field");
-    check("softmax", "softmax = { tau = 4.0 }", "a.toml:18: sweep.softmax.tau: unknown field `tau`");
+    check(
+        "measure.softmax",
+        "measure.softmax = { tau = 4.0 }",
+        "a.toml:18: sweep.measure.softmax.tau: unknown field `tau`",
+    );
     check("seed", "seed = \"x\"", "a.toml:2: seed: invalid type: string \"x\", expected u64");
     check("seed", "seed = ", "a.toml:2: ");
     check("name", "seed = 1", "a.toml:2: duplicate key");
@@ -172,13 +176,21 @@ fn errors_name_the_line_and_the_key() {
     check("thresholds", "thresholds = [0.5, 0.5]", "a.toml:16: sweep.thresholds[1]: 0.5 is there twice");
     check("thresholds", "", "a.toml:14: sweep.thresholds: the softmax measure has no thresholds");
     check(
-        "state",
-        "state.thresholds = [\n1.0,\n-0.1]",
-        "a.toml:21: sweep.state.thresholds[1]: threshold must be",
+        "measure.state",
+        "measure.state.thresholds = [\n1.0,\n-0.1]",
+        "a.toml:21: sweep.measure.state.thresholds[1]: threshold must be",
     );
-    check("softmax", "softmax.decay = -1.0", "a.toml:18: sweep.softmax.decay: decay must be");
-    check("measures", "measures = ['entropy']", "a.toml:15: sweep.measures[0]: unknown variant `entropy`");
-    check("measures", "measures = ['state', 'state']", "a.toml:15: sweep.measures[1]: State is there twice");
+    check(
+        "measure.softmax",
+        "measure.softmax.decay = -1.0",
+        "a.toml:18: sweep.measure.softmax.decay: decay must be",
+    );
+    check(
+        "measures",
+        "measures = ['entropy']",
+        "a.toml:15: sweep.measures[0]: unknown confidence measure `entropy`: there are softmax, pruned, state and classifier",
+    );
+    check("measures", "measures = ['state', 'state']", "a.toml:15: sweep.measures[1]: state is there twice");
     check("test", "test = []", "a.toml:6: data.test: expected at least one path");
     check("test", "test = 3", "a.toml:6: data.test: expected a path or a list of paths");
     check("test", "test = 'calibration.jsonl'", "a.toml:7: data.calibration: the same as data.test");
@@ -269,7 +281,7 @@ fn errors_in_overrides_name_the_argument() {
     check("sead=8", "sead: unknown field");
     check("decode.batch_size=many", "decode.batch_size: invalid type: string \"many\"");
     check("sweep.thresholds=[0.1,2]", "sweep.thresholds[1]: threshold must be from 0 to 1, not 2");
-    check("sweep.softmax.decay=-1", "sweep.softmax.decay: decay must be");
+    check("sweep.measure.softmax.decay=-1", "sweep.measure.softmax.decay: decay must be");
     check("calibration.textual_distance=far", "calibration.textual_distance: unknown loss `far`");
     check("data=3", "data: invalid type: integer `3`");
 }

@@ -1,11 +1,15 @@
-//! A backbone whose every prediction is known beforehand: it copies its source, but each token has a difficulty, and layers
-//! below it get the token wrong.
+//! A backbone whose every prediction is known beforehand: it copies its source, but each token has a
+//! difficulty, and layers below it get the token wrong.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use calm_core::{Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token};
-use calm_experiments::runner::{Engine, TextCodec};
+use calm_checkpoint::Model;
+use calm_core::{
+    Backbone, BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, Matrix, Prompt, Token,
+};
+use calm_engine::engine::{Engine, TextCodec};
 
 pub(crate) const NUM_LAYERS: usize = 4;
 const VOCAB_SIZE: usize = 40;
@@ -20,17 +24,6 @@ pub(crate) struct MadeUp {
     decodings_left: Arc<AtomicUsize>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Breakdown;
-
-impl std::fmt::Display for Breakdown {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("the engine broke down")
-    }
-}
-
-impl std::error::Error for Breakdown {}
-
 /// The least layer that gets the token at `position` of `source` right, from 1 to all.
 pub(crate) fn difficulty(source: &[Token], position: usize) -> usize {
     1 + (source[position] as usize * 7 + position * 3) % NUM_LAYERS
@@ -44,37 +37,36 @@ fn prediction(source: &[Token], position: usize, layer: usize) -> (Token, f32) {
     (if is_right { source[position] } else { WRONG }, if is_right { 5.0 - doubt } else { 3.0 - doubt })
 }
 
-/// Engine of `workers` made-up backbones that fails after so many decodings.
-pub(crate) fn engine(workers: usize, decodings: usize) -> Engine<MadeUp, Words> {
-    let backbone = MadeUp {
+fn made_up(decodings: usize) -> MadeUp {
+    MadeUp {
         shape: BackboneShape {
-            num_encoder_layers: 1,
-            num_decoder_layers: NUM_LAYERS,
+            num_layers: NUM_LAYERS,
             d_model: 2,
-            inner: 2,
-            d_ff: 4,
-            gated: false,
             vocab_size: VOCAB_SIZE,
-            start_token: 0,
-            eos_token: EOS,
+            eos_tokens: vec![EOS],
+            flops: Cost {
+                layer: 80.0,
+                layer_per_key: 8.0,
+                layer_per_source_token: 8.0,
+                first_reach_per_source_token: 16.0,
+                skipped_layer: 16.0,
+                head: 160.0,
+            },
+            bytes: Cost::default(),
         },
         classifier: Some(ExitClassifier { weight: vec![0.0, 1.0], bias: 0.0 }),
         decodings_left: Arc::new(AtomicUsize::new(decodings)),
-    };
-    Engine {
-        backbones: vec![backbone; workers],
-        codec: Words,
-        fingerprint: "made up".to_owned(),
-        device: "cpu".to_owned(),
-        prepare_thread: || {},
-        synchronize: |_| {},
     }
 }
 
-pub(crate) fn engine_without_classifier() -> Engine<MadeUp, Words> {
-    let mut engine = engine(1, usize::MAX);
-    engine.backbones[0].classifier = None;
-    engine
+/// Engine of `workers` made-up backbones that fails after so many decodings.
+pub(crate) fn engine(workers: usize, decodings: usize) -> Engine {
+    Engine::new(Box::new(made_up(decodings)), workers, 1, Some(Box::new(Words)))
+}
+
+pub(crate) fn engine_without_classifier() -> Engine {
+    let model = MadeUp { classifier: None, ..made_up(usize::MAX) };
+    Engine::new(Box::new(model), 1, 1, Some(Box::new(Words)))
 }
 
 /// Words `w4`, `w5`, ... and their numbers.
@@ -93,10 +85,6 @@ impl TextCodec for Words {
 }
 
 impl Backbone for MadeUp {
-    type Error = Breakdown;
-    type Encoded = Vec<Vec<Token>>;
-    type Session<'a> = Session;
-
     fn shape(&self) -> &BackboneShape {
         &self.shape
     }
@@ -105,64 +93,105 @@ impl Backbone for MadeUp {
         self.classifier.as_ref()
     }
 
-    fn encode(&self, sources: &[&[Token]]) -> Result<Self::Encoded, Breakdown> {
-        Ok(sources.iter().map(|source| source.to_vec()).collect())
-    }
-
-    fn start(&self, encoded: &Self::Encoded, _max_tokens: usize) -> Result<Session, Breakdown> {
-        let one_less = |left: usize| left.checked_sub(1);
-        self.decodings_left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
-            .map_err(|_| Breakdown)?;
-        Ok(Session { sources: encoded.clone(), position: 0, kept: vec![0; encoded.len()] })
+    fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
+        let sources = sources.iter().map(|source| source.to_vec()).collect();
+        Ok(Box::new(Sources { model: self, sources }))
     }
 }
 
-pub(crate) struct Session {
+impl Model for MadeUp {
+    fn share(&self, _: usize) -> Box<dyn Model> {
+        Box::new(self.clone())
+    }
+
+    fn fingerprint(&self) -> &str {
+        "made up"
+    }
+
+    fn device(&self) -> String {
+        "cpu".to_owned()
+    }
+
+    fn unexpected(&self) -> &[String] {
+        &[]
+    }
+
+    fn num_inputs(&self) -> usize {
+        VOCAB_SIZE
+    }
+}
+
+struct Sources<'a> {
+    model: &'a MadeUp,
     sources: Vec<Vec<Token>>,
-    position: usize,
-    kept: Vec<usize>,
 }
 
-impl DecoderSession for Session {
-    type Error = Breakdown;
+impl Prompt for Sources<'_> {
+    fn shape(&self) -> &BackboneShape {
+        &self.model.shape
+    }
 
-    fn begin_step(&mut self, position: usize, _: &[usize], _: &[Token]) -> Result<(), Breakdown> {
-        self.position = position;
+    fn first_inputs(&self) -> Vec<Token> {
+        vec![0; self.sources.len()]
+    }
+
+    fn start(&self, _: usize) -> Result<Box<dyn DecoderSession + '_>, EngineError> {
+        let one_less = |left: usize| left.checked_sub(1);
+        let left = self.model.decodings_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+        left.map_err(|_| EngineError::new("the engine broke down"))?;
+        Ok(Box::new(Session { sources: &self.sources, layers: BTreeMap::new() }))
+    }
+}
+
+struct Session<'a> {
+    sources: &'a [Vec<Token>],
+    /// The layer that each entry has its state from.
+    layers: BTreeMap<Entry, usize>,
+}
+
+impl Session<'_> {
+    fn prediction(&self, entry: &Entry) -> (Token, f32) {
+        prediction(&self.sources[entry.row], entry.position, self.layers[entry])
+    }
+}
+
+impl DecoderSession for Session<'_> {
+    fn embed(&mut self, entries: &[Entry], _: &[Token]) -> Result<(), EngineError> {
+        self.layers.extend(entries.iter().map(|&entry| (entry, 0)));
         Ok(())
     }
 
-    fn run_layer(&mut self, _: usize, _: &[usize]) -> Result<(), Breakdown> {
+    fn run_layer(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
+        self.layers.extend(entries.iter().map(|&entry| (entry, layer)));
         Ok(())
     }
 
-    fn hidden(&mut self, layer: usize, rows: &[usize]) -> Result<Matrix, Breakdown> {
-        let state = |&row: &usize| {
-            let (_, lead) = prediction(&self.sources[row], self.position, layer);
-            [1.0 / (layer + 1) as f32, lead - 2.5]
-        };
-        Ok(Matrix { data: rows.iter().flat_map(state).collect(), columns: 2 })
+    fn propagate(&mut self, _: usize, _: &[Entry]) -> Result<(), EngineError> {
+        Ok(())
     }
 
-    fn logits(&mut self, layer: usize, rows: &[usize]) -> Result<Matrix, Breakdown> {
-        let mut data = vec![0.0; rows.len() * VOCAB_SIZE];
-        for (&row, logits) in rows.iter().zip(data.chunks_mut(VOCAB_SIZE)) {
-            let (token, lead) = prediction(&self.sources[row], self.position, layer);
+    fn hidden(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        let state = |entry: &Entry| [1.0 / (self.layers[entry] + 1) as f32, self.prediction(entry).1 - 2.5];
+        Ok(Matrix { data: entries.iter().flat_map(state).collect(), columns: 2 })
+    }
+
+    fn set_hidden(&mut self, entries: &[Entry], states: &Matrix) -> Result<(), EngineError> {
+        let layer = |state: &[f32]| (1.0 / state[0]).round() as usize - 1;
+        self.layers.extend(entries.iter().copied().zip(states.rows().map(layer)));
+        Ok(())
+    }
+
+    fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        let mut data = vec![0.0; entries.len() * VOCAB_SIZE];
+        for (entry, logits) in entries.iter().zip(data.chunks_mut(VOCAB_SIZE)) {
+            let (token, lead) = self.prediction(entry);
             logits[token as usize] = lead;
         }
         Ok(Matrix { data, columns: VOCAB_SIZE })
     }
 
-    fn keep(&mut self, layer: usize, rows: &[usize]) -> Result<(), Breakdown> {
-        rows.iter().for_each(|&row| self.kept[row] = layer);
-        Ok(())
-    }
-
-    fn predict(&mut self, rows: &[usize]) -> Result<Vec<Token>, Breakdown> {
-        Ok(rows.iter().map(|&row| prediction(&self.sources[row], self.position, self.kept[row]).0).collect())
-    }
-
-    fn propagate(&mut self, _: usize, _: &[CacheEntry]) -> Result<(), Breakdown> {
+    fn crop(&mut self, row: usize, length: usize) -> Result<(), EngineError> {
+        self.layers.retain(|entry, _| entry.row != row || entry.position < length);
         Ok(())
     }
 }

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use calm_core::{Backbone, CostModel, Measure, MeasureInputs, Token};
+use calm_core::{PolicySpec, Token};
+use calm_engine::engine::TextCodec;
 use calm_experiments::config::{Plan, parse};
 use calm_experiments::experiment::{Report, run, run_statistics};
 use calm_experiments::plots::draw_all;
-use calm_experiments::runner::TextCodec;
 use calm_experiments::statistics::SweepRow;
 use calm_metrics::Loss;
 use tempfile::TempDir;
@@ -16,7 +16,8 @@ use crate::configuration::VALID;
 use crate::made_up::{NUM_LAYERS, Words, difficulty, engine, engine_without_classifier};
 
 pub(crate) const EXAMPLES: usize = 35;
-/// Full, three static depths below all, oracle, four thresholds of softmax and of classifier, one of state below 1.
+/// Full, three static depths below all, oracle, four thresholds of softmax and of classifier, one of state
+/// below 1.
 const TEST_SETTINGS: usize = 14;
 /// Without static depths and oracle.
 const CALIBRATION_SETTINGS: usize = 10;
@@ -241,8 +242,10 @@ fn rows_of_the_sweep_are_what_the_backbone_is_known_to_predict() {
 fn flops_and_seconds_are_those_of_the_units() {
     let setting = Setting::new();
     let sweep = setting.run("out", 1, &[]).results.sweep;
-    let cost = CostModel::new(engine(1, 0).backbones[0].shape());
-    let check = |setting_id: &str, row: &SweepRow, test: Option<MeasureInputs>| {
+    let engine = engine(1, 0);
+    let shape = engine.model().shape();
+    let check = |setting_id: &str, row: &SweepRow| {
+        let policy: PolicySpec = setting_id.parse().unwrap();
         let (mut flops, mut seconds, mut tokens) = (0.0, 0.0, 0);
         for shard in 0..SHARDS {
             let file = setting.path(&format!("out/generations/test/{setting_id}/shard-{shard:04}.jsonl"));
@@ -250,7 +253,7 @@ fn flops_and_seconds_are_those_of_the_units() {
                 let record: serde_json::Value = serde_json::from_str(line).unwrap();
                 let exits: Vec<usize> = serde_json::from_value(record["exit_layers"].clone()).unwrap();
                 let source = record["source_tokens"].as_u64().unwrap() as usize;
-                flops += cost.sequence(&exits, source, test);
+                flops += shape.sequence_flops(&policy, &exits, source);
                 seconds += record["seconds"].as_f64().unwrap() + record["encoder_seconds"].as_f64().unwrap();
                 tokens += exits.len();
             }
@@ -260,10 +263,10 @@ fn flops_and_seconds_are_those_of_the_units() {
         assert!((seconds / row.seconds - 1.0).abs() < 1e-9, "{setting_id}");
         assert!((row.tokens as f64 / row.seconds / row.tokens_per_second - 1.0).abs() < 1e-12);
     };
-    check("full", &sweep[0], None);
-    check("static-2", &sweep[2], None);
-    check("calm-softmax-0.7-tau4", &sweep[NUM_LAYERS + 3], Some(Measure::Softmax.inputs()));
-    check("calm-state-0.9", &sweep[NUM_LAYERS + 7], Some(Measure::State.inputs()));
+    check("full", &sweep[0]);
+    check("static-2", &sweep[2]);
+    check("calm-softmax-0.7-tau4", &sweep[NUM_LAYERS + 3]);
+    check("calm-state-0.9", &sweep[NUM_LAYERS + 7]);
 }
 
 #[test]
@@ -405,7 +408,7 @@ fn only_what_a_change_concerns_is_decoded_again() {
     };
     check(&["calibration.textual_deltas=[0.2]", "calibration.risk='chrf'", "plots.quality='chrf'"], 0);
     check(&["sweep.thresholds=[0.9, 0.7, 0.5, 0.2, 0.1]"], 2 * 2 * SHARDS);
-    check(&["sweep.softmax.decay=1"], 2 * 4 * SHARDS);
+    check(&["sweep.measure.softmax.decay=1"], 2 * 4 * SHARDS);
     check(&["decode.max_tokens=9"], UNITS);
     check(&["decode.batch_size=5"], UNITS);
     check(&["data.columns.prefix='w5 '"], UNITS);

@@ -14,7 +14,7 @@ use calm_metrics::Loss;
 use crate::made_up::{NUM_LAYERS, engine};
 use crate::runs::{EXAMPLES, Setting};
 
-/// Of one example: what was written and the layers of its tokens.
+/// One example: what was written and the layers of its tokens.
 struct Output {
     text: String,
     exits: Vec<usize>,

@@ -1,5 +1,6 @@
-//! The parts of a block, named as in the checkpoint: `SelfAttention`, `EncDecAttention`, `DenseReluDense`, `layer_norm`.
-//! Projections that read the same input are one matrix, since a small libtorch call costs more than its work.
+//! The parts of a block, named as in the checkpoint: `SelfAttention`, `EncDecAttention`, `DenseReluDense`,
+//! `layer_norm`. Projections that read the same input are one matrix, since a small libtorch call costs more
+//! than its work.
 
 use calm_checkpoint::{FeedForward, T5Config};
 use tch::{Device, Kind, Tensor};
@@ -25,7 +26,8 @@ impl LayerNorm {
         Ok(LayerNorm { weight, epsilon: config.layer_norm_epsilon })
     }
 
-    /// [.., d_model] -> [.., d_model]. libtorch computes the variance in f32 whatever the type, as transformers does.
+    /// [.., d_model] -> [.., d_model]. libtorch computes the variance in f32 whatever the type, as
+    /// transformers does.
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
         self.forward_by(&self.weight, x)
     }
@@ -77,7 +79,8 @@ impl SelfAttention {
         context.linear(&self.o, None::<&Tensor>)
     }
 
-    /// Attention of whole sequences: x [batch, length, d_model], bias broadcastable to [batch, heads, length, length].
+    /// Attention of whole sequences: x [batch, length, d_model], bias broadcastable to [batch, heads, length,
+    /// length].
     pub(super) fn forward(&self, x: &Tensor, bias: &Tensor, dropout: &Dropout) -> Tensor {
         let qkv = self.project(x).chunk(3, -1);
         let [q, k, v] = [0, 1, 2].map(|i: usize| split_heads(&qkv[i], self.heads));
@@ -138,7 +141,8 @@ fn attend([q, k, v]: &[Tensor; 3], bias: &Tensor, dropout: &Dropout) -> Tensor {
     let (batch, heads, queries, d_kv) = q.size4().expect("four dimensions");
     if has_fused_attention(q.device(), q.kind(), d_kv) {
         let bias = bias.expand([batch, heads, queries, k.size()[2]], false);
-        // The general function would ask cuDNN first on new GPUs, which makes a plan for every shape it has not seen.
+        // The general function would ask cuDNN first on new GPUs, which makes a plan for every shape it has
+        // not seen.
         let (context, ..) = Tensor::internal_scaled_dot_product_efficient_attention(
             q,
             k,
@@ -158,8 +162,8 @@ fn attend([q, k, v]: &[Tensor; 3], bias: &Tensor, dropout: &Dropout) -> Tensor {
 /// T5 does not divide scores by sqrt(d_kv); its initialisation does.
 pub(super) const SCALE: f64 = 1.0;
 
-/// Whether libtorch has a kernel that never stores the attention's weights, with a bias that can be learned. On the CPU it has none;
-/// on CUDA not for f64, and not for heads whose rows are no multiple of 16 bytes.
+/// Whether libtorch has a kernel that never stores the attention's weights, with a bias that can be learned.
+/// On the CPU it has none; on CUDA not for f64, and not for heads whose rows are no multiple of 16 bytes.
 pub(super) fn has_fused_attention(device: Device, kind: Kind, d_kv: i64) -> bool {
     device.is_cuda() && kind != Kind::Double && d_kv % position::ALIGNMENT == 0
 }

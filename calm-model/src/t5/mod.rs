@@ -2,10 +2,12 @@
 
 mod dropout;
 mod layers;
+mod layout;
 mod position;
+mod prompt;
 mod session;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Direction, T5Config, Tokenizer, fingerprint};
 use calm_core::{BackboneShape, ExitClassifier};
@@ -13,7 +15,6 @@ use tch::{Device, Kind, Tensor};
 
 pub use self::dropout::Dropout;
 use self::layers::{DenseReluDense, EncDecAttention, LayerNorm, SelfAttention};
-pub use self::session::{Encoded, Session};
 use crate::Error;
 use crate::weights::{Scope, Weights};
 
@@ -28,6 +29,7 @@ pub struct T5 {
     classifier: Option<ExitClassifier>,
     fingerprint: String,
     unexpected: Vec<String>,
+    folder: Option<PathBuf>,
 }
 
 struct Encoder {
@@ -73,15 +75,18 @@ impl T5 {
     /// Tensors the model has no use for are listed by [`T5::unexpected`].
     ///
     /// # Errors
-    /// A file is missing, invalid or truncated, or a tensor is missing or has another shape than `config.json` says.
+    /// A file is missing, invalid or truncated, or a tensor is missing or has another shape than
+    /// `config.json` says.
     pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
         let config = T5Config::load(&dir.join("config.json"))?;
         let weights = Weights::load(dir, device)?.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| T5::new(&config, &weights))?;
         let tokenizer = dir.join("tokenizer.json");
         model.fingerprint = fingerprint(dir)?;
+        model.folder = Some(dir.to_owned());
         if tokenizer.is_file() {
-            // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
+            // A vocabulary padded to a round size has logits that stand for no token and must never be
+            // emitted.
             let tokens = Tokenizer::load(&tokenizer)?.vocab_size() as i64;
             if tokens < config.vocab_size {
                 model.head = model.head.narrow(0, 0, tokens);
@@ -91,14 +96,16 @@ impl T5 {
         Ok(model)
     }
 
-    /// Builds the network over given weights, sharing their storage where nothing is stacked, so that gradients reach them.
+    /// Builds the network over given weights, sharing their storage where nothing is stacked, so that
+    /// gradients reach them.
     ///
     /// # Errors
     /// A tensor is missing or has another shape than the configuration says.
     pub fn new(config: &T5Config, weights: &Weights) -> Result<Self, Error> {
         let root = weights.root();
         let shared = root.tensor("shared.weight", &[config.vocab_size, config.d_model])?;
-        // The file decides whether the head is separate, never `tie_word_embeddings`, which transformers 5 always sets.
+        // The file decides whether the head is separate, never `tie_word_embeddings`, which transformers 5
+        // always sets.
         let head = root
             .optional_tensor("lm_head.weight", &[config.vocab_size, config.d_model])?
             .unwrap_or_else(|| shared.shallow_clone());
@@ -123,10 +130,12 @@ impl T5 {
             classifier,
             fingerprint: String::new(),
             unexpected: weights.unexpected(),
+            folder: None,
         })
     }
 
-    /// Another handle on the same weights, for another thread: tensors can be sent to a thread, not shared with one.
+    /// Another handle on the same weights, for another thread: tensors can be sent to a thread, not shared
+    /// with one.
     pub fn share(&self) -> Self {
         T5 {
             config: self.config.clone(),
@@ -138,6 +147,7 @@ impl T5 {
             classifier: self.classifier.clone(),
             fingerprint: self.fingerprint.clone(),
             unexpected: self.unexpected.clone(),
+            folder: self.folder.clone(),
         }
     }
 
@@ -151,8 +161,8 @@ impl T5 {
         self.shared.device()
     }
 
-    /// SHA-256, in hexadecimal, of all that the outputs depend on: weight files, `config.json` and `tokenizer.json` where there
-    /// is one. Empty for a model that was not loaded from files.
+    /// SHA-256, in hexadecimal, of all that the outputs depend on: weight files, `config.json` and
+    /// `tokenizer.json` where there is one. Empty for a model that was not loaded from files.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -162,7 +172,8 @@ impl T5 {
         &self.unexpected
     }
 
-    /// Residual states after every decoder layer with teacher forcing: `num_decoder_layers` of [batch, length, d_model].
+    /// Residual states after every decoder layer with teacher forcing: `num_decoder_layers` of [batch,
+    /// length, d_model].
     pub fn decoder_states(&self, batch: &TeacherForcing<'_>) -> Vec<Tensor> {
         let dropout = batch.dropout;
         let source_mask = self.padding_mask(batch.sources);
@@ -181,12 +192,14 @@ impl T5 {
         states
     }
 
-    /// What the head multiplies: the final norm of a residual state, scaled where the head is tied to the embedding.
+    /// What the head multiplies: the final norm of a residual state, scaled where the head is tied to the
+    /// embedding.
     pub fn head_input(&self, state: &Tensor) -> Tensor {
         self.head_input_by(self.head_norm(), state)
     }
 
-    /// The same with other weights of the final norm, `[d_model]`, such as those that a gradient is wanted for.
+    /// The same with other weights of the final norm, `[d_model]`, such as those that a gradient is wanted
+    /// for.
     pub fn head_input_by(&self, norm: &Tensor, state: &Tensor) -> Tensor {
         let normed = self.decoder.final_layer_norm.forward_by(norm, state);
         let scale = self.config.head_scale();
@@ -207,7 +220,8 @@ impl T5 {
         Tensor::embedding(&self.shared, tokens, -1, false, false)
     }
 
-    /// 0 for tokens and minus infinity for padding: [batch, length] -> [batch, 1, 1, aligned length]; nobody reads behind the length.
+    /// 0 for tokens and minus infinity for padding: [batch, length] -> [batch, 1, 1, aligned length]; nobody
+    /// reads behind the length.
     fn padding_mask(&self, tokens: &Tensor) -> Tensor {
         let length = tokens.size()[1];
         let mask = Tensor::zeros(tokens.size(), (self.shared.kind(), self.device()));

@@ -1,320 +1,269 @@
-//! One decoding in progress: the K/V cache and the states of the current step.
+//! One decoding in progress: the K/V cache and the states of entries.
 
-use calm_checkpoint::check_sources;
-use calm_core::{Backbone, BackboneShape, CacheEntry, DecoderSession, ExitClassifier, Matrix, Token, Top2};
+use std::rc::Rc;
+
+use calm_core::{DecoderSession, EngineError, Entry, Matrix, Token, Top2};
 use tch::{Kind, Tensor};
 
 use super::T5;
 use super::dropout::Dropout;
-use super::layers::{SCALE, merge_heads, split_heads};
-use super::position;
+use super::layers::split_heads;
+use super::layout::{Layout, Places};
+use super::position::CausalBias;
+use super::prompt::Encoded;
 use crate::Error;
 use crate::device::upload;
 
-/// Encoder output of a batch.
-pub struct Encoded {
-    /// [rows, source length, d_model]
-    states: Tensor,
-    /// 0 for tokens, minus infinity for padding: [rows, 1, 1, source length], each row aligned
-    mask: Tensor,
-}
-
 /// One decoding of a batch.
-pub struct Session<'a> {
+pub(super) struct Session<'a> {
     model: &'a T5,
-    encoded: Encoded,
-    rows: usize,
+    encoded: &'a Encoded<'a>,
     max_tokens: usize,
-    /// Per layer, keys and values one after the other: [rows, max_tokens, 2 * inner]
+    /// Per layer, keys and values one after the other: [rows, max_tokens, 2 * inner]. They begin as zeros,
+    /// since what a row does not see of a longer one's keys is multiplied by 0, and has to be a number.
     self_kv: Vec<Tensor>,
-    /// Per layer, keys and values [rows, heads, source length, d_kv], projected when the first token reaches the layer.
+    /// Per layer, keys and values [rows, heads, source length, d_kv], projected when the first token reaches
+    /// the layer.
     cross_kv: Vec<Option<[Tensor; 2]>>,
-    /// States that stand for the missing ones above an early exit: [rows * max_tokens, d_model]
-    kept_states: Tensor,
-    /// [heads, max_tokens], farthest distance first
-    bias_row: Tensor,
-    /// Its last columns, which are those of this step, where the fused attention on CUDA can read them: [1, heads, 1, aligned max_tokens]
-    step_bias: Tensor,
-    position: usize,
-    /// States after each layer run in this step, from the embedding on.
-    step: Vec<LayerState>,
-    /// Layer that each row left at in this step.
-    kept_layer: Vec<usize>,
+    bias: CausalBias,
+    working: Option<Working>,
+    /// States of all entries that are not in the working set: [rows, max_tokens, d_model]
+    kept: Tensor,
+    /// The entries outside the working set that were asked for last. Layers are often asked for the same
+    /// ones.
+    asked: Option<(Vec<Entry>, Rc<Places>)>,
 }
 
-struct LayerState {
-    rows: Vec<usize>,
-    /// [rows.len(), d_model]
-    x: Tensor,
-}
-
-impl Backbone for T5 {
-    type Error = Error;
-    type Encoded = Encoded;
-    type Session<'a> = Session<'a>;
-
-    fn shape(&self) -> &BackboneShape {
-        &self.shape
-    }
-
-    fn exit_classifier(&self) -> Option<&ExitClassifier> {
-        self.classifier.as_ref()
-    }
-
-    fn encode(&self, sources: &[&[Token]]) -> Result<Encoded, Error> {
-        let _no_grad = tch::no_grad_guard();
-        check_sources(sources, self.config.vocab_size as usize)?;
-        let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
-        let mut tokens = vec![i64::from(self.config.pad_token_id); sources.len() * length];
-        let aligned = position::aligned(length as i64) as usize;
-        let mut mask = vec![f32::NEG_INFINITY; sources.len() * aligned];
-        for (row, source) in sources.iter().enumerate() {
-            for (i, &token) in source.iter().enumerate() {
-                tokens[row * length + i] = i64::from(token);
-                // A source may hold the padding token itself, so that the mask goes by length.
-                mask[row * aligned + i] = 0.0;
-            }
-        }
-        let (rows, length) = (sources.len() as i64, length as i64);
-        let tokens = upload(&tokens, self.device()).view([rows, length]);
-        let mask = Tensor::from_slice(&mask).view([rows, 1, 1, -1]).to_device(self.device());
-        let mask = mask.to_kind(self.shared.kind());
-        let states = self.encode_tokens(&tokens, &mask, &Dropout::off());
-        Ok(Encoded { states, mask: mask.narrow(-1, 0, length) })
-    }
-
-    fn start<'a>(&'a self, encoded: &Encoded, max_tokens: usize) -> Result<Session<'a>, Error> {
-        let _no_grad = tch::no_grad_guard();
-        let rows = encoded.states.size()[0];
-        let options = (self.shared.kind(), self.device());
-        let (length, layers) = (max_tokens as i64, self.decoder.blocks.len());
-        let self_kv = (0..layers).map(|_| Tensor::empty([rows, length, 2 * self.config.inner()], options));
-        let table = &self.decoder.relative_attention_bias;
-        Ok(Session {
-            model: self,
-            encoded: Encoded { states: encoded.states.shallow_clone(), mask: encoded.mask.shallow_clone() },
-            rows: rows as usize,
-            max_tokens,
-            self_kv: self_kv.collect(),
-            cross_kv: (0..layers).map(|_| None).collect(),
-            kept_states: Tensor::empty([rows * length, self.config.d_model], options),
-            bias_row: position::causal_bias_row(table, &self.config, length),
-            step_bias: Tensor::empty([1, self.config.num_heads, 1, position::aligned(length)], options),
-            position: 0,
-            step: Vec::new(),
-            kept_layer: vec![0; rows as usize],
-        })
-    }
+/// The entries that were embedded or ran a layer last. As long as they stay the same, no state is moved.
+struct Working {
+    layout: Layout,
+    /// [entries, d_model]
+    states: Tensor,
+    /// The layer that made the states, 0 for the embedding.
+    layer: usize,
+    /// Whether the states are among those that are kept.
+    is_kept: bool,
 }
 
 impl DecoderSession for Session<'_> {
-    type Error = Error;
-
-    fn begin_step(&mut self, position: usize, rows: &[usize], tokens: &[Token]) -> Result<(), Error> {
+    fn embed(&mut self, entries: &[Entry], tokens: &[Token]) -> Result<(), EngineError> {
         let _no_grad = tch::no_grad_guard();
+        // Nobody will ask for what the last layer made.
+        if self.working.as_ref().is_some_and(|working| working.layer < self.cross_kv.len()) {
+            self.keep();
+        }
         let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        let x = self.model.embed(&upload(&tokens, self.model.device()));
-        let length = position as i64 + 1;
-        let bias = self.bias_row.narrow(1, self.max_tokens as i64 - length, length);
-        self.step_bias.narrow(3, 0, length).copy_(&bias.unsqueeze(1));
-        self.position = position;
-        self.step.clear();
-        self.step.push(LayerState { rows: rows.to_vec(), x });
+        let states = self.model.embed(&upload(&tokens, self.model.device()));
+        self.working = Some(Working { layout: self.layout(entries), states, layer: 0, is_kept: false });
         Ok(())
     }
 
-    fn run_layer(&mut self, layer: usize, rows: &[usize]) -> Result<(), Error> {
+    fn run_layer(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let x = self.state(layer - 1, rows);
-        let x = self.self_attention(layer, rows, x);
-        let x = self.cross_attention(layer, rows, x);
+        let (layout, x) = self.take(entries);
+        let x = self.self_attention(layer, &layout, x);
+        let x = self.cross_attention(layer, &layout, x);
         let block = &self.model.decoder.blocks[layer - 1];
-        let x = &x + block.feed_forward.forward(&block.feed_forward_norm.forward(&x), &Dropout::off());
-        self.step.truncate(layer);
-        self.step.push(LayerState { rows: rows.to_vec(), x });
+        let states = &x + block.feed_forward.forward(&block.feed_forward_norm.forward(&x), &Dropout::off());
+        self.working = Some(Working { layout, states, layer, is_kept: false });
         Ok(())
     }
 
-    fn hidden(&mut self, layer: usize, rows: &[usize]) -> Result<Matrix, Error> {
-        to_matrix(&self.state(layer, rows))
+    fn propagate(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        let block = &self.model.decoder.blocks[layer - 1];
+        let states = self.states(entries);
+        let kv = block.self_attention.project_kv(&block.self_attention_norm.forward(&states));
+        self.places(entries).write(&self.self_kv[layer - 1], &kv);
+        Ok(())
     }
 
-    fn logits(&mut self, layer: usize, rows: &[usize]) -> Result<Matrix, Error> {
-        to_matrix(&self.head(&self.state(layer, rows)))
+    fn hidden(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        Ok(to_matrix(&self.states(entries))?)
     }
 
-    fn top2(&mut self, layer: usize, rows: &[usize]) -> Result<Vec<Top2>, Error> {
-        let logits = self.head(&self.state(layer, rows));
+    fn set_hidden(&mut self, entries: &[Entry], states: &Matrix) -> Result<(), EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        self.keep();
+        self.working = None;
+        let states = Tensor::from_slice(&states.data).view([-1, states.columns as i64]);
+        let states = states.to_device(self.model.device()).to_kind(self.kept.kind());
+        self.places(entries).write(&self.kept, &states);
+        Ok(())
+    }
+
+    fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        Ok(to_matrix(&self.head(entries))?)
+    }
+
+    fn top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        let logits = self.head(entries);
         if !logits.device().is_cuda() {
             return Ok(to_matrix(&logits)?.rows().map(Top2::from_logits).collect());
         }
-        // Two numbers a row cross to the host instead of the vocabulary.
+        // Two numbers an entry cross to the host instead of the vocabulary.
         let (best, tokens) = logits.to_kind(Kind::Float).softmax(-1, Kind::Float).topk(2, -1, true, true);
-        let tokens = Vec::<i64>::try_from(tokens.select(1, 0))?;
-        let margins = Vec::<f32>::try_from(best.select(1, 0) - best.select(1, 1))?;
+        let tokens = to_vec::<i64>(&tokens.select(1, 0))?;
+        let margins = to_vec::<f32>(&(best.select(1, 0) - best.select(1, 1)))?;
         let pairs = tokens.into_iter().zip(margins);
         Ok(pairs.map(|(token, margin)| Top2 { token: token as Token, margin }).collect())
     }
 
-    fn top2_among(
-        &mut self,
-        layer: usize,
-        rows: &[usize],
-        candidates: &[&[Token]],
-    ) -> Result<Vec<Top2>, Error> {
+    fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let inputs = self.model.head_input(&self.state(layer, rows));
-        let all = self.index(candidates.concat().into_iter().map(i64::from));
-        let weights = self.model.head.index_select(0, &all);
-        let mut start = 0;
-        let mut top2 = Vec::with_capacity(rows.len());
-        for (row, candidates) in (0..).zip(candidates) {
-            let count = candidates.len() as i64;
-            // [1, d_model] x [candidates, d_model] -> [candidates]
-            let logits = inputs.narrow(0, row, 1).linear(&weights.narrow(0, start, count), None::<&Tensor>);
-            let logits = Vec::<f32>::try_from(logits.to_kind(Kind::Float).view(-1))?;
-            let mut logits = logits.into_iter();
-            top2.push(Top2::among(candidates, |_| logits.next().unwrap_or(f32::NEG_INFINITY)));
-            start += count;
-        }
-        Ok(top2)
-    }
-
-    fn keep(&mut self, layer: usize, rows: &[usize]) -> Result<(), Error> {
-        let _no_grad = tch::no_grad_guard();
-        for &row in rows {
-            self.kept_layer[row] = layer;
-        }
-        // No layer above the last one will ask for its states.
-        if layer < self.model.decoder.blocks.len() {
-            let state = self.state(layer, rows);
-            let index = self.cache_index(rows.iter().map(|&row| (row, self.position)));
-            let _ = self.kept_states.index_copy_(0, &index, &state);
-        }
-        Ok(())
-    }
-
-    fn predict(&mut self, rows: &[usize]) -> Result<Vec<Token>, Error> {
-        let _no_grad = tch::no_grad_guard();
-        let logits = self.head(&self.kept_state(rows));
-        let tokens = Vec::<i64>::try_from(logits.argmax(-1, false))?;
+        let tokens = to_vec::<i64>(&self.head(entries).argmax(-1, false))?;
         Ok(tokens.into_iter().map(|token| token as Token).collect())
     }
 
-    fn propagate(&mut self, layer: usize, entries: &[CacheEntry]) -> Result<(), Error> {
+    fn top2_among(&mut self, entries: &[Entry], candidates: &[&[Token]]) -> Result<Vec<Top2>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let index = self.cache_index(entries.iter().map(|entry| (entry.row, entry.position)));
-        let block = &self.model.decoder.blocks[layer - 1];
-        let states = self.kept_states.index_select(0, &index);
-        let kv = block.self_attention.project_kv(&block.self_attention_norm.forward(&states));
-        let _ = self.self_kv[layer - 1].flatten(0, 1).index_copy_(0, &index, &kv);
+        // Where entries have fewer candidates than others, their last one comes again.
+        let most = candidates.iter().map(|candidates| candidates.len()).max().unwrap_or(0);
+        let filled = |candidates: &&[Token]| {
+            let last = candidates.len() - 1;
+            let candidates = candidates.to_vec();
+            (0..most).map(move |index| i64::from(candidates[index.min(last)]))
+        };
+        let all: Vec<i64> = candidates.iter().flat_map(filled).collect();
+        let weights = self.model.head.index_select(0, &upload(&all, self.model.device()));
+        // [entries * most, d_model] -> [entries, most, d_model]
+        let weights = weights.view([entries.len() as i64, most as i64, -1]);
+        let inputs = self.model.head_input(&self.states(entries));
+        // [entries, most, d_model] x [entries, d_model, 1] -> [entries, most]
+        let logits = to_matrix(&weights.bmm(&inputs.unsqueeze(2)).squeeze_dim(2))?;
+        let pairs = candidates.iter().zip(logits.rows());
+        let best = pairs.map(|(candidates, logits)| {
+            let mut logits = logits.iter().copied();
+            Top2::among(candidates, |_| logits.next().unwrap_or(f32::NEG_INFINITY))
+        });
+        Ok(best.collect())
+    }
+
+    fn crop(&mut self, _row: usize, _length: usize) -> Result<(), EngineError> {
+        // What is forgotten is not read before it comes again, and then it is written first.
         Ok(())
     }
 }
 
-impl Session<'_> {
-    fn self_attention(&mut self, layer: usize, rows: &[usize], x: Tensor) -> Tensor {
-        let block = &self.model.decoder.blocks[layer - 1];
-        let config = &self.model.config;
-        let (inner, heads, length) = (config.inner(), config.num_heads, self.position as i64 + 1);
-        let qkv = block.self_attention.project(&block.self_attention_norm.forward(&x));
-        let kv = qkv.narrow(1, inner, 2 * inner);
-        let cache = &self.self_kv[layer - 1];
-        if rows.len() == self.rows {
-            cache.select(1, length - 1).copy_(&kv);
-        } else {
-            let index = self.cache_index(rows.iter().map(|&row| (row, self.position)));
-            let _ = cache.flatten(0, 1).index_copy_(0, &index, &kv);
+impl<'a> Session<'a> {
+    /// Starts decoding what was `encoded`, each row at most `max_tokens` long.
+    pub(super) fn new(encoded: &'a Encoded<'a>, max_tokens: usize) -> Self {
+        let _no_grad = tch::no_grad_guard();
+        let model = encoded.model;
+        let (layers, config) = (model.decoder.blocks.len(), &model.config);
+        let (rows, length) = (encoded.num_rows() as i64, max_tokens as i64);
+        let options = (model.shared.kind(), model.device());
+        let self_kv = Tensor::zeros([layers as i64, rows, length, 2 * config.inner()], options);
+        Session {
+            model,
+            encoded,
+            max_tokens,
+            self_kv: self_kv.unbind(0),
+            cross_kv: (0..layers).map(|_| None).collect(),
+            bias: CausalBias::new(&model.decoder.relative_attention_bias, config, length),
+            working: None,
+            kept: Tensor::empty([rows, length, config.d_model], options),
+            asked: None,
         }
-        // [rows, length, 2 * inner] -> 2 x [rows, heads, length, d_kv]
-        let cached = self.of_rows(&cache.narrow(1, 0, length), rows).chunk(2, -1);
-        let q = split_heads(&qkv.narrow(1, 0, inner).unsqueeze(1), heads);
-        let bias = self.step_bias.narrow(3, 0, length);
-        let context = attend(&q, &split_heads(&cached[0], heads), &split_heads(&cached[1], heads), &bias);
+    }
+
+    fn self_attention(&self, layer: usize, layout: &Layout, x: Tensor) -> Tensor {
+        let block = &self.model.decoder.blocks[layer - 1];
+        let (inner, heads) = (self.model.config.inner(), self.model.config.num_heads);
+        let qkv = block.self_attention.project(&block.self_attention_norm.forward(&x));
+        let cache = &self.self_kv[layer - 1];
+        layout.places.write(cache, &qkv.narrow(1, inner, 2 * inner));
+        // [rows, keys, 2 * inner] -> 2 x [rows, heads, keys, d_kv]
+        let kv = layout.of_rows(&cache.narrow(1, 0, layout.keys)).chunk(2, -1);
+        let kv = [0, 1].map(|i: usize| split_heads(&kv[i], heads));
+        let context = layout.attend(&qkv.narrow(1, 0, inner), &kv, &layout.bias);
         x + block.self_attention.output(&context)
     }
 
-    fn cross_attention(&mut self, layer: usize, rows: &[usize], x: Tensor) -> Tensor {
+    fn cross_attention(&mut self, layer: usize, layout: &Layout, x: Tensor) -> Tensor {
         let block = &self.model.decoder.blocks[layer - 1];
         let attention = &block.cross_attention;
         let states = &self.encoded.states;
-        let [k, v] = self.cross_kv[layer - 1].get_or_insert_with(|| attention.project_kv(states));
-        let [k, v] = [k.shallow_clone(), v.shallow_clone()];
-        let q = attention.project_q(&block.cross_attention_norm.forward(&x)).unsqueeze(1);
-        let q = split_heads(&q, self.model.config.num_heads);
-        let mask = self.of_rows(&self.encoded.mask, rows);
-        let context = attend(&q, &self.of_rows(&k, rows), &self.of_rows(&v, rows), &mask);
-        x + attention.output(&context)
+        let kv = self.cross_kv[layer - 1].get_or_insert_with(|| attention.project_kv(states));
+        let [k, v] = kv;
+        let kv = [layout.of_rows(k), layout.of_rows(v)];
+        let q = attention.project_q(&block.cross_attention_norm.forward(&x));
+        x + attention.output(&layout.attend(&q, &kv, &layout.source_mask))
     }
 
-    /// [n, d_model] -> [n, vocab_size]
-    fn head(&self, states: &Tensor) -> Tensor {
-        let _no_grad = tch::no_grad_guard();
-        self.model.head_input(states).linear(&self.model.head, None::<&Tensor>)
+    /// Logits of entries: [entries, vocab_size]
+    fn head(&mut self, entries: &[Entry]) -> Tensor {
+        let states = self.states(entries);
+        self.model.head_input(&states).linear(&self.model.head, None::<&Tensor>)
     }
 
-    /// State after `layer` of rows that ran it: [rows.len(), d_model]
-    fn state(&self, layer: usize, rows: &[usize]) -> Tensor {
-        let LayerState { rows: have, x } = &self.step[layer];
-        if have == rows {
-            return x.shallow_clone();
+    fn layout(&self, entries: &[Entry]) -> Layout {
+        let before = self.working.as_ref().map(|working| &working.layout);
+        Layout::new(entries, self.encoded, self.max_tokens, &self.bias, before)
+    }
+
+    /// Takes the working set's layout and states out, after making it the set of these entries.
+    fn take(&mut self, entries: &[Entry]) -> (Layout, Tensor) {
+        if let Some(Working { layout, states, .. }) =
+            self.working.take_if(|working| working.layout.entries == entries)
+        {
+            return (layout, states);
         }
-        // Both lists ascend.
-        let mut place = 0;
-        let index = rows.iter().map(|&row| {
-            while have[place] != row {
-                place += 1;
+        self.keep();
+        let layout = self.layout(entries);
+        let states = layout.places.read(&self.kept);
+        (layout, states)
+    }
+
+    /// States of any entries: [entries, d_model]
+    fn states(&mut self, entries: &[Entry]) -> Tensor {
+        if let Some(Working { layout, states, .. }) = &self.working {
+            if layout.entries == entries {
+                return states.shallow_clone();
             }
-            place as i64
-        });
-        x.index_select(0, &self.index(index))
-    }
-
-    /// States that the rows left with in this step: [rows.len(), d_model]
-    fn kept_state(&self, rows: &[usize]) -> Tensor {
-        let mut layers: Vec<usize> = rows.iter().map(|&row| self.kept_layer[row]).collect();
-        layers.sort_unstable();
-        layers.dedup();
-        if let [layer] = layers[..] {
-            return self.state(layer, rows);
+            if entries.iter().any(|entry| layout.entries.binary_search(entry).is_ok()) {
+                self.keep();
+            }
         }
-        let groups: Vec<Vec<usize>> = layers
-            .iter()
-            .map(|&layer| rows.iter().copied().filter(|&row| self.kept_layer[row] == layer).collect())
-            .collect();
-        let states: Vec<Tensor> =
-            layers.iter().zip(&groups).map(|(&layer, group)| self.state(layer, group)).collect();
-        let grouped: Vec<usize> = groups.concat();
-        let mut order: Vec<usize> = (0..grouped.len()).collect();
-        order.sort_unstable_by_key(|&i| grouped[i]);
-        Tensor::cat(&states, 0).index_select(0, &self.index(order.into_iter().map(|i| i as i64)))
+        self.places(entries).read(&self.kept)
     }
 
-    /// The first dimension of a tensor over all rows, cut down to some.
-    fn of_rows(&self, x: &Tensor, rows: &[usize]) -> Tensor {
-        if rows.len() == self.rows {
-            return x.shallow_clone();
+    /// Puts the working set's states among those that are kept.
+    fn keep(&mut self) {
+        if let Some(Working { layout, states, is_kept, .. }) = &mut self.working
+            && !*is_kept
+        {
+            layout.places.write(&self.kept, states);
+            *is_kept = true;
         }
-        x.index_select(0, &self.index(rows.iter().map(|&row| row as i64)))
     }
 
-    fn cache_index(&self, entries: impl Iterator<Item = (usize, usize)>) -> Tensor {
-        self.index(entries.map(|(row, position)| (row * self.max_tokens + position) as i64))
-    }
-
-    fn index(&self, values: impl Iterator<Item = i64>) -> Tensor {
-        upload(&values.collect::<Vec<_>>(), self.model.device())
+    /// Where entries stand in caches.
+    fn places(&mut self, entries: &[Entry]) -> Rc<Places> {
+        if let Some((asked, places)) = &self.asked
+            && asked == entries
+        {
+            return Rc::clone(places);
+        }
+        let places = Rc::new(Places::new(entries, self.max_tokens, self.model.device()));
+        self.asked = Some((entries.to_vec(), Rc::clone(&places)));
+        places
     }
 }
 
-/// q [rows, heads, 1, d_kv], k and v [rows, heads, length, d_kv] -> [rows, heads * d_kv]
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor) -> Tensor {
-    let context = Tensor::scaled_dot_product_attention(q, k, v, Some(bias), 0.0, false, SCALE, false);
-    merge_heads(&context).squeeze_dim(1)
-}
-
+/// [rows, columns]
 fn to_matrix(x: &Tensor) -> Result<Matrix, Error> {
     let columns = x.size()[1] as usize;
-    let data = Vec::<f32>::try_from(x.to_kind(Kind::Float).contiguous().view(-1))?;
-    Ok(Matrix { data, columns })
+    Ok(Matrix { data: to_vec(&x.to_kind(Kind::Float).contiguous().view(-1))?, columns })
+}
+
+/// Numbers of one dimension.
+fn to_vec<'t, T>(x: &'t Tensor) -> Result<Vec<T>, Error>
+where
+    Vec<T>: TryFrom<&'t Tensor, Error = tch::TchError>,
+{
+    Ok(Vec::try_from(x)?)
 }

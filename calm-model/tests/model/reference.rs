@@ -1,11 +1,13 @@
 //! Tests every decoding in `tests/reference/*/cases.json`, alone and in batches of mixed lengths.
 
 use calm_checkpoint::T5Config;
-use calm_core::{Backbone, Generation, Measure, PolicySpec, Propagation, Threshold, Token};
+use calm_core::{Backbone, Generation, MEASURES, Parameters, PolicySpec, Propagation, Threshold, Token};
 use calm_model::{T5, Weights};
 use tch::Kind;
 
-use crate::shared::{Case, F32_TOLERANCE, cases, check, check_alone, check_in_batches, decode_cases};
+use crate::shared::{
+    Case, F32_TOLERANCE, cases, check, check_alone, check_entries, check_in_batches, decode_cases,
+};
 use crate::{checkpoint, device};
 
 /// Loads a network in double precision, in which rounding decides nothing.
@@ -50,10 +52,12 @@ fn every_measure_decodes_in_batches_as_in_double_precision_alone() {
     for name in ["v1_0", "v1_1"] {
         let (exact, model) = (exact(name), T5::load(&checkpoint(name), device()).unwrap());
         let mut sources = cases(name);
-        sources.retain(|case| case.policy.id() == "full");
-        for measure in Measure::ALL {
+        sources.retain(|case| case.policy == PolicySpec::full());
+        for measure in MEASURES.all() {
             for (value, decay) in [(0.25, None), (0.2, Some(2.0))] {
-                let policy = PolicySpec::Calm { measure, threshold: Threshold::new(value, decay).unwrap() };
+                let threshold = Some(Threshold::new(value, decay).unwrap());
+                let parameters = Parameters { measure: Some(measure), threshold, layers: None };
+                let policy = PolicySpec::new("calm", parameters).unwrap();
                 let expected = |source: &Case| {
                     let case = Case { policy, ..source.clone() };
                     let generation = decode_cases(&exact, &[&case], Propagation::Lazy).swap_remove(0);
@@ -65,6 +69,15 @@ fn every_measure_decodes_in_batches_as_in_double_precision_alone() {
                 check_in_batches(&model, &cases, F32_TOLERANCE);
             }
         }
+    }
+}
+
+#[test]
+fn entries_in_any_order_of_calls_are_those_of_a_row_by_itself() {
+    for name in ["v1_0", "v1_1"] {
+        check_entries(&T5::load(&checkpoint(name), device()).unwrap(), F32_TOLERANCE);
+        // States of up to 30 cross the trait in f32.
+        check_entries(&exact(name), 1e-5);
     }
 }
 
@@ -84,7 +97,7 @@ fn a_shared_handle_decodes_on_another_thread() {
 #[test]
 fn sources_that_cannot_be_encoded_are_refused() {
     let model = T5::load(&checkpoint("v1_1"), device()).unwrap();
-    let message = |sources: &[&[Token]]| model.encode(sources).err().unwrap().to_string();
+    let message = |sources: &[&[Token]]| model.read(sources).err().unwrap().to_string();
     assert_eq!(message(&[&[5], &[]]), "source 1 of the batch has no tokens");
     assert_eq!(
         message(&[&[5, 211]]),

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use calm_core::{Backbone, DecodeOptions, Generation, PolicySpec, Propagation, Token, decode};
+use calm_core::{
+    Backbone, DecodeOptions, DecoderSession, Entry, Generation, PolicySpec, Propagation, Token, decode,
+};
 
 #[derive(serde::Deserialize)]
 struct Cases {
@@ -52,30 +54,29 @@ pub(crate) fn check(case: &Case, generation: &Generation, tolerance: f32) {
     }
 }
 
-pub(crate) fn decode_cases<B: Backbone>(
-    model: &B,
+pub(crate) fn decode_cases(
+    model: &dyn Backbone,
     cases: &[&Case],
     propagation: Propagation,
 ) -> Vec<Generation> {
     let sources: Vec<&[Token]> = cases.iter().map(|case| case.input_ids.as_slice()).collect();
-    let encoded = model.encode(&sources).unwrap();
-    let policy = cases[0].policy.resolve(model).unwrap();
-    let options = DecodeOptions { max_tokens: cases[0].max_tokens, propagation };
-    decode(model, &encoded, cases.len(), &policy, &options).unwrap()
+    let policy = cases[0].policy.make(model).unwrap();
+    let options = DecodeOptions { propagation, ..DecodeOptions::new(cases[0].max_tokens) };
+    decode(&*model.read(&sources).unwrap(), &*policy, &options).unwrap()
 }
 
 /// Checks every case by itself.
-pub(crate) fn check_alone(model: &impl Backbone, cases: &[Case], tolerance: f32) {
+pub(crate) fn check_alone(model: &dyn Backbone, cases: &[Case], tolerance: f32) {
     for case in cases {
         check(case, &decode_cases(model, &[case], Propagation::Lazy)[0], tolerance);
     }
 }
 
 /// Checks all cases in batches of mixed lengths.
-pub(crate) fn check_in_batches(model: &impl Backbone, cases: &[Case], tolerance: f32) {
+pub(crate) fn check_in_batches(model: &dyn Backbone, cases: &[Case], tolerance: f32) {
     let mut by_policy: BTreeMap<String, Vec<&Case>> = BTreeMap::new();
     for case in cases {
-        by_policy.entry(case.policy.id()).or_default().push(case);
+        by_policy.entry(case.policy.to_string()).or_default().push(case);
     }
     for (size, propagation) in [(3, Propagation::Lazy), (8, Propagation::Lazy), (8, Propagation::Eager)] {
         for cases in by_policy.values() {
@@ -86,4 +87,109 @@ pub(crate) fn check_in_batches(model: &impl Backbone, cases: &[Case], tolerance:
             }
         }
     }
+}
+
+/// What is decoded in [`check_entries`]: rows of different lengths. The tokens need not be likely.
+const SOURCES: [&[Token]; 3] = [&[5, 9, 13, 7], &[21, 4], &[8, 8, 30, 2, 17, 6]];
+const TARGETS: [&[Token]; 3] = [&[0, 14, 3, 92, 41, 7], &[0, 77, 5, 60], &[0, 19]];
+
+fn entries(positions: &[(usize, std::ops::Range<usize>)]) -> Vec<Entry> {
+    let entries = |(row, positions): &(usize, std::ops::Range<usize>)| {
+        let row = *row;
+        positions.clone().map(move |position| Entry { row, position }).collect::<Vec<_>>()
+    };
+    positions.iter().flat_map(entries).collect()
+}
+
+fn embed(session: &mut dyn DecoderSession, entries: &[Entry]) {
+    let tokens: Vec<Token> = entries.iter().map(|entry| TARGETS[entry.row][entry.position]).collect();
+    session.embed(entries, &tokens).unwrap();
+}
+
+/// The contract of a session beyond what the decoding loop uses: several positions of a row in one call, rows
+/// at different positions, layers that run later for several positions at once, and positions that are
+/// forgotten. All of it gives the states that a row gets by itself, a position at a time.
+pub(crate) fn check_entries(model: &dyn Backbone, tolerance: f32) {
+    let num_layers = model.shape().num_layers;
+    let mut expected = BTreeMap::new();
+    for (row, source) in SOURCES.iter().enumerate() {
+        let prompt = model.read(&[source]).unwrap();
+        let mut session = prompt.start(8).unwrap();
+        for (position, &token) in TARGETS[row].iter().enumerate() {
+            let alone = [Entry { row: 0, position }];
+            session.embed(&alone, &[token]).unwrap();
+            for layer in 1..=num_layers {
+                session.run_layer(layer, &alone).unwrap();
+            }
+            expected.insert(Entry { row, position }, session.hidden(&alone).unwrap().data);
+        }
+    }
+    let prompt = model.read(&SOURCES).unwrap();
+    let check = |session: &mut dyn DecoderSession, entries: &[Entry]| {
+        let states = session.hidden(entries).unwrap();
+        assert_eq!(states.num_rows(), entries.len());
+        for (entry, state) in entries.iter().zip(states.rows()) {
+            for (found, expected) in state.iter().zip(&expected[entry]) {
+                let difference = (found - expected).abs();
+                assert!(difference <= tolerance, "{entry:?}: {found} instead of {expected}");
+            }
+        }
+        let tokens = session.predict(entries).unwrap();
+        let best: Vec<Token> = session.top2(entries).unwrap().iter().map(|top2| top2.token).collect();
+        assert_eq!(tokens, best);
+    };
+    let run =
+        |session: &mut dyn DecoderSession, layers: std::ops::RangeInclusive<usize>, entries: &[Entry]| {
+            for layer in layers {
+                session.run_layer(layer, entries).unwrap();
+            }
+        };
+
+    // All positions of all rows at once.
+    let all = entries(&[(0, 0..6), (1, 0..4), (2, 0..2)]);
+    let mut session = prompt.start(8).unwrap();
+    embed(&mut *session, &all);
+    run(&mut *session, 1..=num_layers, &all);
+    check(&mut *session, &all);
+
+    // Some of what was seen comes again after it was forgotten and something else was there.
+    for (row, length) in [(0, 3), (1, 0)] {
+        session.crop(row, length).unwrap();
+    }
+    let other = entries(&[(0, 3..5)]);
+    session.embed(&other, &[50, 51]).unwrap();
+    run(&mut *session, 1..=num_layers, &other);
+    session.crop(0, 3).unwrap();
+    let again = entries(&[(0, 3..6), (1, 0..4)]);
+    embed(&mut *session, &again);
+    run(&mut *session, 1..=num_layers, &again);
+    check(&mut *session, &again);
+
+    // Rows begin with different numbers of positions, and go on at different ones.
+    let mut session = prompt.start(8).unwrap();
+    for positions in [
+        entries(&[(0, 0..3), (1, 0..2)]),
+        entries(&[(0, 3..4), (1, 2..3), (2, 0..1)]),
+        entries(&[(1, 3..4)]),
+        entries(&[(0, 4..6), (2, 1..2)]),
+    ] {
+        embed(&mut *session, &positions);
+        run(&mut *session, 1..=num_layers, &positions);
+        check(&mut *session, &positions);
+    }
+
+    // The layers above the first wait for three positions of the first row, whose states are also put back.
+    let mut session = prompt.start(8).unwrap();
+    for position in 0..3 {
+        let step = entries(&[(0, position..position + 1), (1, position..position + 1)]);
+        embed(&mut *session, &step);
+        run(&mut *session, 1..=1, &step);
+        run(&mut *session, 2..=num_layers, &step[1..]);
+        check(&mut *session, &step[1..]);
+    }
+    let waiting = entries(&[(0, 0..3)]);
+    let states = session.hidden(&waiting).unwrap();
+    session.set_hidden(&waiting, &states).unwrap();
+    run(&mut *session, 2..=num_layers, &waiting);
+    check(&mut *session, &waiting);
 }

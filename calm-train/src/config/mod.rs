@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::ScheduleConfig;
 
-/// A training run, as `calm train CONFIG.toml` reads it. Paths are relative to the directory the command runs in.
+/// A training run, as `calm train CONFIG.toml` reads it. Paths are relative to the directory the command runs
+/// in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
@@ -55,7 +56,8 @@ pub struct TrainConfig {
     /// Steps between two checkpoints.
     #[serde(default = "default_checkpoint_every")]
     pub checkpoint_every: u64,
-    /// The run stops when the mean loss of 20 steps exceeds its running mean by this many nats per token. 0 turns it off.
+    /// The run stops when the mean loss of 20 steps exceeds its running mean by this many nats per token. 0
+    /// turns it off.
     #[serde(default = "default_loss_spike")]
     pub loss_spike: f64,
     /// Size of the largest file of weights or checkpoint in bytes; larger ones are divided.
@@ -74,7 +76,8 @@ pub enum Precision {
     Bf16,
 }
 
-/// Shape of a network trained from random weights; always the T5 v1.1 kind (gated gelu) with a tied or separate head.
+/// Shape of a network trained from random weights; always the T5 v1.1 kind (gated gelu) with a tied or
+/// separate head.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
@@ -113,11 +116,12 @@ pub struct DataConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskConfig {
-    /// Its name in logs, plots and file names.
+    /// Name of the task in logs, plots and file names.
     pub name: String,
     /// Training examples: a file, a pattern, `hf://datasets/...`, or a list of these.
     pub train: DatasetPaths,
-    /// Held-out examples; if the key is missing, `validation.examples` are taken out of the training examples.
+    /// Held-out examples; if the key is missing, `validation.examples` are taken out of the training
+    /// examples.
     #[serde(default)]
     pub validation: Option<DatasetPaths>,
     /// Which columns make an example.
@@ -126,7 +130,8 @@ pub struct TaskConfig {
     /// How decoded held-out examples are scored.
     #[serde(default = "default_metric")]
     pub metric: Metric,
-    /// How often an epoch passes over the task's examples: 0.5 takes half of them, another half in each epoch.
+    /// How often an epoch passes over the task's examples: 0.5 takes half of them, another half in each
+    /// epoch.
     #[serde(default = "default_task_weight")]
     pub weight: f64,
 }
@@ -137,14 +142,17 @@ pub struct TaskConfig {
 pub struct ObjectiveConfig {
     /// How much each exit's loss counts.
     pub exit_weights: ExitWeights,
-    /// Weight of the last exit; the others keep their proportions and share the rest. None leaves it what `exit_weights` says.
+    /// Weight of the last exit; the others keep their proportions and share the rest. None leaves it what
+    /// `exit_weights` says.
     pub last_weight: Option<f64>,
-    /// Exits below the last one that a step computes, at least 1, weighted so that the expected gradient is that of the full sum. None
-    /// computes all: the head over the vocabulary is then most of the work of a step.
+    /// Exits below the last one that a step computes, at least 1, weighted so that the expected gradient is
+    /// that of the full sum. None computes all: the head over the vocabulary is then most of the work of a
+    /// step.
     pub sampled_exits: Option<usize>,
     /// How these are chosen.
     pub sampling: ExitSampling,
-    /// Share of the last exit's distribution, against that of the labels, in what the exits below learn: self-distillation.
+    /// Share of the last exit's distribution, against that of the labels, in what the exits below learn:
+    /// self-distillation.
     pub distillation: f64,
     /// Probability mass spread over the vocabulary.
     pub label_smoothing: f64,
@@ -171,7 +179,8 @@ pub enum ExitSampling {
     /// Drawn with probabilities proportional to their weights.
     #[default]
     Random,
-    /// One after the other (LayerSkip's rotational curriculum), with their weights times the length of a turn.
+    /// One after the other (LayerSkip's rotational curriculum), with their weights times the length of a
+    /// turn.
     Rotating,
 }
 
@@ -191,14 +200,15 @@ pub struct ClassifierConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ValidationConfig {
-    /// Examples of each task, chosen by the seed; a tenth at most of training files that they are taken out of.
+    /// Examples of each task, chosen by the seed; a tenth at most of training files that they are taken out
+    /// of.
     pub examples: usize,
     /// Steps between two validations; 0 validates at the end only.
     pub every: u64,
     /// Rows decoded together.
     pub batch_size: usize,
-    /// Stops the run after this many validations without a lower loss (the last exit's, mean over the tasks), and keeps the weights of
-    /// the best one. 0 turns it off.
+    /// Stops the run after this many validations without a lower loss (the last exit's, mean over the tasks),
+    /// and keeps the weights of the best one. 0 turns it off.
     pub patience: u64,
 }
 

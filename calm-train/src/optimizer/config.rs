@@ -118,7 +118,7 @@ impl OptimizerConfig {
 }
 
 impl OptimizerKind {
-    /// What the names of its tensors in a checkpoint start with.
+    /// Start of the names that the kind's tensors have in a checkpoint.
     pub(super) fn state_prefix(self) -> &'static str {
         match self {
             OptimizerKind::AdamW => "adam.",

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use calm_checkpoint::Tokenizer;
-use calm_core::{Backbone, DecodeOptions, Policy, Propagation, decode};
+use calm_core::{Backbone, DecodeOptions, Full, decode};
 use calm_data::Columns;
 use calm_metrics::Metric;
 use calm_model::{Dropout, T5, TeacherForcing, init, read_safetensors};
@@ -120,9 +120,10 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
     assert_eq!(model.exit_classifier().unwrap().weight.len(), 32);
     let tokenizer = Tokenizer::load(&config.output.join("tokenizer.json")).unwrap();
     let source = tokenizer.encode("three one").unwrap();
-    let encoded = model.encode(&[&source]).unwrap();
-    let options = DecodeOptions { max_tokens: 16, propagation: Propagation::Lazy };
-    let generation = decode(&model, &encoded, 1, &Policy::Full, &options).unwrap().remove(0);
+    let sources: [&[u32]; 1] = [&source];
+    let prompt = model.read(&sources).unwrap();
+    let options = DecodeOptions::new(16);
+    let generation = decode(&*prompt, &Full, &options).unwrap().remove(0);
     let text = tokenizer.decode(&generation.tokens).unwrap();
     let french = ["un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix"];
     // The limit on the output may cut its last word.

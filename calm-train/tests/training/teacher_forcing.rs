@@ -38,8 +38,7 @@ fn the_best_tokens_are_those_of_decoding() {
         let layers = model.config().decoder_layers() as usize;
         for depth in 1..=layers {
             let of_depth = |policy: PolicySpec| {
-                policy == PolicySpec::Static { layers: depth }
-                    || depth == layers && policy == PolicySpec::Full
+                policy == PolicySpec::fixed(depth) || depth == layers && policy == PolicySpec::full()
             };
             let pairs: Vec<TokenPair> = cases
                 .iter()

@@ -13,14 +13,14 @@ use crate::config::TrainConfig;
 use crate::parameters::Parameters;
 
 /// A network before its first step.
-pub(crate) struct Start {
+pub(crate) struct InitialWeights {
     pub t5_config: T5Config,
     /// The `config.json` of the finished checkpoint. Keys that this project has no use for come from `init`.
     pub published_config: Value,
     pub parameters: Parameters,
 }
 
-impl Start {
+impl InitialWeights {
     /// Reads `init` or draws random weights.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Start {
         };
         let parameters = Parameters::of_network(&t5_config, &weights, device)?;
         let published_config = published(published_config, &t5_config, dtype);
-        Ok(Start { t5_config, published_config, parameters })
+        Ok(InitialWeights { t5_config, published_config, parameters })
     }
 }
 

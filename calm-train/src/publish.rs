@@ -55,51 +55,75 @@ pub(crate) struct Finished<'a> {
 }
 
 impl Finished<'_> {
-    /// Trains the classifier on the weights as they are written, scores it, and writes everything.
-    pub(crate) fn write(&self) -> Result<TrainReport, Error> {
-        let config = self.config;
-        let kind = match config.output_precision {
+    /// Writes the weights, with a classifier that is trained on them as they are written, and what they score.
+    pub(crate) fn publish(&self) -> Result<TrainReport, Error> {
+        let weights = self.rounded();
+        let model = T5::new(self.t5_config, &weights)?;
+        let classifier = (self.config.classifier.steps > 0).then(|| self.train_classifier(&model));
+        self.write_checkpoint(&weights, classifier.as_ref())?;
+        let held_out = self.held_out_batches();
+        let scores = match classifier {
+            Some(classifier) if !held_out.is_empty() => classifier.f1(&model, &held_out),
+            _ => Vec::new(),
+        };
+        let report = self.report(scores)?;
+        calm_files::write_json(&self.config.output.join("training.json"), &report)?;
+        draw_learning_curves(&self.config.checkpoints.join("log.jsonl"), &self.config.output)?;
+        Ok(report)
+    }
+
+    /// The type of the published weights.
+    fn output_kind(&self) -> Kind {
+        match self.config.output_precision {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
-        };
-        let rounded =
-            tch::no_grad(|| self.parameters.map(|tensor| tensor.detach().to_kind(kind).to_kind(Kind::Float)));
-        let model = T5::new(self.t5_config, &rounded)?;
+        }
+    }
+
+    /// The weights in f32, rounded as the file will have them.
+    fn rounded(&self) -> Weights {
+        let kind = self.output_kind();
+        tch::no_grad(|| self.parameters.map(|tensor| tensor.detach().to_kind(kind).to_kind(Kind::Float)))
+    }
+
+    /// Writes weights, tokenizer and configuration.
+    fn write_checkpoint(
+        &self,
+        weights: &Weights,
+        classifier: Option<&ClassifierTraining>,
+    ) -> Result<(), Error> {
+        let config = self.config;
         let mut tensors: BTreeMap<String, Tensor> =
-            rounded.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
-        let mut scores = Vec::new();
-        if config.classifier.steps > 0 {
-            let classifier = self.train_classifier(&model);
-            let held_out = self.held_out_batches();
-            if !held_out.is_empty() {
-                scores = classifier.f1(&model, &held_out);
-            }
+            weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
+        if let Some(classifier) = classifier {
             let (weight, bias) = classifier.parameters();
             tensors.insert(CLASSIFIER_WEIGHT.to_owned(), weight);
             tensors.insert(CLASSIFIER_BIAS.to_owned(), bias);
         }
-        Weights::new(tensors).save(&config.output, kind, config.max_file_bytes)?;
+        Weights::new(tensors).save(&config.output, self.output_kind(), config.max_file_bytes)?;
         let tokenizer_file = config.output.join("tokenizer.json");
         let source = config.tokenizer_file();
         if source != tokenizer_file {
             calm_files::write(&tokenizer_file, calm_files::read(&source)?)?;
         }
         calm_files::write_json(&config.output.join("config.json"), self.published_config)?;
+        Ok(())
+    }
 
-        let saved = T5::load(&config.output, self.device)?;
-        let report = TrainReport {
-            config: config.clone(),
+    /// Scores the checkpoint as it was written.
+    fn report(&self, classifier: Vec<LayerF1>) -> Result<TrainReport, Error> {
+        let saved = T5::load(&self.config.output, self.device)?;
+        let options = ValidationOptions::new(self.config);
+        Ok(TrainReport {
+            config: self.config.clone(),
             parameters: self.parameters.iter().map(|(_, tensor)| tensor.numel() as i64).sum(),
             examples: self.corpus.len(),
             step: self.state.step,
             epochs: self.state.epochs,
             target_tokens: self.state.target_tokens,
-            validation: validate(&saved, self.tokenizer, self.corpus, &ValidationOptions::new(config))?,
-            classifier: scores,
-        };
-        calm_files::write_json(&config.output.join("training.json"), &report)?;
-        draw_learning_curves(&config.checkpoints.join("log.jsonl"), &config.output)?;
-        Ok(report)
+            validation: validate(&saved, self.tokenizer, self.corpus, &options)?,
+            classifier,
+        })
     }
 
     fn train_classifier(&self, model: &T5) -> ClassifierTraining {

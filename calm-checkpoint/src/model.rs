@@ -1,0 +1,77 @@
+//! What a program knows of a model beyond its decoding, and how an engine says which models it loads.
+
+use std::path::Path;
+
+use calm_core::{Backbone, EngineError};
+use calm_names::names;
+
+use crate::WeightType;
+
+/// A backbone that was loaded from a checkpoint.
+pub trait Model: Backbone {
+    /// Another handle on the same weights with threads of its own, to decode side by side.
+    fn share(&self, threads: usize) -> Box<dyn Model>;
+
+    /// Changes whenever outputs may: a hash of weights, configuration and tokenizer, and the type of the
+    /// weights where that is no type of the checkpoint's.
+    fn fingerprint(&self) -> &str;
+
+    /// What computes, such as `cpu int8` or `libtorch cuda`: times of different ones cannot be compared.
+    fn device(&self) -> String;
+
+    /// Tensors of the checkpoint that the model has no use for.
+    fn unexpected(&self) -> &[String];
+
+    /// Sources may hold the tokens below this one. Outputs may have fewer, where the vocabulary is padded.
+    fn num_inputs(&self) -> usize;
+
+    /// Called first thing in each thread that decodes with it.
+    fn enter_thread(&self) {}
+
+    /// Waits until the device has done what it was told, so that a call can be timed.
+    fn synchronize(&self) {}
+
+    /// How many bytes a second its device reads where it adds up a block of its own memory. `None` on the
+    /// CPU.
+    fn memory_rate(&self) -> Option<f64> {
+        None
+    }
+
+    /// Whether batches decoded side by side are faster than one after the other. One process has one queue of
+    /// work for a GPU, where a second worker would only wait for the first.
+    fn decodes_side_by_side(&self) -> bool {
+        true
+    }
+}
+
+/// An implementation that executes models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// Kernels of this project for CPUs.
+    Cpu,
+    /// libtorch, on CPU and CUDA.
+    Libtorch,
+}
+
+names!(EngineKind, "engine", { Cpu => "cpu", Libtorch => "libtorch" });
+
+/// An entry of the table of models: one architecture on one engine.
+pub struct Loader {
+    /// What executes it.
+    pub engine: EngineKind,
+    /// Values of `model_type` in `config.json` that mean this architecture.
+    pub model_types: &'static [&'static str],
+    /// Loads a checkpoint directory.
+    pub load: fn(&Path, &LoadOptions) -> Result<Box<dyn Model>, EngineError>,
+}
+
+/// How a model is to be loaded.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// `cpu`, `cuda` or `cuda:N`; `None` takes the first CUDA device if the engine knows one, else the CPU.
+    pub device: Option<String>,
+    /// How weights lie in memory; `None` takes the checkpoint's own type.
+    pub weight_type: Option<WeightType>,
+    /// Threads that share each operation, at least one.
+    pub threads: usize,
+}

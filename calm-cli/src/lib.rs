@@ -1,0 +1,112 @@
+//! The `calm` command as a library: a program with measures of its own adds them to the table and calls
+//! [`main`].
+
+mod bench;
+mod calibrate;
+mod generate;
+mod p_value;
+mod policy;
+mod score;
+#[cfg(feature = "libtorch")]
+mod train;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use calm_engine::program::{finish, report_libtorch_failures};
+use clap::{Parser, Subcommand};
+
+/// Text generation with as much computation per token as that token needs.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Bench(bench::Arguments),
+    Calibrate(Box<calibrate::Arguments>),
+    /// Generate text for each line of a JSON Lines file
+    Generate(generate::Arguments),
+    /// Compute one p-value
+    PValue(p_value::Arguments),
+    Score(score::Arguments),
+    /// Train a multi-exit model and its exit classifier, or continue an interrupted training
+    #[cfg(feature = "libtorch")]
+    Train(train::Arguments),
+    /// Build datasets
+    #[command(subcommand)]
+    Data(DataCommand),
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Make the bundled corpus from Debian's package descriptions, which apt fetches
+    Debian(DebianArguments),
+}
+
+#[derive(clap::Args)]
+struct DebianArguments {
+    /// Directory that receives the datasets and the tokenizer
+    #[arg(long, default_value = "data")]
+    out: PathBuf,
+    /// Directory of lists that apt fetched before; without it they are fetched into OUT/lists
+    #[arg(long)]
+    lists: Option<PathBuf>,
+    /// URL of a Debian mirror; that of the machine's own bookworm source if not given
+    #[arg(long)]
+    mirror: Option<String>,
+    /// Releases beside bookworm whose translations are added to the training split
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "trixie,forky,bullseye")]
+    releases: Vec<String>,
+    /// Documentation in both languages that is added to the training split; all that is known if not given
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    documentation: Option<Vec<String>>,
+    /// The training split of bookworm alone: no other release, and no documentation
+    #[arg(long, conflicts_with_all = ["releases", "documentation"])]
+    bookworm_only: bool,
+}
+
+/// Runs the command that the command line names.
+pub fn main() -> ExitCode {
+    report_libtorch_failures();
+    let success = |()| ExitCode::SUCCESS;
+    finish(match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments).map(success),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Generate(arguments) => generate::run(arguments).map(success),
+        Command::PValue(arguments) => p_value::run(&arguments).map(success),
+        Command::Score(arguments) => score::run(&arguments).map(success),
+        #[cfg(feature = "libtorch")]
+        Command::Train(arguments) => train::run(&arguments).map(success),
+        Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),
+    })
+}
+
+fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
+    let mut options = calm_data::debian::BuildOptions::new(&arguments.out);
+    options.lists = arguments.lists.clone();
+    options.mirror = arguments.mirror.clone();
+    options.releases = arguments.releases.clone();
+    if let Some(documentation) = &arguments.documentation {
+        options.documentation.clone_from(documentation);
+    }
+    if arguments.bookworm_only {
+        (options.releases, options.documentation) = (Vec::new(), Vec::new());
+    }
+    let report = calm_data::debian::build(&options).context("the corpus cannot be built")?;
+    for (index, sha256) in &report.indices {
+        println!("{sha256}  {index}");
+    }
+    println!("{:14} {:>8} {:>12} {:>8}", "task", "train", "calibration", "test");
+    for (task, numbers) in &report.tasks {
+        println!("{task:14} {:>8} {:>12} {:>8}", numbers.train, numbers.calibration, numbers.test);
+    }
+    for origin in &report.added {
+        println!("{} of the training pairs for translation come from {}", origin.added, origin.origin);
+    }
+    Ok(())
+}

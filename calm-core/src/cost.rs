@@ -1,0 +1,61 @@
+//! The cost model: what decoding takes by the numbers that a model supplies.
+//!
+//! FLOPs are counted after Elbayad et al., Depth-Adaptive Transformer (ICLR 2020), appendix B, as the paper
+//! does (appendix C.1): matrix products only, two FLOPs per multiplication and addition. Norms, residuals and
+//! non-linearities are left out, and so is the encoder, which always runs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::backbone::BackboneShape;
+use crate::policy::PolicySpec;
+
+/// What a decoder takes for one token, in FLOPs or in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// A layer, whatever the token attends to.
+    pub layer: f64,
+    /// A layer, for each position of the output that the token attends to, its own included.
+    pub layer_per_key: f64,
+    /// A layer, for each token of the source.
+    pub layer_per_source_token: f64,
+    /// Once for a sequence and each layer that any of its tokens reaches, for each token of the source: keys
+    /// and values of cross-attention.
+    pub first_reach_per_source_token: f64,
+    /// A layer that the token skips: its key and value. Counted for every skipped layer as in the paper, also
+    /// where lazy propagation never computes them; [`Generation::propagated`](crate::Generation::propagated)
+    /// tells how often it does.
+    pub skipped_layer: f64,
+    /// A product with the whole output head.
+    pub head: f64,
+}
+
+impl Cost {
+    /// The layers of a sequence whose tokens left at `exit_layers`, of `num_layers` in all. Heads and exit
+    /// tests are not in it.
+    pub fn layers(&self, num_layers: usize, exit_layers: &[usize], source_tokens: usize) -> f64 {
+        let source_tokens = source_tokens as f64;
+        let token = |(position, &layers): (usize, &usize)| {
+            let keys = (position + 1) as f64;
+            let layer = self.layer + keys * self.layer_per_key + source_tokens * self.layer_per_source_token;
+            layers as f64 * layer + num_layers.saturating_sub(layers) as f64 * self.skipped_layer
+        };
+        let deepest = exit_layers.iter().copied().max().unwrap_or(0) as f64;
+        exit_layers.iter().enumerate().map(token).sum::<f64>()
+            + deepest * source_tokens * self.first_reach_per_source_token
+    }
+}
+
+impl BackboneShape {
+    /// All FLOPs of decoding a sequence whose tokens left at `exit_layers` under `policy`, exit tests
+    /// included. What the oracle computes only to know its exits is not counted: it is a bound, not a method.
+    pub fn sequence_flops(&self, policy: &PolicySpec, exit_layers: &[usize], source_tokens: usize) -> f64 {
+        let heads: f64 = exit_layers.iter().map(|&layers| policy.head_flops(self, layers)).sum();
+        self.flops.layers(self.num_layers, exit_layers, source_tokens) + heads
+    }
+
+    /// Exit tests of a token that left after `exit_layer`: one after every layer that ran but the decoder's
+    /// last, where nothing is to be decided.
+    pub fn num_tests(&self, exit_layer: usize) -> usize {
+        exit_layer.min(self.num_layers.saturating_sub(1))
+    }
+}

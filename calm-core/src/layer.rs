@@ -1,0 +1,105 @@
+//! The layer that has just run, as measures and policies see it.
+
+use crate::backbone::{BackboneShape, DecoderSession, Entry, Token};
+use crate::error::DecodeError;
+use crate::matrix::{Matrix, Top2};
+
+/// The layer that has just run and the entries that it ran for. The engine computes only what is asked for.
+pub struct Layer<'a> {
+    session: &'a mut dyn DecoderSession,
+    shape: &'a BackboneShape,
+    number: usize,
+    depth: usize,
+    entries: &'a [Entry],
+}
+
+impl<'a> Layer<'a> {
+    /// Layer `number` of a session, which ran for `entries`. The decoding loop makes these; tests of a
+    /// measure may.
+    pub fn new(
+        session: &'a mut dyn DecoderSession,
+        shape: &'a BackboneShape,
+        number: usize,
+        entries: &'a [Entry],
+    ) -> Self {
+        Self { session, shape, number, depth: shape.num_layers, entries }
+    }
+
+    /// The same in a decoding where no layer above `depth` runs.
+    pub(crate) fn up_to(self, depth: usize) -> Self {
+        Self { depth, ..self }
+    }
+
+    /// The layer's number, from 1.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Whether no layer comes after it under this policy: all entries leave now.
+    pub fn is_last(&self) -> bool {
+        self.number == self.depth
+    }
+
+    /// The entries that ran it, in order. Answers have a row for each.
+    pub fn entries(&self) -> &'a [Entry] {
+        self.entries
+    }
+
+    /// The network's shape.
+    pub fn shape(&self) -> &'a BackboneShape {
+        self.shape
+    }
+
+    /// Residual states after this layer, before any final norm: `[entries, d_model]`.
+    ///
+    /// # Errors
+    /// The engine fails, here as in the methods below.
+    pub fn hidden(&mut self) -> Result<Matrix, DecodeError> {
+        let states = self.session.hidden(self.entries)?;
+        expect_rows("the engine's hidden", states.num_rows(), self.entries)?;
+        Ok(states)
+    }
+
+    /// Replaces the states of some of the entries: `[entries, d_model]`.
+    pub fn set_hidden(&mut self, entries: &[Entry], states: &Matrix) -> Result<(), DecodeError> {
+        Ok(self.session.set_hidden(entries, states)?)
+    }
+
+    /// Logits of the shared head on this layer's states, a product with the whole vocabulary:
+    /// `[entries, vocab_size]`.
+    pub fn logits(&mut self) -> Result<Matrix, DecodeError> {
+        let logits = self.session.logits(self.entries)?;
+        expect_rows("the engine's logits", logits.num_rows(), self.entries)?;
+        Ok(logits)
+    }
+
+    /// Best tokens with their probability margins over the second best, which engines compute faster than
+    /// logits.
+    pub fn top2(&mut self) -> Result<Vec<Top2>, DecodeError> {
+        let top2 = self.session.top2(self.entries)?;
+        expect_rows("the engine's top2", top2.len(), self.entries)?;
+        Ok(top2)
+    }
+
+    /// The `count` best tokens of each entry, ascending.
+    pub fn best_tokens(&mut self, count: usize) -> Result<Vec<Vec<Token>>, DecodeError> {
+        let best = self.session.best_tokens(self.entries, count)?;
+        expect_rows("the engine's best_tokens", best.len(), self.entries)?;
+        Ok(best)
+    }
+
+    /// Best tokens and margins where each entry's vocabulary is its candidates alone: ascending, at least
+    /// one.
+    pub fn top2_among(&mut self, candidates: &[&[Token]]) -> Result<Vec<Top2>, DecodeError> {
+        let top2 = self.session.top2_among(self.entries, candidates)?;
+        expect_rows("the engine's top2_among", top2.len(), self.entries)?;
+        Ok(top2)
+    }
+}
+
+pub(crate) fn expect_rows(whose: &str, found: usize, entries: &[Entry]) -> Result<(), DecodeError> {
+    match found == entries.len() {
+        true => Ok(()),
+        false => Err(DecodeError::Rows { whose: whose.to_owned(), expected: entries.len(), found }),
+    }
+}

@@ -1,0 +1,75 @@
+use super::full::NoTests;
+use super::{Decision, Parameter, Parameters, Policy, PolicyKind, StepPolicy};
+use crate::backbone::{Backbone, BackboneShape};
+use crate::error::{DecodeError, PolicyError};
+use crate::layer::{Layer, expect_rows};
+use crate::measure::{Measure, StepMeasure};
+use crate::threshold::Threshold;
+
+pub(super) static CALM: PolicyKind = PolicyKind {
+    name: "calm",
+    about: "the first layer whose confidence reaches the threshold",
+    parameters: &[Parameter::Measure, Parameter::Threshold],
+    make,
+    is_full: |parameters, _| never_exits(parameters),
+    head_flops,
+};
+
+/// Every token leaves after the first layer whose confidence reaches the threshold (paper Eq. 4).
+pub struct Calm {
+    /// Any confidence measure.
+    pub measure: Box<dyn Measure>,
+    /// When it is confident enough.
+    pub threshold: Threshold,
+}
+
+fn make(parameters: &Parameters, backbone: &dyn Backbone) -> Result<Box<dyn Policy>, PolicyError> {
+    let (Some(measure), Some(threshold)) = (parameters.measure, parameters.threshold) else {
+        return Err(PolicyError::Form("the policy calm needs a measure and a threshold".to_owned()));
+    };
+    Ok(Box::new(Calm { measure: (measure.load)(backbone)?, threshold }))
+}
+
+fn never_exits(parameters: &Parameters) -> bool {
+    parameters.threshold.is_some_and(|threshold| threshold.never_exits())
+}
+
+fn head_flops(parameters: &Parameters, shape: &BackboneShape, exit_layer: usize) -> f64 {
+    match parameters.measure {
+        Some(measure) if !never_exits(parameters) => (measure.flops)(shape, exit_layer),
+        _ => shape.flops.head,
+    }
+}
+
+impl Policy for Calm {
+    fn begin_step(&self, max_tokens: usize) -> Box<dyn StepPolicy + '_> {
+        if self.threshold.never_exits() {
+            return Box::new(NoTests);
+        }
+        Box::new(Step { measure: self.measure.begin_step(), threshold: self.threshold, max_tokens })
+    }
+}
+
+struct Step<'a> {
+    measure: Box<dyn StepMeasure + 'a>,
+    threshold: Threshold,
+    max_tokens: usize,
+}
+
+impl StepPolicy for Step<'_> {
+    fn decide(&mut self, layer: &mut Layer<'_>, decisions: &mut [Decision]) -> Result<(), DecodeError> {
+        // After the last layer there is nothing to decide. The confidence of the layer before is kept.
+        if layer.is_last() {
+            return Ok(());
+        }
+        let found = self.measure.confidence(layer)?;
+        expect_rows("the measure", found.len(), layer.entries())?;
+        for ((entry, found), decision) in layer.entries().iter().zip(found).zip(decisions) {
+            decision.confidence = Some(found.value);
+            if f64::from(found.value) >= self.threshold.at(entry.position, self.max_tokens) {
+                (decision.exit_layer, decision.token) = (Some(layer.number()), found.token);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! The written form of a policy, the same in flags, configurations, files and tables.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{POLICIES, Policy, PolicyKind};
+use crate::backbone::{Backbone, BackboneShape};
+use crate::error::PolicyError;
+use crate::measure::{MEASURES, MeasureKind};
+use crate::threshold::Threshold;
+
+/// A kind of policy with its parameters. It is written as its id, short and fit for file names: `full`,
+/// `static-3`, `oracle`, `calm-state-0.85` or, with a decay, `calm-softmax-0.85-tau4`.
+#[derive(Clone, Copy)]
+pub struct PolicySpec {
+    kind: &'static PolicyKind,
+    parameters: Parameters,
+}
+
+/// The parameters of a policy, `None` where its kind has no such parameter.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Parameters {
+    /// Number of layers, at least 1.
+    pub layers: Option<usize>,
+    /// Confidence measure.
+    pub measure: Option<&'static MeasureKind>,
+    /// Exit threshold, with its decay.
+    pub threshold: Option<Threshold>,
+}
+
+/// A parameter that a kind of policy has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parameter {
+    /// [`Parameters::layers`], written as a number.
+    Layers,
+    /// [`Parameters::measure`], written as its name.
+    Measure,
+    /// [`Parameters::threshold`], written as a number, with a decay as in `0.9-tau4`.
+    Threshold,
+}
+
+impl Parameter {
+    const ALL: [Self; 3] = [Self::Layers, Self::Measure, Self::Threshold];
+
+    /// The name in messages.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Layers => "number of layers",
+            Self::Measure => "measure",
+            Self::Threshold => "threshold",
+        }
+    }
+
+    /// How it stands in the form of an id.
+    fn form(self) -> &'static str {
+        match self {
+            Self::Layers => "LAYERS",
+            Self::Measure => "MEASURE",
+            Self::Threshold => "THRESHOLD[-tauDECAY]",
+        }
+    }
+
+    fn is_in(self, parameters: &Parameters) -> bool {
+        match self {
+            Self::Layers => parameters.layers.is_some(),
+            Self::Measure => parameters.measure.is_some(),
+            Self::Threshold => parameters.threshold.is_some(),
+        }
+    }
+}
+
+impl PolicyKind {
+    /// The form of its ids, such as `calm-MEASURE-THRESHOLD[-tauDECAY]`.
+    pub fn form(&self) -> String {
+        let parts =
+            std::iter::once(self.name).chain(self.parameters.iter().map(|parameter| parameter.form()));
+        parts.collect::<Vec<_>>().join("-")
+    }
+}
+
+impl PolicySpec {
+    /// A policy of the kind of this name.
+    ///
+    /// # Errors
+    /// There is no such kind, it needs another parameter, or has one too many.
+    pub fn new(kind: &str, parameters: Parameters) -> Result<Self, PolicyError> {
+        let kind = POLICIES.get(kind)?;
+        for parameter in Parameter::ALL {
+            let (name, is_given) = (parameter.name(), parameter.is_in(&parameters));
+            match kind.parameters.contains(&parameter) {
+                true if !is_given => {
+                    let form = kind.form();
+                    let message = format!("the policy {} needs a {name}: its form is {form}", kind.name);
+                    return Err(PolicyError::Form(message));
+                }
+                false if is_given => {
+                    return Err(PolicyError::Form(format!("the policy {} has no {name}", kind.name)));
+                }
+                _ => {}
+            }
+        }
+        if parameters.layers == Some(0) {
+            return Err(PolicyError::Form(format!("the policy {} needs at least 1 layer", kind.name)));
+        }
+        Ok(Self { kind, parameters })
+    }
+
+    /// All layers for every token.
+    pub fn full() -> Self {
+        Self { kind: &super::full::FULL, parameters: Parameters::default() }
+    }
+
+    /// The same number of layers for every token, at least 1.
+    pub fn fixed(layers: usize) -> Self {
+        let parameters = Parameters { layers: Some(layers), ..Parameters::default() };
+        Self { kind: &super::static_depth::STATIC, parameters }
+    }
+
+    /// The first layer that agrees with the last one.
+    pub fn oracle() -> Self {
+        Self { kind: &super::oracle::ORACLE, parameters: Parameters::default() }
+    }
+
+    /// The first layer whose confidence reaches the threshold.
+    pub fn calm(measure: &'static MeasureKind, threshold: Threshold) -> Self {
+        let parameters =
+            Parameters { measure: Some(measure), threshold: Some(threshold), ..Parameters::default() };
+        Self { kind: &super::calm::CALM, parameters }
+    }
+
+    /// What kind of policy this is.
+    pub fn kind(&self) -> &'static PolicyKind {
+        self.kind
+    }
+
+    /// The parameters of the policy.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The policy for this backbone.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when the backbone lacks what the policy needs.
+    pub fn make(&self, backbone: &dyn Backbone) -> Result<Box<dyn Policy>, PolicyError> {
+        (self.kind.make)(&self.parameters, backbone)
+    }
+
+    /// Whether a decoder of so many layers gives the full model's outputs at the full model's cost.
+    pub fn is_full(&self, num_layers: usize) -> bool {
+        (self.kind.is_full)(&self.parameters, num_layers)
+    }
+
+    /// FLOPs of all tests of a token that left after `exit_layer`, and of predicting it.
+    pub fn head_flops(&self, shape: &BackboneShape, exit_layer: usize) -> f64 {
+        (self.kind.head_flops)(&self.parameters, shape, exit_layer)
+    }
+
+    /// Reads the parameters behind the name of a kind.
+    fn parse_parameters(kind: &PolicyKind, mut rest: Option<&str>) -> Result<Parameters, PolicyError> {
+        fn part<'a>(rest: &mut Option<&'a str>) -> Option<&'a str> {
+            let text = (*rest)?;
+            let (part, after) =
+                text.split_once('-').map_or((text, None), |(part, after)| (part, Some(after)));
+            *rest = after;
+            Some(part)
+        }
+        let malformed = || PolicyError::Form(format!("a policy {} is written {}", kind.name, kind.form()));
+        let number =
+            |text: Option<&str>| text.and_then(|text| text.parse::<f64>().ok()).ok_or_else(malformed);
+        let mut parameters = Parameters::default();
+        for parameter in kind.parameters {
+            match parameter {
+                Parameter::Layers => {
+                    let layers = part(&mut rest).and_then(|text| text.parse().ok()).ok_or_else(malformed)?;
+                    parameters.layers = Some(layers);
+                }
+                Parameter::Measure => {
+                    let (measure, behind) = MEASURES.split(rest.ok_or_else(malformed)?)?;
+                    (parameters.measure, rest) = (Some(measure), behind);
+                }
+                Parameter::Threshold => {
+                    let value = number(part(&mut rest))?;
+                    let decay = match rest.and_then(|rest| rest.strip_prefix("tau")) {
+                        Some(_) => {
+                            let tau = part(&mut rest).and_then(|part| part.strip_prefix("tau"));
+                            Some(number(tau)?)
+                        }
+                        None => None,
+                    };
+                    parameters.threshold = Some(Threshold::new(value, decay)?);
+                }
+            }
+        }
+        if rest.is_some() { Err(malformed()) } else { Ok(parameters) }
+    }
+}
+
+impl PartialEq for PolicySpec {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind.name == other.kind.name && self.parameters == other.parameters
+    }
+}
+
+impl fmt::Display for PolicySpec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.kind.name)?;
+        let Parameters { layers, measure, threshold } = self.parameters;
+        for parameter in self.kind.parameters {
+            match parameter {
+                Parameter::Layers => write!(formatter, "-{}", layers.unwrap_or_default())?,
+                Parameter::Measure => write!(formatter, "-{}", measure.map_or("", |measure| measure.name))?,
+                Parameter::Threshold => {
+                    let Some(threshold) = threshold else { continue };
+                    write!(formatter, "-{}", threshold.value())?;
+                    threshold.decay().map_or(Ok(()), |tau| write!(formatter, "-tau{tau}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PolicySpec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self}")
+    }
+}
+
+impl FromStr for PolicySpec {
+    type Err = PolicyError;
+
+    fn from_str(id: &str) -> Result<Self, PolicyError> {
+        let (kind, rest) = POLICIES.split(id)?;
+        Self::new(kind.name, Self::parse_parameters(kind, rest)?)
+    }
+}
+
+impl Serialize for PolicySpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PolicySpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,98 @@
+//! What holds for every entry of the tables of measures and policies.
+
+use std::collections::BTreeSet;
+
+use calm_core::{
+    Backbone, DecodeOptions, MEASURES, Named, POLICIES, Parameter, PolicySpec, Table, Token, decode,
+};
+
+use crate::toy::Toy;
+
+fn check_names<T: Named>(table: &Table<T>, names: &[&str]) {
+    let all = table.all();
+    assert_eq!(all.iter().map(|entry| entry.name()).collect::<Vec<_>>(), names);
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    for entry in all {
+        let (name, about) = (entry.name(), entry.about());
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'-'), "{name}");
+        assert!(about.len() > 20 && !about.contains('\n') && !about.ends_with('.'), "{name}: {about}");
+        assert_eq!(table.get(name).unwrap().name(), name);
+        assert!(table.help().contains(about));
+    }
+}
+
+#[test]
+fn names_are_distinct_and_have_a_line_of_help() {
+    check_names(&MEASURES, &["softmax", "pruned", "state", "classifier"]);
+    check_names(&POLICIES, &["full", "static", "oracle", "calm"]);
+    let message = |table: &Table<_>| table.get("sofmax").err().unwrap().to_string();
+    assert_eq!(
+        message(&MEASURES),
+        "unknown confidence measure `sofmax`: there are softmax, pruned, state and classifier"
+    );
+}
+
+/// One policy of each kind for each measure, by the form of its ids.
+fn ids() -> Vec<String> {
+    let mut ids = Vec::new();
+    for policy in POLICIES.all() {
+        let form = policy.form().replace("LAYERS", "2").replace("THRESHOLD[-tauDECAY]", "0.5-tau2");
+        match policy.parameters.contains(&Parameter::Measure) {
+            true => ids.extend(MEASURES.all().iter().map(|measure| form.replace("MEASURE", measure.name))),
+            false => ids.push(form),
+        }
+    }
+    ids
+}
+
+#[test]
+fn every_policy_comes_back_from_its_id() {
+    for id in ids() {
+        let spec: PolicySpec = id.parse().unwrap();
+        assert_eq!(spec.to_string(), id);
+        assert_eq!(PolicySpec::new(spec.kind().name, *spec.parameters()), Ok(spec));
+        let json = serde_json::to_string(&spec).unwrap();
+        assert_eq!(json, format!("\"{id}\""));
+        assert_eq!(serde_json::from_str::<PolicySpec>(&json).unwrap(), spec);
+    }
+}
+
+/// Sums that change with every token and exit of a few decodings. Who changes a measure or a policy on
+/// purpose writes the new ones here, and who adds one a line.
+#[test]
+fn every_policy_decodes_as_it_did() {
+    let golden = GOLDEN.iter().map(|(id, ..)| id.to_string()).collect::<Vec<_>>();
+    assert_eq!(ids(), golden);
+    for (id, tokens, layers, flops_are_below_full) in GOLDEN {
+        let spec: PolicySpec = id.parse().unwrap();
+        let (mut token_sum, mut layer_sum, mut flops, mut full) = (0, 0, 0.0, 0.0);
+        for seed in 0..10 {
+            let toy = Toy::new(4, seed);
+            let sources: [&[Token]; 3] = [&[3], &[4, 5, 6, 7, 2], &[9, 8]];
+            let policy = spec.make(&toy).unwrap();
+            let prompt = toy.read(&sources).unwrap();
+            for generation in decode(&*prompt, &*policy, &DecodeOptions::new(12)).unwrap() {
+                for (at, token) in (1..).zip(&generation.tokens) {
+                    token_sum += at * token;
+                }
+                layer_sum += generation.exit_layers.iter().sum::<usize>();
+                let of_policy =
+                    |spec: &PolicySpec, layers: &[usize]| toy.shape().sequence_flops(spec, layers, 3);
+                flops += of_policy(&spec, &generation.exit_layers);
+                full += of_policy(&PolicySpec::full(), &vec![4; generation.tokens.len()]);
+            }
+        }
+        assert_eq!((token_sum, layer_sum), (tokens, layers), "{id}");
+        assert_eq!(flops < full, flops_are_below_full, "{id}");
+    }
+}
+
+const GOLDEN: [(&str, u32, usize, bool); 7] = [
+    ("full", 10_470, 1272, false),
+    ("static-2", 12_268, 670, true),
+    ("oracle", 10_655, 733, true),
+    ("calm-softmax-0.5-tau2", 10_747, 753, true),
+    ("calm-pruned-0.5-tau2", 10_747, 753, false),
+    ("calm-state-0.5-tau2", 11_677, 693, true),
+    ("calm-classifier-0.5-tau2", 9_779, 590, true),
+];

@@ -1,0 +1,195 @@
+//! From a checkpoint to a network: finding the tensors and packing them.
+
+use std::path::Path;
+
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5Config, Tokenizer, WeightType, fingerprint};
+use calm_core::{BackboneShape, ExitClassifier};
+
+use super::Network;
+use super::decoder::{Decoder, DecoderBlock, EncDecAttention};
+use super::encoder::{Encoder, EncoderBlock};
+use super::layers::{DenseReluDense, SelfAttention};
+use crate::Error;
+use crate::attention::Heads;
+use crate::elementwise::RmsNorm;
+use crate::head::Head;
+use crate::linear::Linear;
+use crate::panels::PANEL;
+use crate::weights::{Stored, Weights};
+
+impl Network {
+    /// Reads a checkpoint directory.
+    pub(super) fn load(dir: &Path, weight_type: Option<WeightType>) -> Result<Self, Error> {
+        let config = T5Config::load(&dir.join("config.json"))?;
+        let tokenizer = dir.join("tokenizer.json");
+        // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
+        let tokens = if tokenizer.is_file() { Tokenizer::load(&tokenizer)?.vocab_size() } else { usize::MAX };
+        // Before the weights are mapped, so that the files are not in memory twice.
+        let hash = fingerprint(dir)?;
+        let mut network = Network::new(&config, &Weights::load(dir)?, weight_type, tokens)?;
+        network.folder = Some(dir.to_owned());
+        // 8-bit weights are another model: what was certified for the one says nothing about the other.
+        network.fingerprint = match network.weight_type {
+            WeightType::Int8 => format!("int8-{hash}"),
+            WeightType::F32 | WeightType::Bf16 => hash,
+        };
+        Ok(network)
+    }
+
+    /// Packs weights. Outputs have at most the first `tokens` of the vocabulary.
+    pub(super) fn new(
+        config: &T5Config,
+        weights: &Weights,
+        weight_type: Option<WeightType>,
+        tokens: usize,
+    ) -> Result<Self, Error> {
+        let d_model = config.d_model;
+        let table = [config.vocab_size, d_model];
+        let shared = weights.tensor("shared.weight", &table)?;
+        let weight_type =
+            weight_type.unwrap_or(if shared.is_bf16() { WeightType::Bf16 } else { WeightType::F32 });
+        let build = Builder { config, weights, weight_type };
+        // The file decides whether the head is separate, never `tie_word_embeddings`, which transformers 5
+        // always sets.
+        let head = weights.optional_tensor("lm_head.weight", &table)?.unwrap_or_else(|| shared.clone());
+        let classifier = match (
+            weights.optional_tensor(CLASSIFIER_WEIGHT, &[d_model])?,
+            weights.optional_tensor(CLASSIFIER_BIAS, &[1])?,
+        ) {
+            (Some(weight), Some(bias)) => {
+                Some(ExitClassifier { weight: weight.to_vec(), bias: bias.to_vec()[0] })
+            }
+            _ => None,
+        };
+        let head = head.first_rows(tokens);
+        let mut shape = BackboneShape { vocab_size: head.rows(), ..config.shape() };
+        let mut norm = build.norm("decoder.final_layer_norm")?;
+        norm.scale = config.head_scale() as f32;
+        let encoder = Encoder {
+            blocks: (0..config.num_layers).map(|i| build.encoder_block(i)).collect::<Result<_, _>>()?,
+            relative_attention_bias: build.relative_attention_bias("encoder")?,
+            final_layer_norm: build.norm("encoder.final_layer_norm")?,
+        };
+        let decoder = Decoder {
+            blocks: (0..config.decoder_layers()).map(|i| build.decoder_block(i)).collect::<Result<_, _>>()?,
+            relative_attention_bias: build.relative_attention_bias("decoder")?,
+            head: Head::new(norm, head, weight_type),
+        };
+        // Weights as they are packed, which may be narrower than 4 bytes.
+        let block = &decoder.blocks[0];
+        shape.bytes.layer = block.bytes() as f64;
+        shape.bytes.skipped_layer = block.self_attention.kv.bytes() as f64;
+        shape.bytes.head = decoder.head.bytes() as f64;
+        weights.release();
+        Ok(Network {
+            config: config.clone(),
+            shape,
+            shared,
+            encoder,
+            decoder,
+            classifier,
+            weight_type,
+            folder: None,
+            fingerprint: String::new(),
+            unexpected: weights.unexpected(),
+        })
+    }
+}
+
+/// Finds the tensors of a network and packs them.
+struct Builder<'a> {
+    config: &'a T5Config,
+    weights: &'a Weights,
+    weight_type: WeightType,
+}
+
+impl Builder<'_> {
+    fn encoder_block(&self, block: i64) -> Result<EncoderBlock, Error> {
+        let path = format!("encoder.block.{block}.layer");
+        let block = Ok(EncoderBlock {
+            self_attention: self.self_attention(&path)?,
+            feed_forward: self.feed_forward(&format!("{path}.1"))?,
+        });
+        self.weights.release();
+        block
+    }
+
+    fn decoder_block(&self, block: i64) -> Result<DecoderBlock, Error> {
+        let path = format!("decoder.block.{block}.layer");
+        let cross = format!("{path}.1.EncDecAttention");
+        let block = Ok(DecoderBlock {
+            self_attention: self.self_attention(&path)?,
+            cross_attention: EncDecAttention {
+                heads: self.heads(),
+                norm: self.norm(&format!("{path}.1.layer_norm"))?,
+                q: self.linear(&self.projection(&cross, "q")?),
+                kv: self.projections(&cross, &["k", "v"])?,
+                o: self.linear(&self.output(&cross)?),
+            },
+            feed_forward: self.feed_forward(&format!("{path}.2"))?,
+        });
+        self.weights.release();
+        block
+    }
+
+    fn self_attention(&self, path: &str) -> Result<SelfAttention, Error> {
+        let attention = format!("{path}.0.SelfAttention");
+        let qkv = self.projections(&attention, &["q", "k", "v"])?;
+        Ok(SelfAttention {
+            heads: self.heads(),
+            norm: self.norm(&format!("{path}.0.layer_norm"))?,
+            kv: qkv.without_first(self.heads().inner().next_multiple_of(PANEL)),
+            qkv,
+            o: self.linear(&self.output(&attention)?),
+        })
+    }
+
+    fn feed_forward(&self, path: &str) -> Result<DenseReluDense, Error> {
+        let (d_ff, d_model, activation) =
+            (self.config.d_ff, self.config.d_model, self.config.feed_forward_proj);
+        let input = |name: &str| {
+            self.weights.tensor(&format!("{path}.DenseReluDense.{name}.weight"), &[d_ff, d_model])
+        };
+        let wi = if activation.is_gated() {
+            Linear::gated(&input("wi_0")?, &input("wi_1")?, self.weight_type)
+        } else {
+            self.linear(&input("wi")?)
+        };
+        let wo = self.weights.tensor(&format!("{path}.DenseReluDense.wo.weight"), &[d_model, d_ff])?;
+        let norm = self.norm(&format!("{path}.layer_norm"))?;
+        Ok(DenseReluDense { norm, wi, wo: self.linear(&wo), activation })
+    }
+
+    fn heads(&self) -> Heads {
+        Heads { count: self.config.num_heads as usize, d_kv: self.config.d_kv as usize }
+    }
+
+    fn projection(&self, path: &str, name: &str) -> Result<Stored, Error> {
+        self.weights.tensor(&format!("{path}.{name}.weight"), &[self.config.inner(), self.config.d_model])
+    }
+
+    /// Several projections of the same states in one product.
+    fn projections(&self, path: &str, names: &[&str]) -> Result<Linear, Error> {
+        let matrices: Result<Vec<_>, _> = names.iter().map(|name| self.projection(path, name)).collect();
+        Ok(Linear::parallel(&matrices?, self.weight_type))
+    }
+
+    fn output(&self, path: &str) -> Result<Stored, Error> {
+        self.weights.tensor(&format!("{path}.o.weight"), &[self.config.d_model, self.config.inner()])
+    }
+
+    fn linear(&self, matrix: &Stored) -> Linear {
+        Linear::new(matrix, self.weight_type)
+    }
+
+    fn norm(&self, path: &str) -> Result<RmsNorm, Error> {
+        let weight = self.weights.tensor(&format!("{path}.weight"), &[self.config.d_model])?.to_vec();
+        Ok(RmsNorm { weight, epsilon: self.config.layer_norm_epsilon as f32, scale: 1.0 })
+    }
+
+    /// Only the first block of a stack has the table; all blocks use it.
+    fn relative_attention_bias(&self, stack: &str) -> Result<Stored, Error> {
+        let name = format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
+        self.weights.tensor(&name, &[self.config.relative_attention_num_buckets, self.config.num_heads])
+    }
+}

@@ -1,0 +1,160 @@
+//! T5 v1.0 and v1.1 as a backbone: what a program sees of it. The parts of the network are named after the
+//! checkpoint's tensors.
+
+mod decoder;
+mod encoder;
+mod layers;
+mod load;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use calm_checkpoint::{EngineKind, LoadOptions, Loader, Model, T5Config, WeightType, check_sources};
+use calm_core::{Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, Prompt, Token};
+
+pub(crate) use self::decoder::{Decoder, LayerCaches};
+use self::encoder::Encoder;
+pub(crate) use self::layers::{Activations, Pass, PositionBias};
+use crate::Error;
+use crate::linear::Processor;
+use crate::session::Session;
+use crate::simd::InstructionSet;
+use crate::team::Team;
+use crate::weights::{Stored, Weights};
+
+/// The entry of this engine in the table of models.
+pub static LOADER: Loader = Loader {
+    engine: EngineKind::Cpu,
+    model_types: &["t5"],
+    load: |dir, options| Ok(Box::new(T5::load(dir, options)?)),
+};
+
+/// A T5 encoder-decoder whose decoder may stop after any layer.
+pub struct T5 {
+    pub(crate) network: Arc<Network>,
+    pub(crate) processor: Processor,
+}
+
+/// What all handles on a model share.
+pub(crate) struct Network {
+    pub(crate) config: T5Config,
+    pub(crate) shape: BackboneShape,
+    /// The embedding of both stacks: [vocab_size, d_model]
+    pub(crate) shared: Stored,
+    encoder: Encoder,
+    pub(crate) decoder: Decoder,
+    classifier: Option<ExitClassifier>,
+    weight_type: WeightType,
+    folder: Option<PathBuf>,
+    fingerprint: String,
+    unexpected: Vec<String>,
+}
+
+/// A batch of sources that the encoder has read.
+struct Encoded<'a> {
+    model: &'a T5,
+    /// The encoder's output for each source: [source length, d_model]
+    sources: Vec<Vec<f32>>,
+}
+
+impl T5 {
+    /// Reads a Hugging Face checkpoint directory and packs it.
+    ///
+    /// # Errors
+    /// A file is missing, invalid or truncated, a tensor is missing or has another shape than `config.json`
+    /// says, or the device is not the CPU.
+    pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, Error> {
+        match options.device.as_deref() {
+            None | Some("cpu") => {}
+            Some(device) => return Err(Error::Device(device.to_owned())),
+        }
+        Ok(Self::of(Network::load(dir, options.weight_type)?, options.threads))
+    }
+
+    /// Packs weights that are in memory. Its fingerprint is empty.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape than the configuration says.
+    pub fn new(
+        config: &T5Config,
+        weights: &Weights,
+        weight_type: Option<WeightType>,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        Ok(Self::of(Network::new(config, weights, weight_type, usize::MAX)?, threads))
+    }
+
+    fn of(network: Network, threads: usize) -> Self {
+        let set = InstructionSet::available()[0];
+        T5 { network: Arc::new(network), processor: Processor { team: Team::new(threads), set } }
+    }
+
+    /// `config.json`.
+    pub fn config(&self) -> &T5Config {
+        &self.network.config
+    }
+
+    /// How the weights lie in memory.
+    pub fn weight_type(&self) -> WeightType {
+        self.network.weight_type
+    }
+}
+
+impl Backbone for T5 {
+    fn shape(&self) -> &BackboneShape {
+        &self.network.shape
+    }
+
+    fn exit_classifier(&self) -> Option<&ExitClassifier> {
+        self.network.classifier.as_ref()
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.network.folder.as_deref()
+    }
+
+    fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
+        check_sources(sources, self.num_inputs())?;
+        // Each is encoded by itself, so that there is no padding to compute and the others of a batch cannot
+        // change a result.
+        let encode = |source: &&[Token]| self.network.encode(&self.processor, source);
+        Ok(Box::new(Encoded { model: self, sources: sources.iter().map(encode).collect() }))
+    }
+}
+
+impl Prompt for Encoded<'_> {
+    fn shape(&self) -> &BackboneShape {
+        self.model.shape()
+    }
+
+    fn first_inputs(&self) -> Vec<Token> {
+        vec![self.model.config().start_token(); self.sources.len()]
+    }
+
+    fn start(&self, _max_tokens: usize) -> Result<Box<dyn DecoderSession + '_>, EngineError> {
+        Ok(Box::new(Session::new(self.model, &self.sources)))
+    }
+}
+
+impl Model for T5 {
+    fn share(&self, threads: usize) -> Box<dyn Model> {
+        let processor = Processor { team: Team::new(threads), set: self.processor.set };
+        Box::new(T5 { network: Arc::clone(&self.network), processor })
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.network.fingerprint
+    }
+
+    fn device(&self) -> String {
+        format!("cpu {}", self.weight_type().name())
+    }
+
+    fn unexpected(&self) -> &[String] {
+        &self.network.unexpected
+    }
+
+    fn num_inputs(&self) -> usize {
+        self.network.shared.rows()
+    }
+}

@@ -1,0 +1,88 @@
+//! Reading batches and decoding them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use calm_checkpoint::Model;
+use calm_core::{DecodeError, DecodeOptions, EngineError, Generation, Policy, Prompt, Token, decode};
+
+use crate::batches::Batches;
+
+/// A batch that a model has read.
+pub struct ReadBatch<'a> {
+    /// To be decoded any number of times.
+    pub prompt: Box<dyn Prompt + 'a>,
+    /// Number of sources.
+    pub rows: usize,
+    /// Time of reading, divided by the rows.
+    pub seconds_per_row: f64,
+}
+
+/// Has a model read one batch.
+///
+/// # Errors
+/// The model knows a token of a source not, or the engine fails.
+pub fn read_batch<'a>(model: &'a dyn Model, sources: &[&[Token]]) -> Result<ReadBatch<'a>, EngineError> {
+    let started = Instant::now();
+    let prompt = model.read(sources)?;
+    model.synchronize();
+    let rows = sources.len();
+    let seconds_per_row = started.elapsed().as_secs_f64() / rows.max(1) as f64;
+    Ok(ReadBatch { prompt, rows, seconds_per_row })
+}
+
+/// Decodes batches one after the other: generations in the order of the batches.
+///
+/// # Errors
+/// The model cannot follow the policy, or the engine fails.
+pub fn decode_batches(
+    batches: &[ReadBatch<'_>],
+    policy: &dyn Policy,
+    options: &DecodeOptions,
+) -> Result<Vec<Generation>, DecodeError> {
+    let mut generations = Vec::new();
+    for batch in batches {
+        generations.extend(decode(&*batch.prompt, policy, options)?);
+    }
+    Ok(generations)
+}
+
+/// Decodes sources in batches of at most `batch_size`, side by side on all handles of a model: generations in
+/// the order of the sources.
+///
+/// # Errors
+/// The model cannot follow the policy, or the engine fails.
+pub fn decode_sources(
+    models: &mut [Box<dyn Model>],
+    sources: &[Vec<Token>],
+    batch_size: usize,
+    policy: &dyn Policy,
+    options: &DecodeOptions,
+) -> Result<Vec<Generation>, DecodeError> {
+    let batches = Batches::new(sources, batch_size);
+    let of_batches = batches.of(sources);
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, Result<Vec<Generation>, DecodeError>)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for model in models.iter_mut().take(batches.len()) {
+            let (next, results, of_batches) = (&next, &results, &of_batches);
+            scope.spawn(move || {
+                model.enter_thread();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(sources) = of_batches.get(index) else { break };
+                    let result = read_batch(&**model, sources)
+                        .map_err(DecodeError::from)
+                        .and_then(|batch| decode_batches(&[batch], policy, options));
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(index, _)| *index);
+    let generations: Vec<Vec<Generation>> =
+        results.into_iter().map(|(_, result)| result).collect::<Result<_, _>>()?;
+    Ok(batches.in_input_order(generations.into_iter().flatten()))
+}

@@ -1,0 +1,147 @@
+//! The engine that was asked for, with a checkpoint and its tokenizer.
+
+use std::path::Path;
+
+use anyhow::bail;
+use calm_checkpoint::{EngineKind, LoadOptions, Model, Tokenizer, WeightType};
+use calm_core::Token;
+
+use crate::models::loader;
+
+/// Texts to tokens and back.
+pub trait TextCodec: Send + Sync {
+    /// Tokens of a source, with whatever ends one.
+    ///
+    /// # Errors
+    /// The text has no tokens.
+    fn encode(&self, text: &str) -> anyhow::Result<Vec<Token>>;
+
+    /// Text of an output, without special tokens.
+    ///
+    /// # Errors
+    /// The tokens have no text.
+    fn decode(&self, tokens: &[Token]) -> anyhow::Result<String>;
+}
+
+impl TextCodec for Tokenizer {
+    fn encode(&self, text: &str) -> anyhow::Result<Vec<Token>> {
+        Ok(Tokenizer::encode(self, text)?)
+    }
+
+    fn decode(&self, tokens: &[Token]) -> anyhow::Result<String> {
+        Ok(Tokenizer::decode(self, tokens)?)
+    }
+}
+
+/// What decodes: handles on one model, and its tokenizer.
+pub struct Engine {
+    /// One for each worker, at least one.
+    pub models: Vec<Box<dyn Model>>,
+    /// Missing where a checkpoint has no tokenizer: it takes and gives tokens alone.
+    pub codec: Option<Box<dyn TextCodec>>,
+}
+
+/// Which engine, and how it computes.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// None takes libtorch where there is a CUDA device or one is asked for, and the CPU engine elsewhere.
+    pub kind: Option<EngineKind>,
+    /// `cpu`, `cuda` or `cuda:N`; none takes the first CUDA device if there is one, else the CPU.
+    pub device: Option<String>,
+    /// How the CPU engine holds weights; none takes the checkpoint's own type.
+    pub weight_type: Option<WeightType>,
+    /// Workers that decode side by side; one on CUDA. At least one.
+    pub workers: usize,
+    /// Threads that share each operation of a worker, where the engine can share it. At least one.
+    pub threads_per_worker: usize,
+}
+
+impl EngineOptions {
+    /// Divides `threads` among as many batches as are decoded side by side; what is left makes each of them
+    /// faster.
+    pub fn divide(mut self, threads: usize, batches: usize) -> Self {
+        self.workers = threads.min(batches).max(1);
+        self.threads_per_worker = (threads / self.workers).max(1);
+        self
+    }
+}
+
+impl Engine {
+    /// As many handles on a model as `workers` (0 counts as 1), each with so many threads.
+    pub fn new(
+        model: Box<dyn Model>,
+        workers: usize,
+        threads: usize,
+        codec: Option<Box<dyn TextCodec>>,
+    ) -> Self {
+        let workers = if model.decodes_side_by_side() { workers } else { 1 };
+        let mut models: Vec<_> = (1..workers).map(|_| model.share(threads)).collect();
+        models.push(model);
+        Self { models, codec }
+    }
+
+    /// Loads a checkpoint directory.
+    ///
+    /// # Errors
+    /// There is no such engine or device in this program or machine, no engine for this type of model, or the
+    /// checkpoint or its tokenizer cannot be read.
+    pub fn load(directory: &Path, options: &EngineOptions) -> anyhow::Result<Self> {
+        Self::with_codec(directory, options, load_codec(directory)?)
+    }
+
+    /// Like [`load`](Self::load), with a tokenizer that is loaded already.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but for the tokenizer.
+    pub fn with_codec(
+        directory: &Path,
+        options: &EngineOptions,
+        codec: Option<Box<dyn TextCodec>>,
+    ) -> anyhow::Result<Self> {
+        let kind = choose(options)?;
+        let threads = options.threads_per_worker.max(1);
+        let load_options =
+            LoadOptions { device: options.device.clone(), weight_type: options.weight_type, threads };
+        let model = (loader(directory, kind)?.load)(directory, &load_options)?;
+        Ok(Self::new(model, options.workers, threads, codec))
+    }
+
+    /// The model, by one of its handles.
+    pub fn model(&self) -> &dyn Model {
+        &*self.models[0]
+    }
+}
+
+/// The tokenizer of a checkpoint directory, if it has one.
+///
+/// # Errors
+/// It has one that cannot be read.
+pub fn load_codec(directory: &Path) -> anyhow::Result<Option<Box<dyn TextCodec>>> {
+    let file = directory.join("tokenizer.json");
+    if !file.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(Tokenizer::load(&file)?)))
+}
+
+fn choose(options: &EngineOptions) -> anyhow::Result<EngineKind> {
+    let asked_for_cuda = options.device.as_deref().is_some_and(|device| device != "cpu");
+    Ok(match options.kind {
+        Some(EngineKind::Cpu) if asked_for_cuda => {
+            bail!("the CPU engine has no device {}", options.device.as_deref().unwrap_or_default())
+        }
+        Some(kind) => kind,
+        None if asked_for_cuda || options.device.is_none() && cuda_is_available() => EngineKind::Libtorch,
+        None => EngineKind::Cpu,
+    })
+}
+
+#[cfg(feature = "libtorch")]
+fn cuda_is_available() -> bool {
+    calm_model::device::init(None).is_ok_and(|device| device.is_cuda())
+}
+
+#[cfg(not(feature = "libtorch"))]
+fn cuda_is_available() -> bool {
+    false
+}

@@ -1,0 +1,107 @@
+//! What the command lines of programs have in common.
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use anyhow::ensure;
+use calm_checkpoint::{EngineKind, WeightType};
+use calm_cpu::all_cores;
+
+use crate::engine::{Engine, EngineOptions};
+
+/// The flags that choose an engine, the same for every command that decodes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EngineArguments {
+    /// cpu or libtorch [default: libtorch where there is a CUDA device, else cpu]
+    #[arg(long, value_name = "E")]
+    pub engine: Option<EngineKind>,
+    /// cpu, cuda or cuda:N [default: the first CUDA device if there is one, else the CPU]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// How the cpu engine holds weights: f32, bf16 or int8 [default: as the checkpoint]
+    #[arg(long, value_name = "TYPE")]
+    pub dtype: Option<WeightType>,
+    /// Threads on the CPU [default: all cores]. Batches are decoded side by side, one on each; fewer batches
+    /// share them
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+impl EngineArguments {
+    /// The first flag that was given, if any was.
+    pub fn given(&self) -> Option<&'static str> {
+        let flags = [
+            ("--engine", self.engine.is_some()),
+            ("--device", self.device.is_some()),
+            ("--dtype", self.dtype.is_some()),
+            ("--threads", self.threads.is_some()),
+        ];
+        flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+
+    /// For decoding this many batches.
+    ///
+    /// # Errors
+    /// There are to be no threads.
+    pub fn options(&self, batches: usize) -> anyhow::Result<EngineOptions> {
+        let threads = self.threads.unwrap_or_else(all_cores);
+        ensure!(threads >= 1, "--threads is 0, but must be at least 1");
+        let options = EngineOptions {
+            kind: self.engine,
+            device: self.device.clone(),
+            weight_type: self.dtype,
+            ..EngineOptions::default()
+        };
+        Ok(options.divide(threads, batches))
+    }
+}
+
+/// Says which tensors of a checkpoint were left unused, which may be a sign that it is not what it seems.
+pub fn note_unused_tensors(engine: &Engine) {
+    let unexpected = engine.model().unexpected();
+    if !unexpected.is_empty() {
+        eprintln!("note: tensors of the checkpoint that are not used: {}", unexpected.join(", "));
+    }
+}
+
+/// Ends a program with what its command came to. An error has a line for each of its causes, but for those
+/// that the lines before have told already, as the messages of most libraries do. A reader that has seen
+/// enough is no error.
+pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    let io_errors = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    if io_errors.into_iter().any(|error| error.kind() == ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    let mut said = String::new();
+    for (index, cause) in error.chain().map(ToString::to_string).enumerate() {
+        let line = cause.lines().next().unwrap_or_default().trim_end();
+        if index == 0 {
+            eprintln!("error: {line}");
+        } else if !said.contains(line) {
+            eprintln!("  because: {line}");
+        }
+        said.push_str(line);
+    }
+    ExitCode::FAILURE
+}
+
+/// tch panics where libtorch throws, above all when memory runs out. For the user that is an error like
+/// others; every other panic is a bug and says so.
+pub fn report_libtorch_failures() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // The first line of libtorch's message, before its C++ backtrace.
+        let text = panic.payload().downcast_ref::<String>().and_then(|text| text.split_once(": Torch(\""));
+        match text.and_then(|(_, message)| message.split("\\n").next()) {
+            Some(message) => {
+                eprintln!("error: libtorch: {message}");
+                std::process::exit(1);
+            }
+            None => default(panic),
+        }
+    }));
+}

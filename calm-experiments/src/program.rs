@@ -1,0 +1,65 @@
+//! The command line `calm-experiments CONFIG.toml`. A program with measures of its own adds them to the table
+//! and calls [`main`].
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use calm_engine::engine::Engine;
+use calm_engine::program::{EngineArguments, finish, note_unused_tensors, report_libtorch_failures};
+use clap::Parser;
+
+use crate::{config, experiment, plots, summary};
+
+/// Runs an experiment: decodes the test and calibration splits with every setting of the configuration,
+/// certifies thresholds, and writes CSV files, a summary and figures. A run that was interrupted goes on
+/// where it stopped.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration; configs/wmt.toml explains every key
+    config: PathBuf,
+    /// Folder of the results [default: runs/NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Overrides a key of the configuration, e.g. decode.batch_size=8; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    #[command(flatten)]
+    engine: EngineArguments,
+    /// Decode nothing: make tables and figures again from the files of an earlier run
+    #[arg(long)]
+    statistics_only: bool,
+}
+
+/// Runs the experiment that the command line names.
+pub fn main() -> ExitCode {
+    report_libtorch_failures();
+    finish(run(Arguments::parse()).map(|()| ExitCode::SUCCESS))
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut overrides = arguments.overrides;
+    overrides.extend(arguments.engine.threads.map(|threads| format!("threads={threads}")));
+    let plan = config::load(&arguments.config, &overrides)?;
+    let out = arguments.out.unwrap_or_else(|| Path::new("runs").join(&plan.name));
+    let engine_arguments = EngineArguments { threads: plan.threads, ..arguments.engine };
+    // There are more shards than threads.
+    let options = engine_arguments.options(usize::MAX)?;
+    rayon::ThreadPoolBuilder::new().num_threads(options.workers).build_global()?;
+
+    let report = if arguments.statistics_only {
+        experiment::run_statistics(&plan, &out)?
+    } else {
+        experiment::run(&plan, &out, || {
+            let engine = Engine::load(&plan.model, &options)?;
+            note_unused_tensors(&engine);
+            Ok(engine)
+        })?
+    };
+    let figures = plots::draw_all(&plan, &report.results, &out.join("plots"))?;
+    println!("{}\n", summary::table(&plan, &report.results));
+    for file in report.files.iter().chain(&figures) {
+        println!("{}", file.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Sources that were read: the encoder's output.
+
+use std::path::Path;
+
+use calm_checkpoint::check_sources;
+use calm_core::{Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, Prompt, Token};
+use tch::{Device, Tensor};
+
+use super::dropout::Dropout;
+use super::layout::of_rows;
+use super::session::Session;
+use super::{T5, position};
+use crate::Error;
+use crate::device::upload;
+
+/// Encoder output of a batch.
+pub(super) struct Encoded<'a> {
+    pub(super) model: &'a T5,
+    /// [rows, source length, d_model]
+    pub(super) states: Tensor,
+    /// 0 for tokens, minus infinity for padding: [rows, 1, 1, aligned source length]
+    mask: Tensor,
+}
+
+impl Backbone for T5 {
+    fn shape(&self) -> &BackboneShape {
+        &self.shape
+    }
+
+    fn exit_classifier(&self) -> Option<&ExitClassifier> {
+        self.classifier.as_ref()
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
+        Ok(Box::new(Encoded::new(self, sources)?))
+    }
+}
+
+impl Prompt for Encoded<'_> {
+    fn shape(&self) -> &BackboneShape {
+        &self.model.shape
+    }
+
+    fn first_inputs(&self) -> Vec<Token> {
+        vec![self.model.config.start_token(); self.num_rows()]
+    }
+
+    fn start(&self, max_tokens: usize) -> Result<Box<dyn DecoderSession + '_>, EngineError> {
+        Ok(Box::new(Session::new(self, max_tokens)))
+    }
+}
+
+impl<'a> Encoded<'a> {
+    fn new(model: &'a T5, sources: &[&[Token]]) -> Result<Self, Error> {
+        let _no_grad = tch::no_grad_guard();
+        check_sources(sources, model.config.vocab_size as usize)?;
+        let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
+        let mut tokens = vec![i64::from(model.config.pad_token_id); sources.len() * length];
+        let aligned = position::aligned(length as i64) as usize;
+        let mut mask = vec![f32::NEG_INFINITY; sources.len() * aligned];
+        for (row, source) in sources.iter().enumerate() {
+            for (i, &token) in source.iter().enumerate() {
+                tokens[row * length + i] = i64::from(token);
+                // A source may hold the padding token itself, so that the mask goes by length.
+                mask[row * aligned + i] = 0.0;
+            }
+        }
+        let (rows, length) = (sources.len() as i64, length as i64);
+        let tokens = upload(&tokens, model.device()).view([rows, length]);
+        let mask = Tensor::from_slice(&mask).view([rows, 1, 1, -1]).to_device(model.device());
+        let mask = mask.to_kind(model.shared.kind());
+        let states = model.encode_tokens(&tokens, &mask, &Dropout::off());
+        Ok(Encoded { model, states, mask })
+    }
+
+    pub(super) fn num_rows(&self) -> usize {
+        self.states.size()[0] as usize
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.states.device()
+    }
+
+    /// Mask of the sources of some rows, or of all: [rows, 1, 1, source length], each row aligned.
+    pub(super) fn mask(&self, rows: Option<&Tensor>) -> Tensor {
+        of_rows(&self.mask, rows).narrow(-1, 0, self.states.size()[1])
+    }
+}
