@@ -24,7 +24,7 @@ pub struct SweepRow {
     pub threshold: Option<f64>,
     /// Decay of the threshold, empty for a constant one.
     pub decay: Option<f64>,
-    /// Depth of static.
+    /// Number of layers that the policy takes, such as the depth of static.
     pub static_layers: Option<usize>,
     /// Number of examples.
     pub examples: usize,

@@ -5,6 +5,7 @@
 mod calm;
 mod full;
 mod oracle;
+mod patience;
 mod spec;
 mod static_depth;
 
@@ -20,7 +21,7 @@ use crate::table::{Named, Table};
 
 /// All policies that can be chosen by name.
 pub static POLICIES: Table<PolicyKind> =
-    Table::new(&[&full::FULL, &static_depth::STATIC, &oracle::ORACLE, &calm::CALM]);
+    Table::new(&[&full::FULL, &static_depth::STATIC, &oracle::ORACLE, &calm::CALM, &patience::PATIENCE]);
 
 /// A policy that can be chosen by name and parameters.
 pub struct PolicyKind {

@@ -121,6 +121,7 @@ enum Setting {
     Full,
     Static(usize),
     Oracle,
+    Patience(usize),
     Calm { measure: Chosen, threshold: f64, decay: Option<f64> },
 }
 
@@ -130,6 +131,7 @@ impl Setting {
             Setting::Full => Box::new(Full),
             Setting::Static(layers) => Box::new(StaticDepth { layers }),
             Setting::Oracle => Box::new(Oracle),
+            Setting::Patience(layers) => spec(&format!("patience-{layers}")).make(toy).unwrap(),
             Setting::Calm { measure, threshold, decay } => {
                 let threshold = Threshold::new(threshold, decay).unwrap();
                 Box::new(Calm { measure: measure.measure(toy), threshold })
@@ -142,6 +144,7 @@ impl Setting {
             Setting::Full => naive::decode(toy, source, max_tokens, Rule::Fixed(toy.num_layers())),
             Setting::Static(layers) => naive::decode(toy, source, max_tokens, Rule::Fixed(layers)),
             Setting::Oracle => naive::decode(toy, source, max_tokens, Rule::Agreement),
+            Setting::Patience(layers) => naive::decode(toy, source, max_tokens, Rule::Patience(layers)),
             Setting::Calm { threshold: 1.0, .. } => {
                 naive::decode(toy, source, max_tokens, Rule::Fixed(toy.num_layers()))
             }
@@ -180,6 +183,7 @@ fn settings(num_layers: usize) -> impl Strategy<Value = Setting> {
         1 => Just(Setting::Full),
         1 => (1..=num_layers).prop_map(Setting::Static),
         2 => Just(Setting::Oracle),
+        2 => (1..4_usize).prop_map(Setting::Patience),
         8 => calm,
     ]
 }

@@ -12,6 +12,8 @@ pub(crate) enum Rule<'a> {
     Fixed(usize),
     /// After the first layer that agrees with the last.
     Agreement,
+    /// After the first layer but the last that agrees with so many before it.
+    Patience(usize),
     /// After the first layer but the last with confidence >= threshold(t).
     Confidence(&'a dyn Fn(&View<'_>) -> f64, &'a dyn Fn(usize) -> f64),
 }
@@ -63,6 +65,9 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
             Rule::Agreement => (1..=num_layers)
                 .find(|&layer| token_at(layer) == token_at(num_layers))
                 .expect("the last agrees"),
+            Rule::Patience(patience) => (patience + 1..num_layers)
+                .find(|&layer| (layer - patience..layer).all(|before| token_at(before) == token_at(layer)))
+                .unwrap_or(num_layers),
             Rule::Confidence(measure, threshold) => {
                 let confident = |&layer: &usize| {
                     let value = measure(&View {

@@ -64,7 +64,8 @@ fn badly_written_policies_are_refused() {
         let error = id.parse::<PolicySpec>().unwrap_err().to_string();
         assert_eq!(error, message, "{id}");
     };
-    let unknown = |name: &str| format!("unknown policy `{name}`: there are full, static, oracle and calm");
+    let unknown =
+        |name: &str| format!("unknown policy `{name}`: there are full, static, oracle, calm and patience");
     check("fast", &unknown("fast"));
     check("", &unknown(""));
     check("fullest-2", &unknown("fullest"));

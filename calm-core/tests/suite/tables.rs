@@ -24,7 +24,7 @@ fn check_names<T: Named>(table: &Table<T>, names: &[&str]) {
 #[test]
 fn names_are_distinct_and_have_a_line_of_help() {
     check_names(&MEASURES, &["softmax", "pruned", "state", "classifier"]);
-    check_names(&POLICIES, &["full", "static", "oracle", "calm"]);
+    check_names(&POLICIES, &["full", "static", "oracle", "calm", "patience"]);
     let message = |table: &Table<_>| table.get("sofmax").err().unwrap().to_string();
     assert_eq!(
         message(&MEASURES),
@@ -87,7 +87,7 @@ fn every_policy_decodes_as_it_did() {
     }
 }
 
-const GOLDEN: [(&str, u32, usize, bool); 7] = [
+const GOLDEN: [(&str, u32, usize, bool); 8] = [
     ("full", 10_470, 1272, false),
     ("static-2", 12_268, 670, true),
     ("oracle", 10_655, 733, true),
@@ -95,4 +95,5 @@ const GOLDEN: [(&str, u32, usize, bool); 7] = [
     ("calm-pruned-0.5-tau2", 10_747, 753, false),
     ("calm-state-0.5-tau2", 11_677, 693, true),
     ("calm-classifier-0.5-tau2", 9_779, 590, true),
+    ("patience-2", 10_358, 1130, false),
 ];
