@@ -10,7 +10,7 @@ use tch::{Cuda, Device, Kind, Tensor};
 use crate::{Error, T5, device};
 
 /// Loads T5 checkpoints on libtorch.
-pub static LOADER: Loader = Loader { engine: EngineKind::Libtorch, model_types: &["t5"], load };
+pub static LOADER: Loader = Loader { engine: EngineKind::Libtorch, model_types: &["t5", "mt5"], load };
 
 /// A GPU reads so much in less than a millisecond.
 const READ_BYTES: usize = 1 << 30;

@@ -25,7 +25,7 @@ use crate::weights::{Stored, Weights};
 /// The entry of this engine in the table of models.
 pub static LOADER: Loader = Loader {
     engine: EngineKind::Cpu,
-    model_types: &["t5"],
+    model_types: &["t5", "mt5"],
     load: |dir, options| Ok(Box::new(T5::load(dir, options)?)),
 };
 
