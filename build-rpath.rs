@@ -4,8 +4,8 @@
 fn main() {
     println!("cargo:rerun-if-changed=../build-rpath.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
-    // The first one is set by torch-sys, and only for its direct dependents. A crate that has libtorch by way of others
-    // finds the folder that torch-sys is told to take.
+    // The first one is set by torch-sys, and only for its direct dependents. A crate that has libtorch by way
+    // of others finds the folder that torch-sys is told to take.
     let folder = std::env::var("LIBTORCH").map(|folder| folder + "/lib");
     if let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB").or(folder) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");

@@ -64,8 +64,8 @@ fn weights_hash(dir: &Path) -> Result<String, Error> {
     Ok(hex(&hash.finalize()))
 }
 
-/// SHA-256, in hexadecimal, of all that a checkpoint's outputs depend on: weight files, `config.json` and
-/// `tokenizer.json` where there is one.
+/// SHA-256, in hexadecimal, of all that a checkpoint's outputs depend on: weight files, `config.json`,
+/// `tokenizer.json` where there is one, and what measures keep in files `calm.*`.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -74,5 +74,24 @@ pub fn fingerprint(dir: &Path) -> Result<String, Error> {
     for path in [dir.join("config.json"), dir.join("tokenizer.json")].iter().filter(|path| path.is_file()) {
         hash.update(calm_files::read(path)?);
     }
+    for path in measure_files(dir)? {
+        // With their names: a measure looks for its own.
+        hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.update(calm_files::read(&path)?);
+    }
     Ok(hex(&hash.finalize()))
+}
+
+/// The files `calm.*` of a checkpoint, in order of their names.
+fn measure_files(dir: &Path) -> Result<Vec<PathBuf>, calm_files::Error> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(calm_files::Error::read(dir))? {
+        let path = entry.map_err(calm_files::Error::read(dir))?.path();
+        let name = path.file_name().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(b"calm.") && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }

@@ -12,9 +12,9 @@
 //!   unlucky pool concerns all of them.
 //! * `pool_violations`: the loss on the whole pool is above delta. Taken as all examples there are, the pool
 //!   has its mean for an expected loss, which is what the guarantee is about, and the trials are independent
-//!   draws from it. Their number scatters too: up to `accepted_violations` are in keeping with the probability
-//!   `epsilon`. More of them mean a mistake; none mean little, because a part that is most of the pool rarely
-//!   differs much from the whole.
+//!   draws from it. Their number scatters too: up to `accepted_violations` are in keeping with the
+//!   probability `epsilon`. More of them mean a mistake; none mean little, because a part that is most of the
+//!   pool rarely differs much from the whole.
 
 use anyhow::Context;
 use calm_calibrate::{

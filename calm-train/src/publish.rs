@@ -55,7 +55,8 @@ pub(crate) struct Finished<'a> {
 }
 
 impl Finished<'_> {
-    /// Writes the weights, with a classifier that is trained on them as they are written, and what they score.
+    /// Writes the weights, with a classifier that is trained on them as they are written, and what they
+    /// score.
     pub(crate) fn publish(&self) -> Result<TrainReport, Error> {
         let weights = self.rounded();
         let model = T5::new(self.t5_config, &weights)?;

@@ -51,6 +51,24 @@ fn random_weights_are_the_same_after_they_were_kept() {
 }
 
 #[test]
+fn a_fingerprint_covers_what_measures_keep_beside_the_weights() {
+    let (config, folder) = (tiny(), tempfile::tempdir().unwrap());
+    Weights::random(&config, 7).save(folder.path(), &config).unwrap();
+    let fingerprint = || T5::load(folder.path(), &options(None)).unwrap().fingerprint().to_owned();
+    let mut seen = vec![fingerprint()];
+    std::fs::write(folder.path().join("notes.txt"), "nothing that is read").unwrap();
+    assert_eq!(fingerprint(), seen[0]);
+    for (name, content) in
+        [("calm.margins.json", "[1]"), ("calm.margins.json", "[2]"), ("calm.a.json", "[2]")]
+    {
+        std::fs::write(folder.path().join(name), content).unwrap();
+        let new = fingerprint();
+        assert!(!seen.contains(&new), "{name}");
+        seen.push(new);
+    }
+}
+
+#[test]
 fn a_layer_reads_fewer_bytes_in_a_narrower_type() {
     let config = T5Config { d_model: 64, d_kv: 32, d_ff: 96, ..tiny() };
     let weights = Weights::random(&config, 1);
