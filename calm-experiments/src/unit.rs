@@ -188,6 +188,9 @@ impl Store {
     /// There is no such file, or it is damaged.
     pub fn any_header(&self) -> anyhow::Result<Header> {
         let path = self.root.join(format!("{}/{}/shard-0000.jsonl", Split::Test, PolicySpec::full()));
+        if is_of_another_format(&path) {
+            bail!("{}: its file format is that of another version", path.display());
+        }
         Ok(read_file(&path)?.0)
     }
 }

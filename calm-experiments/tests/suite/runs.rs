@@ -393,8 +393,17 @@ fn units_that_are_missing_damaged_or_of_another_run_are_decoded_again() {
     let other =
         fs::read_to_string(&units[60]).unwrap().replace("\"model\":\"made up\"", "\"model\":\"other\"");
     fs::write(&units[60], other).unwrap();
+    // An earlier version wrote policies and shapes in another form.
+    let earlier = r#"{"unit": {"format": 1, "policy": {"kind": "full"}}, "shape": {"num_decoder_layers": 4}}"#;
+    fs::write(&units[80], earlier).unwrap();
+    let full = setting.path("out/generations/test/full/shard-0000.jsonl");
+    let kept = fs::read(&full).unwrap();
+    fs::write(&full, earlier).unwrap();
+    let error = run_statistics(&setting.plan(&[]), &setting.path("out")).unwrap_err().to_string();
+    assert!(error.ends_with("shard-0000.jsonl: its file format is that of another version"), "{error}");
+    fs::write(&full, kept).unwrap();
     let report = setting.run("out", 1, &[]);
-    assert_eq!(report.units.decoded, 4);
+    assert_eq!(report.units.decoded, 5);
     assert_eq!(setting.tables("out"), tables);
     assert_eq!(setting.run("out", 1, &[]).units.decoded, 0);
 }
