@@ -394,7 +394,8 @@ fn units_that_are_missing_damaged_or_of_another_run_are_decoded_again() {
         fs::read_to_string(&units[60]).unwrap().replace("\"model\":\"made up\"", "\"model\":\"other\"");
     fs::write(&units[60], other).unwrap();
     // An earlier version wrote policies and shapes in another form.
-    let earlier = r#"{"unit": {"format": 1, "policy": {"kind": "full"}}, "shape": {"num_decoder_layers": 4}}"#;
+    let earlier =
+        r#"{"unit": {"format": 1, "policy": {"kind": "full"}}, "shape": {"num_decoder_layers": 4}}"#;
     fs::write(&units[80], earlier).unwrap();
     let full = setting.path("out/generations/test/full/shard-0000.jsonl");
     let kept = fs::read(&full).unwrap();
