@@ -1,6 +1,7 @@
 use super::{Confidence, Measure, MeasureKind, StepMeasure};
 use crate::error::DecodeError;
 use crate::layer::Layer;
+use crate::matrix::Top2;
 
 /// Softmax response: probability of the best token minus that of the second best (paper section 3.5). The
 /// paper's released code has the largest probability as default; its text has the difference.
@@ -26,8 +27,8 @@ impl StepMeasure for Softmax {
     }
 }
 
-impl From<crate::matrix::Top2> for Confidence {
-    fn from(top2: crate::matrix::Top2) -> Self {
+impl From<Top2> for Confidence {
+    fn from(top2: Top2) -> Self {
         Self { value: top2.margin, token: Some(top2.token) }
     }
 }
