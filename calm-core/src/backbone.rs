@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cost::Cost;
 use crate::error::EngineError;
-use crate::matrix::{Matrix, Top2, best_tokens};
+use crate::matrix::{Matrix, Shortlist, Top2, best_tokens, dot};
 use crate::measure::ExitClassifier;
 
 /// A token of the backbone's vocabulary.
@@ -101,6 +101,20 @@ pub trait DecoderSession {
     /// States of entries, before any final norm: `[entries, d_model]`.
     fn hidden(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError>;
 
+    /// Products of the states of entries with `vector` `[d_model]`, as [`dot`] adds them up; they replace
+    /// what is in `products`. An engine need not copy states for this.
+    fn dot_hidden(
+        &mut self,
+        entries: &[Entry],
+        vector: &[f32],
+        products: &mut Vec<f64>,
+    ) -> Result<(), EngineError> {
+        let states = self.hidden(entries)?;
+        products.clear();
+        products.extend(states.rows().map(|state| dot(vector, state)));
+        Ok(())
+    }
+
     /// Replaces the states of entries: `[entries, d_model]`.
     fn set_hidden(&mut self, entries: &[Entry], states: &Matrix) -> Result<(), EngineError>;
 
@@ -112,6 +126,12 @@ pub trait DecoderSession {
         Ok(self.logits(entries)?.rows().map(Top2::from_logits).collect())
     }
 
+    /// Best token of each entry, and about the margin of [`top2`](Self::top2): for measures that are fitted
+    /// to what an engine says, and need it cheap rather than exact. The token is that of `top2`.
+    fn estimated_top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
+        self.top2(entries)
+    }
+
     /// Best token of each entry.
     fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
         Ok(self.top2(entries)?.into_iter().map(|top2| top2.token).collect())
@@ -120,6 +140,14 @@ pub trait DecoderSession {
     /// The `count` best tokens of each entry, in the order of [`best_tokens`].
     fn best_tokens(&mut self, entries: &[Entry], count: usize) -> Result<Vec<Vec<Token>>, EngineError> {
         Ok(self.logits(entries)?.rows().map(|logits| best_tokens(logits, count)).collect())
+    }
+
+    /// What [`estimated_top2`](Self::estimated_top2) says, and about the `count` best tokens of each entry.
+    /// An engine does both in one pass over the vocabulary.
+    fn shortlists(&mut self, entries: &[Entry], count: usize) -> Result<Vec<Shortlist>, EngineError> {
+        let top2 = self.estimated_top2(entries)?;
+        let tokens = self.best_tokens(entries, count)?;
+        Ok(top2.into_iter().zip(tokens).map(|(top2, tokens)| Shortlist { top2, tokens }).collect())
     }
 
     /// Best token and margin where the vocabulary of `entries[i]` is `candidates[i]` alone: ascending, at

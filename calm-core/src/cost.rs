@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::BackboneShape;
+use crate::exits::Exits;
 use crate::policy::PolicySpec;
 
 /// What a decoder takes for one token, in FLOPs or in bytes.
@@ -52,10 +53,25 @@ impl BackboneShape {
         let heads: f64 = exit_layers.iter().map(|&layers| policy.head_flops(self, layers)).sum();
         self.flops.layers(self.num_layers, exit_layers, source_tokens) + heads
     }
+}
 
-    /// Exit tests of a token that left after `exit_layer`: one after every layer that ran but the decoder's
-    /// last, where nothing is to be decided.
-    pub fn num_tests(&self, exit_layer: usize) -> usize {
-        exit_layer.min(self.num_layers.saturating_sub(1))
+/// The exit tests of one token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tests {
+    /// Number of tests.
+    pub count: usize,
+    /// Whether the last of them let the token leave, so that it was not the last layer that it left at.
+    pub left_early: bool,
+}
+
+impl Tests {
+    /// Those of a token that left after `exit_layer`, under a policy that tests at `exits`.
+    pub fn new(exits: Exits, num_layers: usize, exit_layer: usize) -> Self {
+        Self { count: exits.up_to(exit_layer).len(), left_early: exit_layer < num_layers }
+    }
+
+    /// Products with the head where each test is one, which gives the token too.
+    pub fn heads(self) -> f64 {
+        (self.count + usize::from(!self.left_early)) as f64
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{DecodeError, PolicyError};
 use crate::generation::Generation;
 use crate::layer::{Layer, expect_rows};
 use crate::policy::{Decision, Policy};
+use crate::profile::{self, Part};
 
 /// When the K/V of layers that a token skipped are computed. The outputs are the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,6 +52,7 @@ pub fn decode(
     policy: &dyn Policy,
     options: &DecodeOptions,
 ) -> Result<Vec<Generation>, DecodeError> {
+    let _part = profile::enter(Part::Loop);
     let started = Instant::now();
     let shape = prompt.shape();
     let depth = policy.depth(shape.num_layers);
@@ -131,7 +133,8 @@ impl Decoder<'_> {
     /// One token at each of `entries`, into `self.exits`.
     fn step(&mut self, entries: &[Entry], inputs: &[Token]) -> Result<(), DecodeError> {
         self.session.embed(entries, inputs)?;
-        let mut policy = self.policy.begin_step(self.options.max_tokens);
+        let begin_step = || self.policy.begin_step(self.options.max_tokens);
+        let mut policy = profile::within(Part::Confidence, begin_step);
         for entry in entries {
             self.exits[entry.row] = Exit::default();
         }
@@ -143,7 +146,11 @@ impl Decoder<'_> {
             decisions.clear();
             decisions.resize(remaining.len(), Decision::default());
             let layer = Layer::new(&mut *self.session, self.shape, number, &remaining);
-            policy.decide(&mut layer.up_to(self.depth), &mut decisions)?;
+            let decide = || policy.decide(&mut layer.up_to(self.depth), &mut decisions);
+            profile::within(Part::Confidence, decide)?;
+            profile::count_exit_tests(|| {
+                decisions.iter().filter(|decision| decision.confidence.is_some()).count()
+            });
             let mut decided = decisions.iter();
             remaining.retain(|&entry| {
                 let Some(decision) = decided.next() else { return false };

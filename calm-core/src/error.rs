@@ -69,6 +69,14 @@ pub enum PolicyError {
         /// Layers of the decoder.
         available: usize,
     },
+    /// A test is asked for where there is nothing to decide.
+    #[error("exits must be below the last of the decoder's {num_layers} layers, but one is {layer}")]
+    Exits {
+        /// The layer.
+        layer: usize,
+        /// Layers of the decoder.
+        num_layers: usize,
+    },
     /// A measure cannot be used with this backbone, for a reason of its own.
     #[error("the {measure} measure {reason}")]
     Measure {

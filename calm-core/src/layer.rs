@@ -2,7 +2,7 @@
 
 use crate::backbone::{BackboneShape, DecoderSession, Entry, Token};
 use crate::error::DecodeError;
-use crate::matrix::{Matrix, Top2};
+use crate::matrix::{Matrix, Shortlist, Top2};
 
 /// The layer that has just run and the entries that it ran for. The engine computes only what is asked for.
 pub struct Layer<'a> {
@@ -60,6 +60,14 @@ impl<'a> Layer<'a> {
         Ok(states)
     }
 
+    /// Products of these states with `vector` `[d_model]`, one for each entry, without a copy of the states.
+    pub fn dot_hidden(&mut self, vector: &[f32]) -> Result<Vec<f64>, DecodeError> {
+        let mut products = Vec::new();
+        self.session.dot_hidden(self.entries, vector, &mut products)?;
+        expect_rows("the engine's dot_hidden", products.len(), self.entries)?;
+        Ok(products)
+    }
+
     /// Replaces the states of some of the entries: `[entries, d_model]`.
     pub fn set_hidden(&mut self, entries: &[Entry], states: &Matrix) -> Result<(), DecodeError> {
         Ok(self.session.set_hidden(entries, states)?)
@@ -81,11 +89,26 @@ impl<'a> Layer<'a> {
         Ok(top2)
     }
 
+    /// Best tokens as of [`top2`](Self::top2), with margins that are about the same and cost little beyond
+    /// the token.
+    pub fn estimated_top2(&mut self) -> Result<Vec<Top2>, DecodeError> {
+        let top2 = self.session.estimated_top2(self.entries)?;
+        expect_rows("the engine's estimated_top2", top2.len(), self.entries)?;
+        Ok(top2)
+    }
+
     /// The `count` best tokens of each entry, ascending.
     pub fn best_tokens(&mut self, count: usize) -> Result<Vec<Vec<Token>>, DecodeError> {
         let best = self.session.best_tokens(self.entries, count)?;
         expect_rows("the engine's best_tokens", best.len(), self.entries)?;
         Ok(best)
+    }
+
+    /// Best tokens as of [`estimated_top2`](Self::estimated_top2), and about the `count` best ones.
+    pub fn shortlists(&mut self, count: usize) -> Result<Vec<Shortlist>, DecodeError> {
+        let shortlists = self.session.shortlists(self.entries, count)?;
+        expect_rows("the engine's shortlists", shortlists.len(), self.entries)?;
+        Ok(shortlists)
     }
 
     /// Best tokens and margins where each entry's vocabulary is its candidates alone: ascending, at least

@@ -15,8 +15,8 @@
 //! decodes with it like this:
 //!
 //! ```
-//! use calm_core::{Backbone, Calm, Confidence, DecodeError, DecodeOptions, Generation, Layer, Measure};
-//! use calm_core::{StepMeasure, Threshold, Token, Top2, decode};
+//! use calm_core::{Backbone, Calm, Confidence, DecodeError, DecodeOptions, Exits, Generation, Layer};
+//! use calm_core::{Measure, StepMeasure, Threshold, Token, Top2, decode};
 //!
 //! /// The largest probability.
 //! struct Largest;
@@ -41,7 +41,8 @@
 //!
 //! /// Decodes with any backbone; tokens may leave as soon as the measure says 0.8 or more.
 //! fn generate(backbone: &dyn Backbone, sources: &[&[Token]]) -> Result<Vec<Generation>, DecodeError> {
-//!     let policy = Calm { measure: Box::new(Largest), threshold: Threshold::new(0.8, None)? };
+//!     let exits = Exits::all_below(backbone.shape().num_layers);
+//!     let policy = Calm { measure: Box::new(Largest), threshold: Threshold::new(0.8, None)?, exits };
 //!     let prompt = backbone.read(sources)?;
 //!     decode(&*prompt, &policy, &DecodeOptions::new(128))
 //! }
@@ -52,22 +53,30 @@ mod caches;
 mod cost;
 mod decode;
 mod error;
+mod exits;
 mod generation;
 mod layer;
 mod matrix;
 mod measure;
+mod monotone;
 mod policy;
+pub mod profile;
 mod table;
 mod threshold;
 
 pub use backbone::{Backbone, BackboneShape, DecoderSession, Entry, Prompt, Token};
-pub use cost::Cost;
+pub use cost::{Cost, Tests};
 pub use decode::{DecodeOptions, Propagation, decode};
 pub use error::{DecodeError, EngineError, PolicyError};
+pub use exits::Exits;
 pub use generation::{Generation, average_layers};
 pub use layer::Layer;
-pub use matrix::{Matrix, Top2, best_tokens};
-pub use measure::{Confidence, ExitClassifier, MEASURES, Measure, MeasureKind, PRUNED_TOKENS, StepMeasure};
+pub use matrix::{Matrix, Shortlist, Top2, best_tokens, dot};
+pub use measure::{
+    AGREEMENT_FILE, AgreementMap, AgreementMaps, Confidence, ExitClassifier, FittedTo, MEASURES, Measure,
+    MeasureKind, Memory, PRUNED_TOKENS, StepMeasure,
+};
+pub use monotone::{MonotoneMap, Observation};
 pub use policy::{
     Calm, Decision, Full, Oracle, POLICIES, Parameter, Parameters, Policy, PolicyKind, PolicySpec,
     StaticDepth, StepPolicy,

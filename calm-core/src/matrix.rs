@@ -63,6 +63,15 @@ impl Top2 {
     }
 }
 
+/// The best token of a row of logits with its margin, and those that come next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shortlist {
+    /// The best token.
+    pub top2: Top2,
+    /// About the best tokens, in ascending order, the best one among them.
+    pub tokens: Vec<Token>,
+}
+
 /// The `count` best tokens of a row of logits, or all there are, in ascending order; of equals the lower
 /// ones. `count` is at least one.
 pub fn best_tokens(logits: &[f32], count: usize) -> Vec<Token> {
@@ -75,4 +84,21 @@ pub fn best_tokens(logits: &[f32], count: usize) -> Vec<Token> {
         tokens.sort_unstable();
     }
     tokens
+}
+
+/// Product of two vectors, in several sums, since a single one makes every addition wait for the one before.
+/// All engines and measures add up in this order, so that they agree to the last bit.
+#[inline(always)]
+pub fn dot(left: &[f32], right: &[f32]) -> f64 {
+    const SUMS: usize = 8;
+    let product = |(&a, &b): (&f32, &f32)| f64::from(a) * f64::from(b);
+    let (left, right) = (left.chunks_exact(SUMS), right.chunks_exact(SUMS));
+    let rest: f64 = left.remainder().iter().zip(right.remainder()).map(product).sum();
+    let mut sums = [0.0; SUMS];
+    for (left, right) in left.zip(right) {
+        for (sum, pair) in sums.iter_mut().zip(left.iter().zip(right)) {
+            *sum += product(pair);
+        }
+    }
+    sums.iter().sum::<f64>() + rest
 }

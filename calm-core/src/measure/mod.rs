@@ -3,8 +3,11 @@
 //! A measure is a file with a [`MeasureKind`] and a line in [`MEASURES`], or a crate of its own that adds its
 //! kind to that table when the program starts.
 
+mod agreement;
 mod classifier;
+mod margin;
 mod pruned;
+mod shortlist;
 mod softmax;
 mod state;
 
@@ -14,16 +17,25 @@ use std::str::FromStr;
 use calm_names::UnknownName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use self::agreement::{AGREEMENT_FILE, AgreementMap, AgreementMaps, FittedTo};
 pub use self::classifier::ExitClassifier;
 pub use self::pruned::PRUNED_TOKENS;
 use crate::backbone::{Backbone, BackboneShape, Token};
+use crate::cost::Tests;
 use crate::error::{DecodeError, PolicyError};
+use crate::exits::Exits;
 use crate::layer::Layer;
 use crate::table::{Named, Table};
 
 /// All measures that can be chosen by name.
-pub static MEASURES: Table<MeasureKind> =
-    Table::new(&[&softmax::SOFTMAX, &pruned::PRUNED, &state::STATE, &classifier::CLASSIFIER]);
+pub static MEASURES: Table<MeasureKind> = Table::new(&[
+    &softmax::SOFTMAX,
+    &pruned::PRUNED,
+    &state::STATE,
+    &classifier::CLASSIFIER,
+    &agreement::AGREEMENT,
+    &agreement::AGREEMENT_PRUNED,
+]);
 
 /// A measure that can be chosen by name.
 pub struct MeasureKind {
@@ -35,14 +47,52 @@ pub struct MeasureKind {
     /// are called `calm.NAME` and an extension: the fingerprint of a model, which results and certificates
     /// hold for, covers these.
     pub load: fn(&dyn Backbone) -> Result<Box<dyn Measure>, PolicyError>,
-    /// FLOPs of all tests of a token that left after so many layers, and of predicting it.
-    pub flops: fn(&BackboneShape, exit_layer: usize) -> f64,
+    /// FLOPs of all tests of a token, and of predicting it.
+    pub flops: fn(&BackboneShape, Tests) -> f64,
+    /// The measure whose confidence is mapped to a probability, for one that [`MeasureKind::agreement`] made.
+    pub maps: Option<&'static MeasureKind>,
+}
+
+impl MeasureKind {
+    /// A measure that maps what `base` says, layer by layer, to the probability that the layer's token is the
+    /// last layer's. The maps lie beside the model in [`AGREEMENT_FILE`].
+    pub const fn agreement(name: &'static str, about: &'static str, base: &'static MeasureKind) -> Self {
+        Self { name, about, load: base.load, flops: base.flops, maps: Some(base) }
+    }
+
+    /// Makes the measure for a backbone and a policy that tests after these layers.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when the backbone lacks what the measure needs.
+    pub fn make(&self, backbone: &dyn Backbone, exits: Exits) -> Result<Box<dyn Measure>, PolicyError> {
+        let measure = (self.load)(backbone)?;
+        match self.maps {
+            Some(base) => agreement::load(self, base, measure, backbone, exits),
+            None => Ok(measure),
+        }
+    }
+}
+
+/// What earlier tests of the token a confidence depends on, besides the layer's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// It depends on none.
+    Nothing,
+    /// It depends on where the first test was.
+    FirstTest,
+    /// It depends on all of them.
+    AllTests,
 }
 
 /// A confidence measure, loaded for a backbone.
 pub trait Measure: Send + Sync {
     /// Begins a step: one token for each row of a batch, taken through the layers.
     fn begin_step(&self) -> Box<dyn StepMeasure + '_>;
+
+    /// What its confidences depend on. A map of them is fitted for each case there is.
+    fn memory(&self) -> Memory {
+        Memory::AllTests
+    }
 }
 
 /// A measure during one step, which may remember what it saw after earlier layers.

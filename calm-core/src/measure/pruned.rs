@@ -1,30 +1,31 @@
 use std::collections::BTreeMap;
 
-use super::{Confidence, Measure, MeasureKind, StepMeasure};
+use super::{Confidence, Measure, MeasureKind, Memory, StepMeasure};
 use crate::backbone::{BackboneShape, Entry, Token};
+use crate::cost::Tests;
 use crate::error::DecodeError;
 use crate::layer::Layer;
 
 /// Tokens that compete where the vocabulary is pruned.
 pub const PRUNED_TOKENS: usize = 64;
 
-/// Softmax response over a pruned vocabulary: only the [`PRUNED_TOKENS`] tokens that are best after the first
-/// layer compete in the softmax of all layers, and for the output of a token that leaves early (dynamic
-/// vocabulary pruning, Vincenti et al. 2024). One product with the whole vocabulary a token instead of one a
-/// layer.
+/// Softmax response over a pruned vocabulary: only the [`PRUNED_TOKENS`] tokens that are best at the first
+/// test of a token, after layer 1 unless the policy says otherwise, compete in the softmax of all layers, and
+/// for the output of a token that leaves early (dynamic vocabulary pruning, Vincenti et al. 2024). One
+/// product with the whole vocabulary a token instead of one a layer.
 pub(super) static PRUNED: MeasureKind = MeasureKind {
     name: "pruned",
     about: "softmax among the 64 tokens that are best after the first layer",
     load: |_| Ok(Box::new(Pruned)),
     flops,
+    maps: None,
 };
 
-fn flops(shape: &BackboneShape, exit_layer: usize) -> f64 {
-    let tests = shape.num_tests(exit_layer);
+pub(super) fn flops(shape: &BackboneShape, tests: Tests) -> f64 {
     // The first test chooses the vocabulary. A token that leaves early is one of the candidates.
-    let heads = usize::from(tests > 0) + usize::from(exit_layer == shape.num_layers);
+    let heads = usize::from(tests.count > 0) + usize::from(!tests.left_early);
     let candidates = 2.0 * PRUNED_TOKENS as f64 * shape.d_model as f64;
-    heads as f64 * shape.flops.head + tests as f64 * candidates
+    heads as f64 * shape.flops.head + tests.count as f64 * candidates
 }
 
 struct Pruned;
@@ -33,17 +34,21 @@ impl Measure for Pruned {
     fn begin_step(&self) -> Box<dyn StepMeasure + '_> {
         Box::new(Step::default())
     }
+
+    fn memory(&self) -> Memory {
+        Memory::FirstTest
+    }
 }
 
 #[derive(Default)]
 struct Step {
-    /// The tokens that compete, of each entry that the step began with.
+    /// The tokens that compete, of each entry that the step began with; empty before the first test.
     candidates: BTreeMap<Entry, Vec<Token>>,
 }
 
 impl StepMeasure for Step {
     fn confidence(&mut self, layer: &mut Layer<'_>) -> Result<Vec<Confidence>, DecodeError> {
-        if layer.number() == 1 {
+        if self.candidates.is_empty() {
             let best = layer.best_tokens(PRUNED_TOKENS)?;
             self.candidates = layer.entries().iter().copied().zip(best).collect();
         }

@@ -1,4 +1,4 @@
-use super::{Confidence, Measure, MeasureKind, StepMeasure};
+use super::{Confidence, Measure, MeasureKind, Memory, StepMeasure};
 use crate::error::DecodeError;
 use crate::layer::Layer;
 use crate::matrix::Top2;
@@ -10,7 +10,8 @@ pub(super) static SOFTMAX: MeasureKind = MeasureKind {
     about: "probability of the best token minus that of the second best",
     load: |_| Ok(Box::new(Softmax)),
     // The product with the head that tests an exit gives the token too.
-    flops: |shape, exit_layer| exit_layer as f64 * shape.flops.head,
+    flops: |shape, tests| tests.heads() * shape.flops.head,
+    maps: None,
 };
 
 struct Softmax;
@@ -18,6 +19,10 @@ struct Softmax;
 impl Measure for Softmax {
     fn begin_step(&self) -> Box<dyn StepMeasure + '_> {
         Box::new(Softmax)
+    }
+
+    fn memory(&self) -> Memory {
+        Memory::Nothing
     }
 }
 

@@ -1,21 +1,19 @@
-use super::classifier::dot;
 use super::{Confidence, Measure, MeasureKind, StepMeasure};
 use crate::backbone::Entry;
 use crate::error::DecodeError;
 use crate::layer::Layer;
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, dot};
 
-/// Hidden-state saturation: the cosine between the states after this layer and the one before (paper section
-/// 3.5). Layer 1 has none before it and a confidence of 0. Negative cosines are not clamped: they stay below
-/// every threshold.
+/// Hidden-state saturation: the the cosine between the states after this layer and the one before (paper
+/// section 3.5), of those that are tested. The first one has none before it and a confidence of 0. Negative
+/// cosines are not clamped: they stay below every threshold.
 pub(super) static STATE: MeasureKind = MeasureKind {
     name: "state",
     about: "cosine between the states after this layer and the one before",
     load: |_| Ok(Box::new(State)),
     // A test takes three dot products; Elbayad et al. have no such test.
-    flops: |shape, exit_layer| {
-        shape.flops.head + shape.num_tests(exit_layer) as f64 * 6.0 * shape.d_model as f64
-    },
+    flops: |shape, tests| shape.flops.head + tests.count as f64 * 6.0 * shape.d_model as f64,
+    maps: None,
 };
 
 struct State;

@@ -1,7 +1,9 @@
 use super::full::NoTests;
 use super::{Decision, Parameter, Parameters, Policy, PolicyKind, StepPolicy};
 use crate::backbone::{Backbone, BackboneShape};
+use crate::cost::Tests;
 use crate::error::{DecodeError, PolicyError};
+use crate::exits::Exits;
 use crate::layer::{Layer, expect_rows};
 use crate::measure::{Measure, StepMeasure};
 use crate::threshold::Threshold;
@@ -9,25 +11,35 @@ use crate::threshold::Threshold;
 pub(super) static CALM: PolicyKind = PolicyKind {
     name: "calm",
     about: "the first layer whose confidence reaches the threshold",
-    parameters: &[Parameter::Measure, Parameter::Threshold],
+    parameters: &[Parameter::Measure, Parameter::Threshold, Parameter::Exits],
     make,
     is_full: |parameters, _| never_exits(parameters),
     head_flops,
 };
 
-/// Every token leaves after the first layer whose confidence reaches the threshold (paper Eq. 4).
+/// Every token leaves after the first tested layer whose confidence reaches the threshold (paper Eq. 4).
 pub struct Calm {
     /// Any confidence measure.
     pub measure: Box<dyn Measure>,
     /// When it is confident enough.
     pub threshold: Threshold,
+    /// The layers after which it is asked.
+    pub exits: Exits,
 }
 
 fn make(parameters: &Parameters, backbone: &dyn Backbone) -> Result<Box<dyn Policy>, PolicyError> {
     let (Some(measure), Some(threshold)) = (parameters.measure, parameters.threshold) else {
         return Err(PolicyError::Form("the policy calm needs a measure and a threshold".to_owned()));
     };
-    Ok(Box::new(Calm { measure: (measure.load)(backbone)?, threshold }))
+    let num_layers = backbone.shape().num_layers;
+    let exits = exits(parameters, num_layers);
+    exits.check(num_layers)?;
+    Ok(Box::new(Calm { measure: measure.make(backbone, exits)?, threshold, exits }))
+}
+
+/// The layers that are tested: all but the last, unless some are named.
+fn exits(parameters: &Parameters, num_layers: usize) -> Exits {
+    parameters.exits.unwrap_or(Exits::all_below(num_layers))
 }
 
 fn never_exits(parameters: &Parameters) -> bool {
@@ -36,7 +48,10 @@ fn never_exits(parameters: &Parameters) -> bool {
 
 fn head_flops(parameters: &Parameters, shape: &BackboneShape, exit_layer: usize) -> f64 {
     match parameters.measure {
-        Some(measure) if !never_exits(parameters) => (measure.flops)(shape, exit_layer),
+        Some(measure) if !never_exits(parameters) => {
+            let exits = exits(parameters, shape.num_layers);
+            (measure.flops)(shape, Tests::new(exits, shape.num_layers, exit_layer))
+        }
         _ => shape.flops.head,
     }
 }
@@ -46,20 +61,22 @@ impl Policy for Calm {
         if self.threshold.never_exits() {
             return Box::new(NoTests);
         }
-        Box::new(Step { measure: self.measure.begin_step(), threshold: self.threshold, max_tokens })
+        let Calm { threshold, exits, .. } = *self;
+        Box::new(Step { measure: self.measure.begin_step(), threshold, exits, max_tokens })
     }
 }
 
 struct Step<'a> {
     measure: Box<dyn StepMeasure + 'a>,
     threshold: Threshold,
+    exits: Exits,
     max_tokens: usize,
 }
 
 impl StepPolicy for Step<'_> {
     fn decide(&mut self, layer: &mut Layer<'_>, decisions: &mut [Decision]) -> Result<(), DecodeError> {
         // After the last layer there is nothing to decide. The confidence of the layer before is kept.
-        if layer.is_last() {
+        if layer.is_last() || !self.exits.contains(layer.number()) {
             return Ok(());
         }
         let found = self.measure.confidence(layer)?;

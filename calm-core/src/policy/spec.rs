@@ -8,11 +8,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{POLICIES, Policy, PolicyKind};
 use crate::backbone::{Backbone, BackboneShape};
 use crate::error::PolicyError;
+use crate::exits::Exits;
 use crate::measure::{MEASURES, MeasureKind};
 use crate::threshold::Threshold;
 
 /// A kind of policy with its parameters. It is written as its id, short and fit for file names: `full`,
-/// `static-3`, `oracle`, `calm-state-0.85` or, with a decay, `calm-softmax-0.85-tau4`.
+/// `static-3`, `oracle`, `calm-state-0.85`, with a decay `calm-softmax-0.85-tau4`, with tests after some
+/// layers alone `calm-state-0.85-exits2.4`.
 #[derive(Clone, Copy)]
 pub struct PolicySpec {
     kind: &'static PolicyKind,
@@ -28,6 +30,8 @@ pub struct Parameters {
     pub measure: Option<&'static MeasureKind>,
     /// Exit threshold, with its decay.
     pub threshold: Option<Threshold>,
+    /// Layers after which is tested; `None` for all but the last also where a kind has this parameter.
+    pub exits: Option<Exits>,
 }
 
 /// A parameter that a kind of policy has.
@@ -39,10 +43,12 @@ pub enum Parameter {
     Measure,
     /// [`Parameters::threshold`], written as a number, with a decay as in `0.9-tau4`.
     Threshold,
+    /// [`Parameters::exits`], written as in `exits2.4`. It may be left out.
+    Exits,
 }
 
 impl Parameter {
-    const ALL: [Self; 3] = [Self::Layers, Self::Measure, Self::Threshold];
+    const ALL: [Self; 4] = [Self::Layers, Self::Measure, Self::Threshold, Self::Exits];
 
     /// The name in messages.
     fn name(self) -> &'static str {
@@ -50,15 +56,17 @@ impl Parameter {
             Self::Layers => "number of layers",
             Self::Measure => "measure",
             Self::Threshold => "threshold",
+            Self::Exits => "set of exits",
         }
     }
 
     /// How it stands in the form of an id.
     fn form(self) -> &'static str {
         match self {
-            Self::Layers => "LAYERS",
-            Self::Measure => "MEASURE",
-            Self::Threshold => "THRESHOLD[-tauDECAY]",
+            Self::Layers => "-LAYERS",
+            Self::Measure => "-MEASURE",
+            Self::Threshold => "-THRESHOLD[-tauDECAY]",
+            Self::Exits => "[-exitsLAYER.LAYER]",
         }
     }
 
@@ -67,16 +75,15 @@ impl Parameter {
             Self::Layers => parameters.layers.is_some(),
             Self::Measure => parameters.measure.is_some(),
             Self::Threshold => parameters.threshold.is_some(),
+            Self::Exits => parameters.exits.is_some(),
         }
     }
 }
 
 impl PolicyKind {
-    /// The form of its ids, such as `calm-MEASURE-THRESHOLD[-tauDECAY]`.
+    /// The form of its ids, such as `calm-MEASURE-THRESHOLD[-tauDECAY][-exitsLAYER.LAYER]`.
     pub fn form(&self) -> String {
-        let parts =
-            std::iter::once(self.name).chain(self.parameters.iter().map(|parameter| parameter.form()));
-        parts.collect::<Vec<_>>().join("-")
+        self.name.to_owned() + &self.parameters.iter().map(|parameter| parameter.form()).collect::<String>()
     }
 }
 
@@ -90,7 +97,7 @@ impl PolicySpec {
         for parameter in Parameter::ALL {
             let (name, is_given) = (parameter.name(), parameter.is_in(&parameters));
             match kind.parameters.contains(&parameter) {
-                true if !is_given => {
+                true if !is_given && parameter != Parameter::Exits => {
                     let form = kind.form();
                     let message = format!("the policy {} needs a {name}: its form is {form}", kind.name);
                     return Err(PolicyError::Form(message));
@@ -128,6 +135,13 @@ impl PolicySpec {
         let parameters =
             Parameters { measure: Some(measure), threshold: Some(threshold), ..Parameters::default() };
         Self { kind: &super::calm::CALM, parameters }
+    }
+
+    /// The same policy with tests after these layers alone, for a kind that tests.
+    #[must_use]
+    pub fn with_exits(mut self, exits: Option<Exits>) -> Self {
+        self.parameters.exits = exits.filter(|_| self.kind.parameters.contains(&Parameter::Exits));
+        self
     }
 
     /// What kind of policy this is.
@@ -192,6 +206,12 @@ impl PolicySpec {
                     };
                     parameters.threshold = Some(Threshold::new(value, decay)?);
                 }
+                Parameter::Exits => {
+                    if rest.is_some() {
+                        let exits = part(&mut rest).and_then(|part| part.strip_prefix("exits"));
+                        parameters.exits = Some(exits.ok_or_else(malformed)?.parse()?);
+                    }
+                }
             }
         }
         if rest.is_some() { Err(malformed()) } else { Ok(parameters) }
@@ -207,7 +227,7 @@ impl PartialEq for PolicySpec {
 impl fmt::Display for PolicySpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.kind.name)?;
-        let Parameters { layers, measure, threshold } = self.parameters;
+        let Parameters { layers, measure, threshold, exits } = self.parameters;
         for parameter in self.kind.parameters {
             match parameter {
                 Parameter::Layers => write!(formatter, "-{}", layers.unwrap_or_default())?,
@@ -217,6 +237,7 @@ impl fmt::Display for PolicySpec {
                     write!(formatter, "-{}", threshold.value())?;
                     threshold.decay().map_or(Ok(()), |tau| write!(formatter, "-tau{tau}"))?;
                 }
+                Parameter::Exits => exits.map_or(Ok(()), |exits| write!(formatter, "-exits{exits}"))?,
             }
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! The decoding loop against the naive decoder, and the laws that hold for any backbone.
 
 use calm_core::{
-    Backbone, Calm, Confidence, DecodeError, DecodeOptions, Full, Generation, Layer, MEASURES, Measure,
-    MeasureKind, Oracle, Policy, PolicySpec, Propagation, StaticDepth, StepMeasure, Threshold, Token, Top2,
-    average_layers, decode,
+    Backbone, Calm, Confidence, DecodeError, DecodeOptions, Exits, Full, Generation, Layer, MEASURES,
+    Measure, MeasureKind, Oracle, Policy, PolicySpec, Propagation, StaticDepth, StepMeasure, Threshold,
+    Token, Top2, average_layers, decode,
 };
 use proptest::prelude::*;
 
@@ -75,9 +75,9 @@ enum Chosen {
 }
 
 impl Chosen {
-    fn measure(self, toy: &Toy) -> Box<dyn Measure> {
+    fn measure(self, toy: &Toy, exits: Exits) -> Box<dyn Measure> {
         match self {
-            Chosen::BuiltIn(measure) => (measure.load)(toy).unwrap(),
+            Chosen::BuiltIn(measure) => measure.make(toy, exits).unwrap(),
             Chosen::Everything => Box::new(Everything),
         }
     }
@@ -92,6 +92,15 @@ impl Chosen {
         };
         match name {
             // The toy has fewer tokens than the pruned vocabulary.
+            "agreement" | "agreement_pruned" => {
+                let margin = Chosen::BuiltIn(MEASURES.get("softmax").unwrap()).naive(toy, view);
+                let middle = 0.3 + 0.1 * view.layer as f64;
+                if margin < 0.5 {
+                    2.0 * margin * middle
+                } else {
+                    middle + (2.0 * margin - 1.0) * (1.0 - middle)
+                }
+            }
             "softmax" | "pruned" => {
                 let sum: f64 = view.logits.iter().map(|&logit| f64::from(logit).exp()).sum();
                 let mut probabilities: Vec<f64> =
@@ -99,7 +108,7 @@ impl Chosen {
                 probabilities.sort_by(f64::total_cmp);
                 probabilities[probabilities.len() - 1] - probabilities[probabilities.len() - 2]
             }
-            "state" if view.layer == 1 => 0.0,
+            "state" if view.previous_hidden.is_empty() => 0.0,
             "state" => {
                 let (now, before) = (view.hidden, view.previous_hidden);
                 dot(now, before) / dot(now, now).sqrt() / dot(before, before).sqrt()
@@ -108,10 +117,7 @@ impl Chosen {
                 let classifier = toy.exit_classifier().unwrap();
                 1.0 / (1.0 + (-dot(&classifier.weight, view.hidden) - f64::from(classifier.bias)).exp())
             }
-            _ => {
-                let previous = if view.layer == 1 { &[] } else { view.previous_hidden };
-                everything(view.layer, view.position, view.hidden, previous, view.logits)
-            }
+            _ => everything(view.layer, view.position, view.hidden, view.previous_hidden, view.logits),
         }
     }
 }
@@ -122,7 +128,7 @@ enum Setting {
     Static(usize),
     Oracle,
     Patience(usize),
-    Calm { measure: Chosen, threshold: f64, decay: Option<f64> },
+    Calm { measure: Chosen, threshold: f64, decay: Option<f64>, exits: Option<Exits> },
 }
 
 impl Setting {
@@ -132,9 +138,10 @@ impl Setting {
             Setting::Static(layers) => Box::new(StaticDepth { layers }),
             Setting::Oracle => Box::new(Oracle),
             Setting::Patience(layers) => spec(&format!("patience-{layers}")).make(toy).unwrap(),
-            Setting::Calm { measure, threshold, decay } => {
+            Setting::Calm { measure, threshold, decay, exits } => {
                 let threshold = Threshold::new(threshold, decay).unwrap();
-                Box::new(Calm { measure: measure.measure(toy), threshold })
+                let exits = exits.unwrap_or(Exits::all_below(toy.num_layers()));
+                Box::new(Calm { measure: measure.measure(toy, exits), threshold, exits })
             }
         }
     }
@@ -148,7 +155,9 @@ impl Setting {
             Setting::Calm { threshold: 1.0, .. } => {
                 naive::decode(toy, source, max_tokens, Rule::Fixed(toy.num_layers()))
             }
-            Setting::Calm { measure, threshold, decay } => {
+            Setting::Calm { measure, threshold, decay, exits } => {
+                let exits = exits.unwrap_or(Exits::all_below(toy.num_layers()));
+                let exits: Vec<usize> = exits.layers().collect();
                 let threshold_at = |t: usize| match decay {
                     None => threshold,
                     // Eq. 5
@@ -158,7 +167,7 @@ impl Setting {
                     }
                 };
                 let confidence = |view: &View<'_>| measure.naive(toy, view);
-                naive::decode(toy, source, max_tokens, Rule::Confidence(&confidence, &threshold_at))
+                naive::decode(toy, source, max_tokens, Rule::Confidence(&exits, &confidence, &threshold_at))
             }
         }
     }
@@ -177,8 +186,20 @@ fn settings(num_layers: usize) -> impl Strategy<Value = Setting> {
     let built_in = proptest::sample::select(MEASURES.all()).prop_map(Chosen::BuiltIn);
     let measure = prop_oneof![4 => built_in, 1 => Just(Chosen::Everything)];
     let threshold = prop_oneof![8 => 0.0..1.0, 1 => Just(0.0), 1 => Just(1.0)];
-    let calm = (measure, threshold, proptest::option::of(0.0..8.0))
-        .prop_map(|(measure, threshold, decay)| Setting::Calm { measure, threshold, decay });
+    let some = proptest::collection::vec(any::<bool>(), num_layers - 1);
+    let exits = proptest::option::of(some.prop_map(|chosen| {
+        let layers: Vec<usize> =
+            (1..).zip(chosen).filter(|(_, chosen)| *chosen).map(|(layer, _)| layer).collect();
+        Exits::new(&layers).ok()
+    }));
+    let calm = (measure, threshold, proptest::option::of(0.0..8.0), exits).prop_map(
+        |(measure, threshold, decay, exits)| Setting::Calm {
+            measure,
+            threshold,
+            decay,
+            exits: exits.flatten(),
+        },
+    );
     prop_oneof![
         1 => Just(Setting::Full),
         1 => (1..=num_layers).prop_map(Setting::Static),
@@ -373,7 +394,8 @@ fn a_token_leaves_where_the_confidence_reaches_the_threshold() {
     let check = |confidence: fn(usize) -> f32, threshold: f64, exit: usize, recorded: Option<f32>| {
         let toy = Toy::new(4, 5);
         let threshold = Threshold::new(threshold, None).unwrap();
-        let policy = Calm { measure: Box::new(Scripted(confidence)), threshold };
+        let exits = Exits::all_below(toy.shape().num_layers);
+        let policy = Calm { measure: Box::new(Scripted(confidence)), threshold, exits };
         for generation in run(&toy, &[vec![3, 4], vec![5]], &policy, 6, Propagation::Lazy) {
             assert!(generation.exit_layers.iter().all(|&left| left == exit), "{:?}", generation.exit_layers);
             for confidence in generation.confidence {

@@ -7,8 +7,10 @@ mod decoding;
 mod failures;
 mod flops;
 mod measures;
+mod monotone;
 mod naive;
 mod policies;
+mod profile;
 mod tables;
 mod toy;
 

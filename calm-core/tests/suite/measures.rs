@@ -1,7 +1,7 @@
 //! The built-in measures and what they are made of.
 
 use calm_core::{
-    BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, Layer, MEASURES, Matrix,
+    BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, Exits, Layer, MEASURES, Matrix,
     Measure, Token, Top2, best_tokens,
 };
 use proptest::prelude::*;
@@ -89,7 +89,7 @@ fn confidences(measure: &dyn Measure, states: &[&[f32]]) -> Vec<f32> {
 
 #[test]
 fn state_saturation_is_the_cosine() {
-    let measure = (MEASURES.get("state").unwrap().load)(&Toy::new(2, 0)).unwrap();
+    let measure = MEASURES.get("state").unwrap().make(&Toy::new(2, 0), Exits::all_below(2)).unwrap();
     let check = |hidden: &[f32], previous: &[f32], expected: f32| {
         let found = confidences(&*measure, &[previous, hidden]);
         // There is no layer before the first, whatever the embedding.
@@ -112,7 +112,7 @@ fn state_saturation_is_the_cosine() {
 #[test]
 fn classifier_is_a_logistic_regression() {
     let toy = Toy::new(2, 0).with_classifier(Some(vec![1.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
-    let measure = (MEASURES.get("classifier").unwrap().load)(&toy).unwrap();
+    let measure = MEASURES.get("classifier").unwrap().make(&toy, Exits::all_below(2)).unwrap();
     let check = |first: [f32; 2], expected: f32| {
         let state = [first[0], first[1], 9.0, 9.0, 9.0, 9.0, 9.0, 9.0];
         let found = confidences(&*measure, &[&state])[0];

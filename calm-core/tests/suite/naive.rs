@@ -14,8 +14,8 @@ pub(crate) enum Rule<'a> {
     Agreement,
     /// After the first layer but the last that agrees with so many before it.
     Patience(usize),
-    /// After the first layer but the last with confidence >= threshold(t).
-    Confidence(&'a dyn Fn(&View<'_>) -> f64, &'a dyn Fn(usize) -> f64),
+    /// After the first of these layers with confidence >= threshold(t).
+    Confidence(&'a [usize], &'a dyn Fn(&View<'_>) -> f64, &'a dyn Fn(usize) -> f64),
 }
 
 /// What a confidence is made of.
@@ -23,6 +23,7 @@ pub(crate) struct View<'a> {
     pub(crate) layer: usize,
     pub(crate) position: usize,
     pub(crate) hidden: &'a [f32],
+    /// State after the layer that was tested before; empty at the first test.
     pub(crate) previous_hidden: &'a [f32],
     pub(crate) logits: &'a [f32],
 }
@@ -68,19 +69,21 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
             Rule::Patience(patience) => (patience + 1..num_layers)
                 .find(|&layer| (layer - patience..layer).all(|before| token_at(before) == token_at(layer)))
                 .unwrap_or(num_layers),
-            Rule::Confidence(measure, threshold) => {
+            Rule::Confidence(exits, measure, threshold) => {
+                let mut previous_hidden: &[f32] = &[];
                 let confident = |&layer: &usize| {
                     let value = measure(&View {
                         layer,
                         position,
                         hidden: &states[layer],
-                        previous_hidden: &states[layer - 1],
+                        previous_hidden,
                         logits: &toy.logits(&states[layer]),
                     });
+                    previous_hidden = &states[layer];
                     confidence = Some(value);
                     value >= threshold(position)
                 };
-                (1..num_layers).find(confident).unwrap_or(num_layers)
+                exits.iter().copied().find(confident).unwrap_or(num_layers)
             }
         };
         decoded.tokens.push(token_at(exit));

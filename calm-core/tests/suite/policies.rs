@@ -56,6 +56,7 @@ fn policies_are_written_as_their_ids() {
     check("calm-softmax-0.850-tau4.0", "calm-softmax-0.85-tau4");
     check("calm-state-1", "calm-state-1");
     check("calm-classifier-0-tau0.5", "calm-classifier-0-tau0.5");
+    check("calm-state-0.5-exits4,2", "calm-state-0.5-exits2.4");
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn badly_written_policies_are_refused() {
     check("static--1", "a policy static is written static-LAYERS");
     check("static-2-3", "a policy static is written static-LAYERS");
     check("static-0", "the policy static needs at least 1 layer");
-    let form = "a policy calm is written calm-MEASURE-THRESHOLD[-tauDECAY]";
+    let form = "a policy calm is written calm-MEASURE-THRESHOLD[-tauDECAY][-exitsLAYER.LAYER]";
     check("calm", form);
     check("calm-state", form);
     check("calm-state-high", form);
@@ -84,8 +85,13 @@ fn badly_written_policies_are_refused() {
     check("calm-state-0.5-tau4-2", form);
     check(
         "calm-meta-0.5",
-        "unknown confidence measure `meta`: there are softmax, pruned, state and classifier",
+        "unknown confidence measure `meta`: there are softmax, pruned, state, classifier, agreement and agreement_pruned",
     );
+    check("calm-state-0.5-tau4-exits", "exits are layers such as 2.4.6, not ``");
+    check("calm-state-0.5-exits2.x", "exits are layers such as 2.4.6, not `2.x`");
+    check("calm-state-0.5-exits0.2", "exits are layers from 1 to 64, not 0");
+    check("calm-state-0.5-exits2.2", "exits have the layer 2 twice");
+    check("calm-state-0.5-exits2-tau4", form);
     check("calm-state-1.5", "threshold must be from 0 to 1, not 1.5");
     check("calm-state-NaN", "threshold must be from 0 to 1, not NaN");
     check("calm-state-0.5-tauinf", "decay must be a finite number not below 0, not inf");
@@ -97,6 +103,7 @@ fn policies_that_a_backbone_cannot_follow_are_refused() {
         assert_eq!(spec(id).make(&toy).err(), Some(expected));
     };
     check(Toy::new(3, 0), "static-4", PolicyError::StaticLayers { layers: 4, available: 3 });
+    check(Toy::new(3, 0), "calm-state-0.5-exits1.3", PolicyError::Exits { layer: 3, num_layers: 3 });
     check(Toy::new(3, 0).with_classifier(None), "calm-classifier-0.5", PolicyError::NoClassifier);
     check(
         Toy::new(3, 0).with_classifier(Some(vec![1.0; 5])),

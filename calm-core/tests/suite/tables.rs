@@ -23,12 +23,12 @@ fn check_names<T: Named>(table: &Table<T>, names: &[&str]) {
 
 #[test]
 fn names_are_distinct_and_have_a_line_of_help() {
-    check_names(&MEASURES, &["softmax", "pruned", "state", "classifier"]);
+    check_names(&MEASURES, &["softmax", "pruned", "state", "classifier", "agreement", "agreement_pruned"]);
     check_names(&POLICIES, &["full", "static", "oracle", "calm", "patience"]);
     let message = |table: &Table<_>| table.get("sofmax").err().unwrap().to_string();
     assert_eq!(
         message(&MEASURES),
-        "unknown confidence measure `sofmax`: there are softmax, pruned, state and classifier"
+        "unknown confidence measure `sofmax`: there are softmax, pruned, state, classifier, agreement and agreement_pruned"
     );
 }
 
@@ -36,12 +36,17 @@ fn names_are_distinct_and_have_a_line_of_help() {
 fn ids() -> Vec<String> {
     let mut ids = Vec::new();
     for policy in POLICIES.all() {
-        let form = policy.form().replace("LAYERS", "2").replace("THRESHOLD[-tauDECAY]", "0.5-tau2");
+        let form = policy
+            .form()
+            .replace("LAYERS", "2")
+            .replace("THRESHOLD[-tauDECAY][-exitsLAYER.LAYER]", "0.5-tau2");
         match policy.parameters.contains(&Parameter::Measure) {
             true => ids.extend(MEASURES.all().iter().map(|measure| form.replace("MEASURE", measure.name))),
             false => ids.push(form),
         }
     }
+    ids.push("calm-softmax-0.5-exits1.3".to_owned());
+    ids.push("calm-agreement_pruned-0.5-tau2-exits2.3".to_owned());
     ids
 }
 
@@ -87,7 +92,7 @@ fn every_policy_decodes_as_it_did() {
     }
 }
 
-const GOLDEN: [(&str, u32, usize, bool); 8] = [
+const GOLDEN: [(&str, u32, usize, bool); 12] = [
     ("full", 10_470, 1272, false),
     ("static-2", 12_268, 670, true),
     ("oracle", 10_655, 733, true),
@@ -95,5 +100,9 @@ const GOLDEN: [(&str, u32, usize, bool); 8] = [
     ("calm-pruned-0.5-tau2", 10_747, 753, false),
     ("calm-state-0.5-tau2", 11_677, 693, true),
     ("calm-classifier-0.5-tau2", 9_779, 590, true),
+    ("calm-agreement-0.5-tau2", 10_569, 773, true),
+    ("calm-agreement_pruned-0.5-tau2", 10_569, 773, false),
     ("patience-2", 10_358, 1130, false),
+    ("calm-softmax-0.5-exits1.3", 10_308, 917, true),
+    ("calm-agreement_pruned-0.5-tau2-exits2.3", 9_687, 853, false),
 ];

@@ -3,6 +3,8 @@
 //!
 //! Rows are computed one by one, so that the result of a row is the same to the last bit in any batch.
 
+use std::path::Path;
+
 use calm_core::{
     Backbone, BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, Matrix, Prompt, Token,
 };
@@ -208,6 +210,11 @@ impl Backbone for Toy {
 
     fn exit_classifier(&self) -> Option<&ExitClassifier> {
         self.classifier.as_ref()
+    }
+
+    /// Has maps of agreement for decoders of up to five layers: from 0 through (0.5, 0.3 + 0.1 layer) to 1.
+    fn folder(&self) -> Option<&Path> {
+        Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/toy_model")))
     }
 
     fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {

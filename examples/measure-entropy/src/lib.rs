@@ -8,7 +8,8 @@ pub static ENTROPY: MeasureKind = MeasureKind {
     about: "1 minus the entropy of the prediction, as a share of the largest there is",
     load: |_| Ok(Box::new(Entropy)),
     // A product with the head after each layer, which also gives the token.
-    flops: |shape, exit_layer| exit_layer as f64 * shape.flops.head,
+    flops: |shape, tests| tests.heads() * shape.flops.head,
+    maps: None,
 };
 
 struct Entropy;
