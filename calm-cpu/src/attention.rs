@@ -6,7 +6,7 @@
 
 use crate::elementwise::softmax;
 use crate::linear::Processor;
-use crate::simd::{LANES, Simd, with_simd};
+use crate::simd::{LANES, Simd, weighted_sums, with_simd};
 use crate::team::{Scratch, bounds};
 
 /// Positions that a cache has room for when it gets its first entry.
@@ -43,11 +43,12 @@ pub(crate) struct Query<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) cache: &'a KeysValues,
     pub(crate) length: usize,
-    /// Added to the scores: for each head `length` numbers.
+    /// Added to the scores: for each head `length` numbers, which more may follow.
     pub(crate) bias: Option<Bias<'a>>,
 }
 
-/// A row of biases for each head: [heads, width].
+/// A row of biases for each head, which ends with as many numbers as a vector that are no biases:
+/// [heads, width].
 #[derive(Clone, Copy)]
 pub(crate) struct Bias<'a> {
     pub(crate) table: &'a [f32],
@@ -108,7 +109,9 @@ impl KeysValues {
 pub(crate) fn attend(processor: &Processor, heads: Heads, queries: &[Query<'_>], contexts: &mut Vec<f32>) {
     let units = queries.len() * heads.count;
     contexts.resize(units * heads.d_kv, 0.0);
-    let bounds = bounds(units, 1, processor.team.threads());
+    // Whole queries if there are enough, since those of one source are computed together.
+    let unit = if queries.len() < processor.team.threads() { 1 } else { heads.count };
+    let bounds = bounds(units, unit, processor.team.threads());
     let mut parts = Vec::with_capacity(bounds.len());
     let mut rest = contexts.as_mut_slice();
     for pair in bounds.windows(2) {
@@ -136,58 +139,95 @@ struct Part<'a> {
 
 #[inline(always)]
 fn run_part<S: Simd>(job: &Job<'_>, part: &mut Part<'_>, scratch: &mut Scratch) {
-    let d_kv = job.heads.d_kv;
-    for (unit, context) in (part.first_unit..).zip(part.contexts.chunks_exact_mut(d_kv)) {
-        let (query, head) = (&job.queries[unit / job.heads.count], unit % job.heads.count);
-        let KeysValues { keys, values, capacity, .. } = query.cache;
-        let q = &query.q[head * d_kv..][..d_kv];
-        let scores = &mut scratch.scores;
-        scores.resize(query.length.next_multiple_of(LANES), 0.0);
-        weighted_sum(q, &keys[head * d_kv * capacity..], *capacity, scores);
-        scores.truncate(query.length);
-        if let Some(Bias { table, width, start }) = query.bias {
-            let bias = &table[head * width + start..][..query.length];
-            for (score, bias) in scores.iter_mut().zip(bias) {
-                *score += bias;
+    let Heads { count, d_kv } = job.heads;
+    let end = part.first_unit + part.contexts.len() / d_kv;
+    let mut unit = part.first_unit;
+    while unit < end {
+        let (query, head, left) = (unit / count, unit % count, end - unit);
+        if head == 0 && left >= TOGETHER * count && job.are_of_one_source(query) {
+            for head in 0..count {
+                run_together::<S, TOGETHER, true>(
+                    job,
+                    std::array::from_fn(|i| unit + i * count + head),
+                    part,
+                    scratch,
+                );
             }
+            unit += TOGETHER * count;
+            continue;
         }
-        softmax(scores);
-        weighted_sum(scores, &values[head * capacity * d_kv..], d_kv, context);
-    }
-}
-
-/// Adds up the first rows of a matrix, which are `stride` apart, each times its weight.
-#[inline(always)]
-fn weighted_sum(weights: &[f32], matrix: &[f32], stride: usize, sums: &mut [f32]) {
-    let mut start = 0;
-    while start < sums.len() {
-        let (sums, matrix) = (&mut sums[start..], &matrix[start..]);
-        start += match sums.len() {
-            64.. => weighted_sum_block::<64>(weights, matrix, stride, sums),
-            48.. => weighted_sum_block::<48>(weights, matrix, stride, sums),
-            32.. => weighted_sum_block::<32>(weights, matrix, stride, sums),
-            16.. => weighted_sum_block::<16>(weights, matrix, stride, sums),
-            _ => weighted_sum_block::<1>(weights, matrix, stride, sums),
+        // The heads of a query look at equally many positions.
+        unit += match left.min(count - head) {
+            4.. => run_together::<S, 4, false>(job, std::array::from_fn(|i| unit + i), part, scratch),
+            3 => run_together::<S, 3, false>(job, std::array::from_fn(|i| unit + i), part, scratch),
+            2 => run_together::<S, 2, false>(job, std::array::from_fn(|i| unit + i), part, scratch),
+            _ => run_together::<S, 1, false>(job, [unit], part, scratch),
         };
     }
 }
 
-/// Adds up `N` columns, whose sums stay in registers. Sums in memory would wait for their own last values in
-/// every row, and a single one in a register for the addition before.
-#[inline(always)]
-fn weighted_sum_block<const N: usize>(
-    weights: &[f32],
-    matrix: &[f32],
-    stride: usize,
-    out: &mut [f32],
-) -> usize {
-    let mut sums = [0.0; N];
-    for (weight, row) in weights.iter().zip(matrix.chunks(stride)) {
-        let row = &row[..N];
-        for i in 0..N {
-            sums[i] += weight * row[i];
-        }
+/// Number of queries of one source that are computed together, so that keys and values are read once for all.
+const TOGETHER: usize = 4;
+
+impl Job<'_> {
+    /// Whether as many queries from this one on read the same positions of the same cache.
+    fn are_of_one_source(&self, query: usize) -> bool {
+        let first = &self.queries[query];
+        let is_alike =
+            |other: &Query<'_>| std::ptr::eq(other.cache, first.cache) && other.length == first.length;
+        self.queries[query + 1..query + TOGETHER].iter().all(is_alike)
     }
-    out[..N].copy_from_slice(&sums);
-    N
+}
+
+/// Computes the contexts of `R` pairs that look at equally many positions, and, if `SHARED`, at the same
+/// ones. Returns their number.
+#[inline(always)]
+fn run_together<S: Simd, const R: usize, const SHARED: bool>(
+    job: &Job<'_>,
+    units: [usize; R],
+    part: &mut Part<'_>,
+    scratch: &mut Scratch,
+) -> usize {
+    let Heads { count, d_kv } = job.heads;
+    let query = |unit: usize| (&job.queries[unit / count], unit % count);
+    let length = query(units[0]).0.length;
+    let capacity = query(units[0]).0.cache.capacity;
+    let padded = length.next_multiple_of(LANES);
+    scratch.scores.resize(R * padded, 0.0);
+    let mut rows = scratch.scores.chunks_exact_mut(padded);
+    let mut scores: [&mut [f32]; R] = std::array::from_fn(|_| rows.next().unwrap_or_default());
+    weighted_sums::<S, R, SHARED>(
+        units.map(|unit| &query(unit).0.q[query(unit).1 * d_kv..][..d_kv]),
+        units.map(|unit| &query(unit).0.cache.keys[query(unit).1 * d_kv * capacity..]),
+        capacity,
+        scores.each_mut().map(|scores| &mut **scores),
+    );
+    for (scores, unit) in scores.iter_mut().zip(units) {
+        let (query, head) = query(unit);
+        // Whole vectors, the end of which is as good as not there.
+        if let Some(Bias { table, width, start }) = query.bias {
+            let bias = &table[head * width + start..][..padded];
+            for (score, bias) in scores.iter_mut().zip(bias) {
+                *score += bias;
+            }
+        }
+        scores[length..].fill(f32::NEG_INFINITY);
+        softmax(scores);
+    }
+    let mut rest = &mut *part.contexts;
+    let mut end = 0;
+    let contexts = units.map(|unit| {
+        let start = (unit - part.first_unit) * d_kv;
+        let (_, after) = std::mem::take(&mut rest).split_at_mut(start - end);
+        let (context, after) = after.split_at_mut(d_kv);
+        (rest, end) = (after, start + d_kv);
+        context
+    });
+    weighted_sums::<S, R, SHARED>(
+        scores.each_ref().map(|scores| &scores[..length]),
+        units.map(|unit| &query(unit).0.cache.values[query(unit).1 * capacity * d_kv..]),
+        d_kv,
+        contexts,
+    );
+    R
 }

@@ -4,7 +4,7 @@
 
 use calm_checkpoint::FeedForward;
 
-use crate::simd::LANES;
+use crate::simd::{LANES, Simd, sums_of_products};
 
 /// Root-mean-square normalisation without a mean or a bias (`T5LayerNorm`).
 pub(crate) struct RmsNorm {
@@ -29,21 +29,37 @@ impl RmsNorm {
 /// Sum of products, in 16 sums that are added pairwise, as on any processor.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    dot_stored(a, b, |b| b)
-}
-
-/// The same with numbers that are stored as something else.
-#[inline(always)]
-pub(crate) fn dot_stored<N: Copy>(a: &[f32], b: &[N], number: impl Fn(N) -> f32) -> f32 {
     let mut sums = [0.0; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, &b)| a * number(b)).sum();
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
     for (a, b) in a_chunks.zip(b_chunks) {
         for i in 0..LANES {
-            sums[i] += a[i] * number(b[i]);
+            sums[i] += a[i] * b[i];
         }
     }
     pairwise_sum(sums) + rest
+}
+
+/// The same with numbers that are stored as the bytes of f32 or bf16.
+#[inline(always)]
+pub(crate) fn dot_stored<S: Simd, const SIZE: usize>(
+    a: &[f32],
+    b: &[[u8; SIZE]],
+    number: impl Fn([u8; SIZE]) -> f32,
+) -> f32 {
+    let whole = a.len() / LANES * LANES;
+    let rest: f32 = a[whole..].iter().zip(&b[whole..]).map(|(a, &b)| a * number(b)).sum();
+    pairwise_sum(sums_of_products::<S, SIZE>(a, b)) + rest
+}
+
+/// Sum of products with numbers that are multiplied with `factor` and rounded to at most 8 bits.
+#[inline(always)]
+pub(crate) fn dot_rounded<N: Copy>(a: &[i16], b: &[N], factor: f32, number: impl Fn(N) -> f32) -> i32 {
+    let mut sum = 0;
+    for i in 0..a.len().min(b.len()) {
+        sum += i32::from(a[i]) * ((number(b[i]) * factor).round() as i32);
+    }
+    sum
 }
 
 #[inline(always)]
@@ -63,13 +79,38 @@ fn pairwise_sum(mut sums: [f32; LANES]) -> f32 {
 pub(crate) fn maximum(x: &[f32]) -> f32 {
     let mut largest = [f32::NEG_INFINITY; LANES];
     let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
     for chunk in chunks {
         for i in 0..LANES {
-            largest[i] = if chunk[i] > largest[i] { chunk[i] } else { largest[i] };
+            largest[i] = larger(largest[i], chunk[i]);
         }
     }
-    largest.into_iter().fold(rest, f32::max)
+    larger(largest_of(largest), rest)
+}
+
+/// The largest lane, found pairwise.
+#[inline(always)]
+pub(crate) fn largest_of(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = larger(lanes[i], lanes[i + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// `f32::max` takes several instructions, since it knows what to do with what is not a number. Here it is the
+/// first if the second is none.
+#[inline(always)]
+pub(crate) fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
+
+#[inline(always)]
+pub(crate) fn smaller(a: f32, b: f32) -> f32 {
+    if b < a { b } else { a }
 }
 
 /// Turns scores into probabilities.
@@ -134,6 +175,21 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// e^x to 1e-4 of it for x up to 0; e^-87 below -87.
+#[inline(always)]
+pub(crate) fn exp_roughly(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // as below
+    let exponent = (if x > -87.0 { x } else { -87.0 }) * std::f32::consts::LOG2_E;
+    let shifted = exponent + ROUND;
+    let r = exponent - (shifted - ROUND);
+    // 2^r by the first terms of its series
+    let p = 9.618_13e-3 * r + 5.550_411e-2;
+    let p = p * r + 2.402_265e-1;
+    let p = p * r + std::f32::consts::LN_2;
+    let p = p * r + 1.0;
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+}
+
 /// e^x to 2e-7 of it, without branches; 0 below -87 and e^88 above 88.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
@@ -151,6 +207,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    let power = f32::from_bits((((n as i32) + 127) << 23) as u32);
-    if x < -87.0 { 0.0 } else { p * power }
+    // The lowest bits of `shifted` are n, which is added to the exponent: p 2^n.
+    let power = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
+    if x < -87.0 { 0.0 } else { power }
 }

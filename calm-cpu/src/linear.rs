@@ -7,7 +7,7 @@ use std::sync::Arc;
 use calm_checkpoint::{FeedForward, WeightType};
 use half::bf16;
 
-use crate::elementwise::{self, RmsNorm};
+use crate::elementwise::{self, RmsNorm, larger, largest_of};
 use crate::panels::{PANEL, Panels, Weight};
 use crate::simd::{InstructionSet, LANES, Simd, with_simd};
 use crate::states::States;
@@ -38,8 +38,8 @@ enum Packed {
 }
 
 /// Weights in 255 steps.
-pub(crate) struct Int8Panels {
-    pub(crate) panels: Panels<i8>,
+pub(crate) struct Int8Panels<W = i8> {
+    pub(crate) panels: Panels<W>,
     /// Size of a step of each output, filled up to whole panels.
     pub(crate) scales: Vec<f32>,
 }
@@ -262,17 +262,16 @@ pub(crate) fn quantise(
 }
 
 #[inline(always)]
-fn largest_size(x: &[f32]) -> f32 {
+pub(crate) fn largest_size(x: &[f32]) -> f32 {
     let mut largest = [0.0_f32; LANES];
     let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let rest = chunks.remainder().iter().fold(0.0_f32, |largest, x| larger(largest, x.abs()));
     for chunk in chunks {
         for i in 0..LANES {
-            let size = chunk[i].abs();
-            largest[i] = if size > largest[i] { size } else { largest[i] };
+            largest[i] = larger(largest[i], chunk[i].abs());
         }
     }
-    largest.into_iter().fold(rest, f32::max)
+    larger(largest_of(largest), rest)
 }
 
 /// Takes a thread's products to where they belong.
@@ -357,7 +356,7 @@ fn pack_floats<W: Weight + Default>(
     })
 }
 
-impl Int8Panels {
+impl<W: Weight + Default + From<i8>> Int8Panels<W> {
     /// Weights whose rows `read_row` writes.
     pub(crate) fn pack(outputs: usize, inputs: usize, mut read_row: impl FnMut(usize, &mut [f32])) -> Self {
         let mut row = vec![0.0; inputs];
@@ -369,7 +368,7 @@ impl Int8Panels {
                 scales[output] = largest_size(&row) / 127.0;
                 factor = inverse(scales[output]);
             }
-            (row[input] * factor).round() as i8
+            W::from((row[input] * factor).round() as i8)
         });
         Int8Panels { panels, scales }
     }

@@ -22,15 +22,17 @@ pub(crate) trait Weight: Copy + Send + Sync + 'static {
     type Input: Copy + Default;
     /// Number of inputs of a step.
     const DEPTH: usize;
+    /// Number of inputs in front of each row, of which [`start`](Self::start) makes what its sums begin with.
+    const LEAD: usize = 0;
     type Loaded<S: Simd>: Copy;
     type Splat<S: Simd>: Copy;
     type Sum<S: Simd>: Copy;
 
-    /// Returns the sum of no products.
+    /// Returns the sum of no products of a row, whose lead is at `from`.
     ///
     /// # Safety
     /// This is the condition here and below: it is that of [`Simd`].
-    unsafe fn zero<S: Simd>() -> Self::Sum<S>;
+    unsafe fn start<S: Simd>(from: *const Self::Input) -> Self::Sum<S>;
     /// Loads the weights of 16 outputs for one step.
     unsafe fn load<S: Simd>(from: *const Self) -> Self::Loaded<S>;
     /// Loads the inputs of one step, for all outputs.
@@ -54,7 +56,7 @@ macro_rules! float_weight {
             type Sum<S: Simd> = S::F32;
 
             #[inline(always)]
-            unsafe fn zero<S: Simd>() -> S::F32 {
+            unsafe fn start<S: Simd>(_from: *const f32) -> S::F32 {
                 unsafe { S::splat(0.0) }
             }
 
@@ -93,7 +95,7 @@ impl Weight for i8 {
     type Sum<S: Simd> = S::I32;
 
     #[inline(always)]
-    unsafe fn zero<S: Simd>() -> S::I32 {
+    unsafe fn start<S: Simd>(_from: *const i16) -> S::I32 {
         unsafe { S::zero_i32() }
     }
 
@@ -110,6 +112,53 @@ impl Weight for i8 {
     #[inline(always)]
     unsafe fn add<S: Simd>(weights: S::Pairs, inputs: S::Pairs, sum: S::I32) -> S::I32 {
         unsafe { S::dot_pairs(weights, inputs, sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(sum: S::I32) -> S::F32 {
+        unsafe { S::to_f32(sum) }
+    }
+}
+
+/// A weight of 8 bits whose inputs have 8 bits too, from -127 to 127.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+pub(crate) struct Narrow(i8);
+
+impl From<i8> for Narrow {
+    fn from(weight: i8) -> Self {
+        Narrow(weight)
+    }
+}
+
+#[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
+impl Weight for Narrow {
+    type Input = i8;
+    const DEPTH: usize = 4;
+    // The sum of the row.
+    const LEAD: usize = 4;
+    type Loaded<S: Simd> = S::Quads;
+    type Splat<S: Simd> = S::Quad;
+    type Sum<S: Simd> = S::I32;
+
+    #[inline(always)]
+    unsafe fn start<S: Simd>(from: *const i8) -> S::I32 {
+        unsafe { S::start_quads(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Narrow) -> S::Quads {
+        unsafe { S::load_quads(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat<S: Simd>(from: *const i8) -> S::Quad {
+        unsafe { S::splat_quad(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn add<S: Simd>(weights: S::Quads, inputs: S::Quad, sum: S::I32) -> S::I32 {
+        unsafe { S::dot_quads(weights, inputs, sum) }
     }
 
     #[inline(always)]
@@ -173,7 +222,12 @@ impl<W: Weight> Panels<W> {
         self.lines.len() * size_of::<Line>()
     }
 
-    /// Computes products of the panels in `range` with `rows` of inputs [rows, padded_inputs].
+    /// Length of a row of inputs with what is in front of it.
+    pub(crate) fn stride(&self) -> usize {
+        W::LEAD + self.padded_inputs
+    }
+
+    /// Computes products of the panels in `range` with `rows` of inputs [rows, stride].
     ///
     /// Calls `emit(panel, row, sums)`, panel after panel.
     #[inline(always)]
@@ -183,13 +237,15 @@ impl<W: Weight> Panels<W> {
         inputs: &[W::Input],
         mut emit: impl FnMut(usize, usize, &[f32; PANEL]),
     ) {
-        assert!(
-            range.end <= self.len() && inputs.len().is_multiple_of(self.padded_inputs),
-            "not of this matrix"
-        );
-        let rows = inputs.len() / self.padded_inputs;
+        assert!(range.end <= self.len() && inputs.len().is_multiple_of(self.stride()), "not of this matrix");
+        let rows = inputs.len() / self.stride();
         if rows == 1 {
+            // Several panels at a time, since each sum waits for the addition before.
             let mut panel = range.start;
+            while S::TILE_ROWS >= 8 && panel + 4 <= range.end {
+                self.tile::<S, 1, 4>(panel, inputs, 0, &mut emit);
+                panel += 4;
+            }
             while panel + 2 <= range.end {
                 self.tile::<S, 1, 2>(panel, inputs, 0, &mut emit);
                 panel += 2;
@@ -233,11 +289,12 @@ impl<W: Weight> Panels<W> {
             let weights = self.lines.as_ptr().cast::<W>().add(panel * panel_size);
             let weights: [*const W; P] = std::array::from_fn(|p| weights.add(p * panel_size));
             let inputs: [*const W::Input; R] =
-                std::array::from_fn(|r| inputs.as_ptr().add((row + r) * self.padded_inputs));
-            let mut tile = [[[W::zero::<S>(); 2]; P]; R];
+                std::array::from_fn(|r| inputs.as_ptr().add((row + r) * self.stride()));
+            let mut tile: [[[W::Sum<S>; 2]; P]; R] =
+                std::array::from_fn(|r| [[W::start::<S>(inputs[r]); 2]; P]);
             for step in 0..self.padded_inputs / W::DEPTH {
                 let inputs: [W::Splat<S>; R] =
-                    std::array::from_fn(|r| W::splat::<S>(inputs[r].add(step * W::DEPTH)));
+                    std::array::from_fn(|r| W::splat::<S>(inputs[r].add(W::LEAD + step * W::DEPTH)));
                 for p in 0..P {
                     for half in 0..2 {
                         let offset = (step * PANEL + half * LANES) * W::DEPTH;

@@ -1,7 +1,9 @@
 //! One decoding in progress: where the states and the K/V of each entry are.
 
-use calm_core::{DecoderSession, EngineError, Entry, Matrix, Token, Top2};
+use calm_core::profile::{self, Part};
+use calm_core::{DecoderSession, EngineError, Entry, Matrix, Shortlist, Token, Top2, dot};
 
+use crate::head::Room;
 use crate::states::States;
 use crate::t5::{Activations, LayerCaches, Pass, PositionBias, T5};
 
@@ -21,7 +23,7 @@ pub(crate) struct Session<'a> {
     slots: Vec<usize>,
     bias: PositionBias,
     activations: Activations,
-    logits: Vec<f32>,
+    room: Room,
 }
 
 impl<'a> Session<'a> {
@@ -34,7 +36,7 @@ impl<'a> Session<'a> {
             slots: Vec::new(),
             bias: network.decoder.position_bias(&network.config, FIRST_POSITIONS),
             activations: Activations::default(),
-            logits: Vec::new(),
+            room: Room::default(),
             model,
             sources,
         }
@@ -47,10 +49,10 @@ impl<'a> Session<'a> {
         self.slots.extend(entries.iter().map(|entry| entry.position * rows + entry.row));
     }
 
-    /// The states of some entries, and room for their logits.
-    fn states(&mut self, entries: &[Entry]) -> (States<'_>, &mut Vec<f32>) {
+    /// The states of some entries, and room for what the head makes of them.
+    fn states(&mut self, entries: &[Entry]) -> (States<'_>, &mut Room) {
         self.find(entries);
-        (States::new(&mut self.states, self.model.network.shape.d_model, &self.slots), &mut self.logits)
+        (States::new(&mut self.states, self.model.network.shape.d_model, &self.slots), &mut self.room)
     }
 
     /// Sends some entries through `layer`, whose caches come with them.
@@ -94,6 +96,7 @@ impl DecoderSession for Session<'_> {
     }
 
     fn propagate(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
+        let _part = profile::enter(Part::Propagation);
         let block = &self.model.network.decoder.blocks[layer - 1];
         let (mut pass, caches) = self.pass(layer, entries);
         block.self_attention.propagate(&mut pass, &mut caches.own);
@@ -105,6 +108,18 @@ impl DecoderSession for Session<'_> {
         Ok(Matrix { data: Vec::from_iter(states.rows()).concat(), columns: states.width() })
     }
 
+    fn dot_hidden(
+        &mut self,
+        entries: &[Entry],
+        vector: &[f32],
+        products: &mut Vec<f64>,
+    ) -> Result<(), EngineError> {
+        let (states, _) = self.states(entries);
+        products.clear();
+        products.extend(states.rows().map(|state| dot(vector, state)));
+        Ok(())
+    }
+
     fn set_hidden(&mut self, entries: &[Entry], new: &Matrix) -> Result<(), EngineError> {
         let (mut states, _) = self.states(entries);
         for (index, state) in new.rows().enumerate() {
@@ -114,34 +129,53 @@ impl DecoderSession for Session<'_> {
     }
 
     fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        let _part = profile::enter(Part::Head);
         let T5 { network, processor } = self.model;
-        let (states, _) = self.states(entries);
-        let data = network.decoder.head.logits(processor, &states);
+        let (states, room) = self.states(entries);
+        let data = network.decoder.head.logits(processor, &states, room);
         Ok(Matrix { data, columns: network.shape.vocab_size })
     }
 
     fn top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
+        let _part = profile::enter(Part::Head);
         let T5 { network, processor } = self.model;
-        let (states, logits) = self.states(entries);
-        Ok(network.decoder.head.top2(processor, &states, logits))
+        let (states, room) = self.states(entries);
+        Ok(network.decoder.head.top2(processor, &states, room))
+    }
+
+    fn estimated_top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
+        let _part = profile::enter(Part::Head);
+        let T5 { network, processor } = self.model;
+        let (states, room) = self.states(entries);
+        Ok(network.decoder.head.estimated_top2(processor, &states, room))
+    }
+
+    fn shortlists(&mut self, entries: &[Entry], count: usize) -> Result<Vec<Shortlist>, EngineError> {
+        let _part = profile::enter(Part::Head);
+        let T5 { network, processor } = self.model;
+        let (states, room) = self.states(entries);
+        Ok(network.decoder.head.shortlists(processor, &states, count, room))
     }
 
     fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
+        let _part = profile::enter(Part::Head);
         let T5 { network, processor } = self.model;
-        let (states, logits) = self.states(entries);
-        Ok(network.decoder.head.best(processor, &states, logits))
+        let (states, room) = self.states(entries);
+        Ok(network.decoder.head.best(processor, &states, room))
     }
 
     fn best_tokens(&mut self, entries: &[Entry], count: usize) -> Result<Vec<Vec<Token>>, EngineError> {
+        let _part = profile::enter(Part::Head);
         let T5 { network, processor } = self.model;
-        let (states, logits) = self.states(entries);
-        Ok(network.decoder.head.best_tokens(processor, &states, count, logits))
+        let (states, room) = self.states(entries);
+        Ok(network.decoder.head.best_tokens(processor, &states, count, room))
     }
 
     fn top2_among(&mut self, entries: &[Entry], candidates: &[&[Token]]) -> Result<Vec<Top2>, EngineError> {
+        let _part = profile::enter(Part::Head);
         let T5 { network, processor } = self.model;
-        let (states, _) = self.states(entries);
-        Ok(network.decoder.head.top2_among(processor, &states, candidates))
+        let (states, room) = self.states(entries);
+        Ok(network.decoder.head.top2_among(processor, &states, candidates, room))
     }
 
     fn crop(&mut self, _row: usize, _length: usize) -> Result<(), EngineError> {

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use calm_core::profile::{self, Part};
+
 /// Number of looks at a flag before a waiting thread gives the core to others: tens of microseconds.
 const SPINS: u32 = 1_000;
 /// Number of times that a waiting thread gives its core away before it goes to sleep: milliseconds.
@@ -27,6 +29,8 @@ pub(crate) struct Scratch {
     pub(crate) scales: Vec<f32>,
     pub(crate) gate: Vec<f32>,
     pub(crate) scores: Vec<f32>,
+    pub(crate) tokens: Vec<usize>,
+    pub(crate) narrow: Vec<i8>,
 }
 
 /// The number of threads that this machine runs at the same time.
@@ -193,7 +197,10 @@ struct Finish<'a>(&'a Shared);
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
         let done = || self.0.pending.0.load(Ordering::Acquire) == 0;
-        while !wait_awake(done) {}
+        if !done() {
+            let _part = profile::enter(Part::Waiting);
+            while !wait_awake(done) {}
+        }
     }
 }
 

@@ -9,14 +9,15 @@ use calm_checkpoint::init::{Parameter, parameters};
 use calm_checkpoint::{
     Error as CheckpointError, MODEL_STEM, T5Config, files_of, is_known_leftover, map_file,
 };
-use half::{bf16, f16};
+use half::f16;
 use memmap2::Mmap;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::Error;
-use crate::elementwise::{dot, dot_stored};
+use crate::elementwise::{dot, dot_rounded, dot_stored};
+use crate::simd::Simd;
 
 /// All tensors of a checkpoint.
 pub struct Weights {
@@ -196,7 +197,7 @@ impl Stored {
                 let bytes = |size: usize| &file[start + row * width * size..][..width * size];
                 match dtype {
                     Dtype::F32 => read(to, bytes(4), f32::from_le_bytes),
-                    Dtype::BF16 => read(to, bytes(2), |bits| bf16::from_le_bytes(bits).to_f32()),
+                    Dtype::BF16 => read(to, bytes(2), widen),
                     _ => read(to, bytes(2), |bits| f16::from_le_bytes(bits).to_f32()),
                 }
             }
@@ -208,20 +209,42 @@ impl Stored {
         if row < self.rows { self.read_row(row, to) } else { to.fill(0.0) }
     }
 
-    /// Computes the product of one row with x [columns], added up as [`dot`] does.
+    /// Computes the product of one row with x [columns], added up as [`dot`] does. The caller runs with the
+    /// instructions of `S`.
     #[inline(always)]
-    pub(crate) fn dot_row(&self, row: usize, x: &[f32]) -> f32 {
+    pub(crate) fn dot_row<S: Simd>(&self, row: usize, x: &[f32]) -> f32 {
         let width = self.columns;
         match &self.numbers {
             Numbers::Owned(numbers) => dot(x, &numbers[row * width..][..width]),
             Numbers::Mapped { file, start, dtype } => {
                 let bytes = |size: usize| &file[start + row * width * size..][..width * size];
                 match dtype {
-                    Dtype::F32 => dot_stored(x, bytes(4).as_chunks().0, f32::from_le_bytes),
-                    Dtype::BF16 => {
-                        dot_stored(x, bytes(2).as_chunks().0, |bits| bf16::from_le_bytes(bits).to_f32())
+                    Dtype::F32 => dot_stored::<S, 4>(x, bytes(4).as_chunks().0, f32::from_le_bytes),
+                    Dtype::BF16 => dot_stored::<S, 2>(x, bytes(2).as_chunks().0, widen),
+                    _ => {
+                        let mut numbers = vec![0.0; width];
+                        self.read_row(row, &mut numbers);
+                        dot(x, &numbers)
                     }
-                    _ => dot_stored(x, bytes(2).as_chunks().0, |bits| f16::from_le_bytes(bits).to_f32()),
+                }
+            }
+        }
+    }
+
+    /// Computes the product of one row, times `factor` and rounded to integers of 8 bits, with x [columns].
+    #[inline(always)]
+    pub(crate) fn dot_rounded(&self, row: usize, factor: f32, x: &[i16]) -> i32 {
+        let width = self.columns;
+        match &self.numbers {
+            Numbers::Owned(numbers) => dot_rounded(x, &numbers[row * width..][..width], factor, |w| w),
+            Numbers::Mapped { file, start, dtype } => {
+                let bytes = |size: usize| &file[start + row * width * size..][..width * size];
+                match dtype {
+                    Dtype::F32 => dot_rounded(x, bytes(4).as_chunks().0, factor, f32::from_le_bytes),
+                    Dtype::BF16 => dot_rounded(x, bytes(2).as_chunks().0, factor, widen),
+                    _ => dot_rounded(x, bytes(2).as_chunks().0, factor, |bits| {
+                        f16::from_le_bytes(bits).to_f32()
+                    }),
                 }
             }
         }
@@ -235,6 +258,12 @@ impl Stored {
         }
         numbers
     }
+}
+
+/// The number of a bf16, which is the upper half of an f32.
+#[inline(always)]
+fn widen(bits: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(bits)) << 16)
 }
 
 #[inline(always)]

@@ -14,6 +14,9 @@ impl Simd for Avx2 {
     type F32 = [__m256; 2];
     type I32 = [__m256i; 2];
     type Pairs = [__m256i; 2];
+    type Quads = [__m256i; 2];
+    // The numbers and their sizes.
+    type Quad = [__m256i; 2];
     // The registers hold 3 rows of 4 sums, 3 inputs and 1 weight.
     const TILE_ROWS: usize = 3;
 
@@ -53,6 +56,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
     unsafe fn zero_i32() -> [__m256i; 2] {
         unsafe { [_mm256_setzero_si256(); 2] }
     }
@@ -80,6 +93,39 @@ impl Simd for Avx2 {
         unsafe {
             let dot = |i: usize| _mm256_add_epi32(c[i], _mm256_madd_epi16(a[i], b[i]));
             [dot(0), dot(1)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn start_quads(_inputs: i32) -> [__m256i; 2] {
+        unsafe { Self::zero_i32() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_quads(from: *const i8) -> [__m256i; 2] {
+        unsafe { [0, 32].map(|offset| _mm256_loadu_si256(from.add(offset).cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_quad(from: *const i8) -> [__m256i; 2] {
+        unsafe {
+            let inputs = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
+            [inputs, _mm256_abs_epi8(inputs)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_quads(
+        weights: [__m256i; 2],
+        [inputs, sizes]: [__m256i; 2],
+        sum: [__m256i; 2],
+    ) -> [__m256i; 2] {
+        // One of the factors has to be without a sign. Two products of 127 times 127 fit into 16 bits.
+        unsafe {
+            std::array::from_fn(|half| {
+                let pairs = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(weights[half], inputs));
+                _mm256_add_epi32(sum[half], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            })
         }
     }
 }

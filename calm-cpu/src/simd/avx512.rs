@@ -14,6 +14,8 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type I32 = __m512i;
     type Pairs = __m512i;
+    type Quads = __m512i;
+    type Quad = __m512i;
     // The registers hold 8 rows of 2 sums, 8 inputs and 2 weights.
     const TILE_ROWS: usize = 8;
 
@@ -47,6 +49,16 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn zero_i32() -> __m512i {
         unsafe { _mm512_setzero_si512() }
     }
@@ -69,5 +81,26 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn dot_pairs(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
         unsafe { _mm512_dpwssd_epi32(c, a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn start_quads(inputs: i32) -> __m512i {
+        // VNNI wants one of the factors without a sign: these are the weights, 128 too large.
+        unsafe { _mm512_set1_epi32(-128 * inputs) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_quads(from: *const i8) -> __m512i {
+        unsafe { _mm512_xor_si512(_mm512_loadu_si512(from.cast()), _mm512_set1_epi8(-128)) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_quad(from: *const i8) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_quads(weights: __m512i, inputs: __m512i, sum: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, weights, inputs) }
     }
 }

@@ -12,6 +12,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
+mod sums;
 
 use half::bf16;
 
@@ -20,6 +21,7 @@ pub(crate) use self::avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use self::avx512::Avx512;
 pub(crate) use self::portable::Portable;
+pub(crate) use self::sums::{sums_of_products, weighted_sums};
 
 /// Number of lanes of a vector.
 pub(crate) const LANES: usize = 16;
@@ -36,6 +38,10 @@ pub(crate) trait Simd: Copy + 'static {
     type I32: Copy;
     /// A vector of 16 pairs of i16.
     type Pairs: Copy;
+    /// A vector of 16 times four weights of 8 bits.
+    type Quads: Copy;
+    /// Four inputs of 8 bits, the same in all lanes.
+    type Quad: Copy;
     /// Number of rows of inputs for which a tile of 32 outputs has registers.
     const TILE_ROWS: usize;
 
@@ -45,6 +51,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store(to: *mut f32, x: Self::F32);
     /// Computes a * b + c.
     unsafe fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    unsafe fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
+    unsafe fn add(a: Self::F32, b: Self::F32) -> Self::F32;
 
     unsafe fn zero_i32() -> Self::I32;
     unsafe fn to_f32(x: Self::I32) -> Self::F32;
@@ -54,6 +62,16 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_i8(from: *const i8) -> Self::Pairs;
     /// Computes c + a.0 * b.0 + a.1 * b.1 in each lane.
     unsafe fn dot_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::I32) -> Self::I32;
+
+    /// Returns what sums of [`dot_quads`](Self::dot_quads) begin with, for inputs that add up to `inputs`.
+    unsafe fn start_quads(inputs: i32) -> Self::I32;
+    /// Loads 64 weights.
+    unsafe fn load_quads(from: *const i8) -> Self::Quads;
+    /// Puts the same four inputs into all lanes.
+    unsafe fn splat_quad(from: *const i8) -> Self::Quad;
+    /// Adds the products of four weights and four inputs to each lane. No number is -128, since its size has
+    /// no 8 bits.
+    unsafe fn dot_quads(weights: Self::Quads, inputs: Self::Quad, sum: Self::I32) -> Self::I32;
 }
 
 /// An instruction set that this machine has.

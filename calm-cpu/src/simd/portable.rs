@@ -12,6 +12,8 @@ impl Simd for Portable {
     type F32 = [f32; LANES];
     type I32 = [i32; LANES];
     type Pairs = [[i16; 2]; LANES];
+    type Quads = [[i8; 4]; LANES];
+    type Quad = [i8; 4];
     const TILE_ROWS: usize = 2;
 
     #[inline(always)]
@@ -47,6 +49,16 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn mul(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
     unsafe fn zero_i32() -> [i32; LANES] {
         [0; LANES]
     }
@@ -70,6 +82,29 @@ impl Simd for Portable {
     unsafe fn dot_pairs(a: [[i16; 2]; LANES], b: [[i16; 2]; LANES], c: [i32; LANES]) -> [i32; LANES] {
         std::array::from_fn(|i| {
             c[i] + i32::from(a[i][0]) * i32::from(b[i][0]) + i32::from(a[i][1]) * i32::from(b[i][1])
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn start_quads(_inputs: i32) -> [i32; LANES] {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn load_quads(from: *const i8) -> [[i8; 4]; LANES] {
+        unsafe { from.cast::<[[i8; 4]; LANES]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_quad(from: *const i8) -> [i8; 4] {
+        unsafe { from.cast::<[i8; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_quads(weights: [[i8; 4]; LANES], inputs: [i8; 4], sum: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|i| {
+            let products = weights[i].iter().zip(inputs).map(|(&w, x)| i32::from(w) * i32::from(x));
+            sum[i] + products.sum::<i32>()
         })
     }
 }

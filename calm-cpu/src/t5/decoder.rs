@@ -1,6 +1,7 @@
 //! The decoder, one layer at a time.
 
 use calm_checkpoint::{Direction, T5Config};
+use calm_core::profile::{self, Part};
 
 use super::layers::{Activations, DenseReluDense, Pass, PositionBias, SelfAttention, parts};
 use crate::attention::{Heads, KeysValues, Query, attend};
@@ -50,9 +51,10 @@ impl Decoder {
 impl DecoderBlock {
     /// Takes tokens through the layer. `sources` are the encoder's outputs, by row.
     pub(crate) fn forward(&self, pass: &mut Pass<'_>, sources: &[Vec<f32>], caches: &mut LayerCaches) {
-        self.self_attention.forward(pass, &mut caches.own);
-        self.cross_attention.forward(pass, sources, &mut caches.source);
-        self.feed_forward.forward(pass);
+        let LayerCaches { own, source } = caches;
+        profile::within(Part::SelfAttention, || self.self_attention.forward(pass, own));
+        profile::within(Part::CrossAttention, || self.cross_attention.forward(pass, sources, source));
+        profile::within(Part::FeedForward, || self.feed_forward.forward(pass));
     }
 
     /// Bytes of the weights that a token reads: all but the projections of the encoder's output.

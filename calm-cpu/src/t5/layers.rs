@@ -7,6 +7,7 @@ use calm_core::Entry;
 use crate::attention::{Bias, Heads, KeysValues, Query, attend};
 use crate::elementwise::RmsNorm;
 use crate::linear::{Input, Linear, Output, Processor};
+use crate::simd::LANES;
 use crate::states::States;
 
 /// Tokens on their way through the layers of a stack, and what every layer needs for them.
@@ -110,7 +111,7 @@ pub(super) fn parts<const N: usize>(row: &[f32], width: usize) -> [&[f32]; N] {
 /// What is added to the scores of self-attention, by the distance from the query to the key.
 pub(crate) struct PositionBias {
     direction: Direction,
-    /// [heads, width]
+    /// [heads, width], each row with a vector of zeros at its end
     table: Vec<f32>,
     width: usize,
     /// Positions that there are biases for.
@@ -129,9 +130,12 @@ impl PositionBias {
             (-last..=farthest).map(|distance| bucket(config, direction, distance) as usize).collect();
         let heads = config.num_heads as usize;
         // [buckets, heads] -> [heads, distances]
-        let of_head = |head| buckets.iter().map(move |bucket| learned[bucket * heads + head]);
+        let of_head = |head| {
+            let biases = buckets.iter().map(move |bucket| learned[bucket * heads + head]);
+            biases.chain([0.0; LANES])
+        };
         let table = (0..heads).flat_map(of_head).collect();
-        PositionBias { direction, table, width: buckets.len(), length }
+        PositionBias { direction, table, width: buckets.len() + LANES, length }
     }
 
     /// Positions that there are biases for.

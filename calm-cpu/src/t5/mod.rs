@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calm_checkpoint::{EngineKind, LoadOptions, Loader, Model, T5Config, WeightType, check_sources};
+use calm_core::profile::{self, Part};
 use calm_core::{Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, Prompt, Token};
 
 pub(crate) use self::decoder::{Decoder, LayerCaches};
@@ -114,6 +115,7 @@ impl Backbone for T5 {
     }
 
     fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
+        let _part = profile::enter(Part::Encoder);
         check_sources(sources, self.num_inputs())?;
         // Each is encoded by itself, so that there is no padding to compute and the others of a batch cannot
         // change a result.

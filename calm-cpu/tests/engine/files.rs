@@ -4,7 +4,7 @@ use calm_checkpoint::{LoadOptions, Model, T5Config};
 use calm_core::{Backbone, DecodeOptions, Full, Generation, decode};
 use calm_cpu::{T5, WeightType, Weights};
 
-fn tiny() -> T5Config {
+pub(crate) fn tiny() -> T5Config {
     T5Config {
         d_model: 24,
         d_kv: 12,

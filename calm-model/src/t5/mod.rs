@@ -66,7 +66,7 @@ pub struct TeacherForcing<'a> {
     pub sources: &'a Tensor,
     /// The decoder's inputs: the target shifted right by the start token.
     pub decoder_inputs: &'a Tensor,
-    /// Applied everywhere T5 applies it.
+    /// It is applied everywhere T5 applies it, and to whole decoder layers.
     pub dropout: &'a Dropout,
 }
 
@@ -173,7 +173,7 @@ impl T5 {
     }
 
     /// Residual states after every decoder layer with teacher forcing: `num_decoder_layers` of [batch,
-    /// length, d_model].
+    /// length, d_model]. A row that skips a layer has the state of the layer below.
     pub fn decoder_states(&self, batch: &TeacherForcing<'_>) -> Vec<Tensor> {
         let dropout = batch.dropout;
         let source_mask = self.padding_mask(batch.sources);
@@ -185,8 +185,9 @@ impl T5 {
         let bias = bias.narrow(-1, 0, length);
         let mut x = dropout.apply(&self.embed(batch.decoder_inputs));
         let mut states = Vec::with_capacity(self.decoder.blocks.len());
-        for block in &self.decoder.blocks {
-            x = block.forward(&x, &bias, &encoded, &source_mask, dropout);
+        for (layer, block) in self.decoder.blocks.iter().enumerate() {
+            let after = block.forward(&x, &bias, &encoded, &source_mask, dropout);
+            x = dropout.skip(layer, &x, after);
             states.push(x.shallow_clone());
         }
         states

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use calm_checkpoint::check_sources;
+use calm_core::profile::{self, Part};
 use calm_core::{Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, Prompt, Token};
 use tch::{Device, Tensor};
 
@@ -36,6 +37,7 @@ impl Backbone for T5 {
     }
 
     fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
+        let _part = profile::enter(Part::Encoder);
         Ok(Box::new(Encoded::new(self, sources)?))
     }
 }

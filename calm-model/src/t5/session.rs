@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use calm_core::profile::{self, Part};
 use calm_core::{DecoderSession, EngineError, Entry, Matrix, Token, Top2};
 use tch::{Kind, Tensor};
 
@@ -61,8 +62,9 @@ impl DecoderSession for Session<'_> {
     fn run_layer(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
         let _no_grad = tch::no_grad_guard();
         let (layout, x) = self.take(entries);
-        let x = self.self_attention(layer, &layout, x);
-        let x = self.cross_attention(layer, &layout, x);
+        let x = profile::within(Part::SelfAttention, || self.self_attention(layer, &layout, x));
+        let x = profile::within(Part::CrossAttention, || self.cross_attention(layer, &layout, x));
+        let _part = profile::enter(Part::FeedForward);
         let block = &self.model.decoder.blocks[layer - 1];
         let states = &x + block.feed_forward.forward(&block.feed_forward_norm.forward(&x), &Dropout::off());
         self.working = Some(Working { layout, states, layer, is_kept: false });
@@ -70,6 +72,7 @@ impl DecoderSession for Session<'_> {
     }
 
     fn propagate(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
+        let _part = profile::enter(Part::Propagation);
         let _no_grad = tch::no_grad_guard();
         let block = &self.model.decoder.blocks[layer - 1];
         let states = self.states(entries);
@@ -94,11 +97,13 @@ impl DecoderSession for Session<'_> {
     }
 
     fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
+        let _part = profile::enter(Part::Head);
         let _no_grad = tch::no_grad_guard();
         Ok(to_matrix(&self.head(entries))?)
     }
 
     fn top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
+        let _part = profile::enter(Part::Head);
         let _no_grad = tch::no_grad_guard();
         let logits = self.head(entries);
         if !logits.device().is_cuda() {
@@ -113,12 +118,14 @@ impl DecoderSession for Session<'_> {
     }
 
     fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
+        let _part = profile::enter(Part::Head);
         let _no_grad = tch::no_grad_guard();
         let tokens = to_vec::<i64>(&self.head(entries).argmax(-1, false))?;
         Ok(tokens.into_iter().map(|token| token as Token).collect())
     }
 
     fn top2_among(&mut self, entries: &[Entry], candidates: &[&[Token]]) -> Result<Vec<Top2>, EngineError> {
+        let _part = profile::enter(Part::Head);
         let _no_grad = tch::no_grad_guard();
         // Where entries have fewer candidates than others, their last one comes again.
         let most = candidates.iter().map(|candidates| candidates.len()).max().unwrap_or(0);

@@ -53,10 +53,11 @@ fn every_measure_decodes_in_batches_as_in_double_precision_alone() {
         let (exact, model) = (exact(name), T5::load(&checkpoint(name), device()).unwrap());
         let mut sources = cases(name);
         sources.retain(|case| case.policy == PolicySpec::full());
-        for measure in MEASURES.all() {
+        // Those that map others need files of maps, and are no other arithmetic.
+        for measure in MEASURES.all().into_iter().filter(|measure| measure.maps.is_none()) {
             for (value, decay) in [(0.25, None), (0.2, Some(2.0))] {
                 let threshold = Some(Threshold::new(value, decay).unwrap());
-                let parameters = Parameters { measure: Some(measure), threshold, layers: None };
+                let parameters = Parameters { measure: Some(measure), threshold, ..Parameters::default() };
                 let policy = PolicySpec::new("calm", parameters).unwrap();
                 let expected = |source: &Case| {
                     let case = Case { policy, ..source.clone() };

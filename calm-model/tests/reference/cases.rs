@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use calm_core::{
-    Backbone, DecodeOptions, DecoderSession, Entry, Generation, PolicySpec, Propagation, Token, decode,
+    Backbone, DecodeOptions, DecoderSession, Entry, Generation, Matrix, PolicySpec, Propagation, Token,
+    decode, dot,
 };
 
 #[derive(serde::Deserialize)]
@@ -106,6 +107,34 @@ fn embed(session: &mut dyn DecoderSession, entries: &[Entry]) {
     session.embed(entries, &tokens).unwrap();
 }
 
+/// The short ways of measures give what the long ones do: products with states to the last bit, the tokens of
+/// the exact head, margins that are about as large.
+fn check_what_measures_ask(session: &mut dyn DecoderSession, entries: &[Entry], states: &Matrix) {
+    let weight: Vec<f32> = (0..states.columns).map(|i| (i as f32).sin()).collect();
+    let mut products = vec![0.5];
+    session.dot_hidden(entries, &weight, &mut products).unwrap();
+    let expected: Vec<f64> = states.rows().map(|state| dot(&weight, state)).collect();
+    assert_eq!(products, expected);
+
+    let exact = session.top2(entries).unwrap();
+    let estimated = session.estimated_top2(entries).unwrap();
+    for (exact, estimated) in exact.iter().zip(&estimated) {
+        assert_eq!(estimated.token, exact.token);
+        assert!((estimated.margin - exact.margin).abs() < 0.05, "{estimated:?} instead of {exact:?}");
+    }
+    let shortlists = session.shortlists(entries, 5).unwrap();
+    for (shortlist, estimated) in shortlists.iter().zip(&estimated) {
+        assert_eq!(shortlist.top2, *estimated);
+        assert!(shortlist.tokens.len() == 5 && shortlist.tokens.is_sorted_by(|a, b| a < b));
+        assert!(shortlist.tokens.contains(&estimated.token));
+    }
+    // The best token of all is the best one of a shortlist.
+    let candidates: Vec<&[Token]> = shortlists.iter().map(|shortlist| &shortlist.tokens[..]).collect();
+    for (among, exact) in session.top2_among(entries, &candidates).unwrap().iter().zip(&exact) {
+        assert_eq!(among.token, exact.token);
+    }
+}
+
 /// The contract of a session beyond what the decoding loop uses: several positions of a row in one call, rows
 /// at different positions, layers that run later for several positions at once, and positions that are
 /// forgotten. All of it gives the states that a row gets by itself, a position at a time.
@@ -137,6 +166,7 @@ pub(crate) fn check_entries(model: &dyn Backbone, tolerance: f32) {
         let tokens = session.predict(entries).unwrap();
         let best: Vec<Token> = session.top2(entries).unwrap().iter().map(|top2| top2.token).collect();
         assert_eq!(tokens, best);
+        check_what_measures_ask(session, entries, &states);
     };
     let run =
         |session: &mut dyn DecoderSession, layers: std::ops::RangeInclusive<usize>, entries: &[Entry]| {
