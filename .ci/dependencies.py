@@ -19,12 +19,14 @@ ALLOWED = {
     "calm-cpu": {"calm-core", "calm-checkpoint"},
     "calm-model": {"calm-core", "calm-checkpoint"} | LIBTORCH,
     "calm-engine": {"calm-core", "calm-checkpoint", "calm-cpu", "calm-model"},
+    "calm-fit": {"calm-core", "calm-checkpoint", "calm-engine", "calm-plots"},
     "calm-calibrate": set(),
     "calm-metrics": set(),
     "calm-data": set(),
     "calm-plots": {"plotters"},
     "calm-train": {
-        "calm-core", "calm-checkpoint", "calm-model", "calm-engine", "calm-data", "calm-metrics", "calm-plots"
+        "calm-core", "calm-checkpoint", "calm-model", "calm-engine", "calm-fit", "calm-data", "calm-metrics",
+        "calm-plots",
     } | LIBTORCH,
 }
 # These may use all but what is above them.
@@ -45,7 +47,7 @@ for package in metadata["packages"]:
         if dependency["kind"] is None and watched and used not in ALLOWED[name] | BASE:
             failures.append(f"{name} may not depend on {used}")
         needs_libtorch = used in LIBTORCH | {"calm-model", "calm-train"}
-        if name in ("calm-engine", "calm-experiments", "calm-cli") and needs_libtorch:
+        if name in ("calm-engine", "calm-fit", "calm-experiments", "calm-cli") and needs_libtorch:
             if dependency["kind"] is None and not dependency["optional"]:
                 failures.append(f"{name} has to do without {used} where the feature libtorch is off")
 sys.exit("\n".join(failures) or None)

@@ -18,7 +18,7 @@ pub use crate::error::Error;
 pub use crate::files::{MODEL_STEM, files_of, fingerprint, is_known_leftover, map_file};
 pub use crate::model::{EngineKind, LoadOptions, Loader, Model};
 pub use crate::position::{Direction, bucket};
-pub use crate::sources::{check_sources, cut_source};
+pub use crate::sources::{check_sources, cut_source, source_hash};
 pub use crate::tokenizer::Tokenizer;
 pub use crate::weight_type::WeightType;
 

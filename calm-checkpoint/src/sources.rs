@@ -1,4 +1,5 @@
 use calm_core::Token;
+use sha2::{Digest, Sha256};
 
 use crate::Error;
 
@@ -16,6 +17,15 @@ pub fn check_sources(sources: &[&[Token]], vocab_size: usize) -> Result<(), Erro
         }
     }
     Ok(())
+}
+
+/// The first 16 hexadecimal digits of the SHA-256 of a source's tokens: what says whether an example was used
+/// for something, without keeping it.
+pub fn source_hash(tokens: &[Token]) -> String {
+    let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+    let mut hash = calm_files::hex(&Sha256::digest(bytes));
+    hash.truncate(16);
+    hash
 }
 
 /// Cuts a source that is longer than `limit` tokens, which is at least 1. Its last token stays, since it ends

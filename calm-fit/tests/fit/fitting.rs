@@ -1,0 +1,87 @@
+use calm_checkpoint::source_hash;
+use calm_core::{AGREEMENT_FILE, AgreementMaps, Exits};
+use calm_fit::reliability::draw;
+
+use crate::made_up::{NUM_LAYERS, fitted, observations, sources};
+
+#[test]
+fn made_up_probabilities_are_recovered() {
+    let fitted = fitted(&observations(40));
+    assert_eq!(fitted.maps.fitted_to.tokens, 4000);
+    for layer in 1..NUM_LAYERS {
+        let map = fitted.maps.get("margin", Exits::new(&[layer]).unwrap()).unwrap();
+        for confidence in 0..10 {
+            let expected = (confidence + layer - 1).min(10) as f32 / 10.0;
+            assert_eq!(map.at(confidence as f32 / 10.0), expected, "layer {layer}");
+        }
+        assert!(map.knots().map(|(_, y)| y).is_sorted());
+    }
+    assert!(fitted.maps.get("margin", Exits::new(&[1, 2]).unwrap()).is_none());
+    // What is held out has the same probabilities.
+    assert_eq!(fitted.reliability.len(), NUM_LAYERS - 1);
+    for row in &fitted.reliability {
+        assert!(row.expected_calibration_error < 1e-6, "{row:?}");
+        assert_eq!((row.tokens, row.bins.iter().map(|bin| bin.tokens).sum()), (1000, 1000));
+    }
+    assert!((fitted.reliability[0].agreement - 0.45).abs() < 1e-9);
+}
+
+#[test]
+fn the_order_of_the_examples_does_not_matter() {
+    let (mut observations, mut sources) = (observations(24), sources(24));
+    // Examples that differ.
+    for (index, tokens) in observations.examples.iter_mut().enumerate() {
+        tokens.truncate(10 + 3 * index);
+    }
+    let before = calm_fit::fit(&observations, &sources).unwrap();
+    observations.examples.reverse();
+    sources.reverse();
+    observations.examples.swap(3, 17);
+    sources.swap(3, 17);
+    let after = calm_fit::fit(&observations, &sources).unwrap();
+    assert_eq!(before.maps, after.maps);
+    assert_eq!(before.reliability, after.reliability);
+}
+
+#[test]
+fn maps_know_nothing_of_what_is_held_out() {
+    let observations = observations(40);
+    let expected = fitted(&observations);
+    let mut hashed: Vec<(String, usize)> =
+        sources(40).iter().enumerate().map(|(index, source)| (source_hash(source), index)).collect();
+    hashed.sort();
+    let mut changed = observations.clone();
+    for (_, index) in hashed.iter().step_by(4) {
+        for reading in changed.examples[*index].iter_mut().flatten() {
+            reading.agrees = !reading.agrees;
+        }
+    }
+    let found = fitted(&changed);
+    assert_eq!(found.maps, expected.maps);
+    assert!(found.reliability.iter().all(|row| row.expected_calibration_error > 0.1));
+}
+
+#[test]
+fn too_few_examples_are_refused() {
+    let error = calm_fit::fit(&observations(7), &sources(7)).unwrap_err().to_string();
+    assert_eq!(error, "7 examples are too few to fit a confidence to");
+    let mut empty = observations(8);
+    empty.examples.fill(Vec::new());
+    let error = calm_fit::fit(&empty, &sources(8)).unwrap_err().to_string();
+    assert_eq!(error, "the outputs have no tokens to fit a confidence to");
+}
+
+#[test]
+fn files_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(AgreementMaps::read(folder.path()).unwrap(), None);
+    let fitted = fitted(&observations(12));
+    fitted.maps.write(folder.path()).unwrap();
+    assert_eq!(AgreementMaps::read(folder.path()).unwrap(), Some(fitted.maps));
+    std::fs::write(folder.path().join(AGREEMENT_FILE), "{}").unwrap();
+    let error = AgreementMaps::read(folder.path()).unwrap_err().to_string();
+    assert!(error.contains(AGREEMENT_FILE), "{error}");
+    for file in draw(&fitted.reliability, folder.path()).unwrap() {
+        assert!(std::fs::metadata(file).unwrap().len() > 1000);
+    }
+}
