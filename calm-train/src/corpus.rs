@@ -103,6 +103,15 @@ impl Corpus {
         self.tasks[index.task as usize].file.pair(index.row as usize)
     }
 
+    /// Returns the sources of so many training examples of each task, which the seed of the run has chosen.
+    pub fn some_sources(&self, examples: usize) -> Vec<Vec<u32>> {
+        let of_task = |task: &Task| {
+            let rows = task.rows.iter().take(examples);
+            rows.map(|&row| task.file.pair(row as usize).source).collect::<Vec<_>>()
+        };
+        self.tasks.iter().flat_map(of_task).collect()
+    }
+
     /// Returns the held-out examples of each task that has some.
     pub fn held_out(&self) -> impl Iterator<Item = HeldOut<'_>> {
         self.tasks.iter().filter(|task| !task.held_out.is_empty()).map(|task| HeldOut {

@@ -60,6 +60,9 @@ pub enum Error {
         /// The step of the last checkpoint.
         checkpoint: Option<u64>,
     },
+    /// The measures `agreement` cannot be fitted.
+    #[error(transparent)]
+    Fit(#[from] calm_fit::Error),
     /// Examples cannot be read.
     #[error(transparent)]
     Data(#[from] calm_data::Error),

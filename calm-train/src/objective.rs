@@ -81,6 +81,16 @@ pub fn exits_of_step(config: &ObjectiveConfig, layers: usize, seed: u64, step: u
     hits.map(|(i, &weight)| WeightedExit { layer: i + 1, weight }).chain([last]).collect()
 }
 
+/// Computes the probability with which a row skips each decoder layer (LayerSkip, section 4.1, without a
+/// curriculum over the steps).
+///
+/// Layer l of L, from 0, has p_max (exp(l ln 2 / (L - 1)) - 1), so that the first one always runs, also where
+/// it is the only one.
+pub fn skip_probabilities(config: &ObjectiveConfig, layers: usize) -> Vec<f64> {
+    let last = layers.max(2) - 1;
+    (0..layers).map(|layer| config.layer_dropout * ((layer as f64 / last as f64).exp2() - 1.0)).collect()
+}
+
 /// The result of an exit in one step, with the gradient of its cross-entropy.
 pub struct ExitLoss {
     /// The probabilities of the targets: `[tokens]`

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5Config, Tokenizer};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Model, T5Config, Tokenizer};
+use calm_fit::reliability::Reliability;
 use calm_model::{T5, Weights};
 use serde::Serialize;
 use serde_json::Value;
@@ -40,6 +41,9 @@ pub struct TrainReport {
     ///
     /// There are none without held-out examples or classifier.
     pub classifier: Vec<LayerF1>,
+    /// How far the measures `agreement` can be trusted at each layer, on a quarter of the examples that their
+    /// maps were fitted to the rest of.
+    pub confidence: Vec<Reliability>,
 }
 
 /// A backbone whose training has ended.
@@ -62,12 +66,13 @@ impl Finished<'_> {
         let model = T5::new(self.t5_config, &weights)?;
         let classifier = (self.config.classifier.steps > 0).then(|| self.train_classifier(&model));
         self.write_checkpoint(&weights, classifier.as_ref())?;
+        let confidence = self.fit_confidence()?;
         let held_out = self.held_out_batches();
         let scores = match classifier {
             Some(classifier) if !held_out.is_empty() => classifier.f1(&model, &held_out),
             _ => Vec::new(),
         };
-        let report = self.report(scores)?;
+        let report = self.report(scores, confidence)?;
         calm_files::write_json(&self.config.output.join("training.json"), &report)?;
         draw_learning_curves(&self.config.checkpoints.join("log.jsonl"), &self.config.output)?;
         Ok(report)
@@ -112,7 +117,7 @@ impl Finished<'_> {
     }
 
     /// Scores the checkpoint as it was written.
-    fn report(&self, classifier: Vec<LayerF1>) -> Result<TrainReport, Error> {
+    fn report(&self, classifier: Vec<LayerF1>, confidence: Vec<Reliability>) -> Result<TrainReport, Error> {
         let saved = T5::load(&self.config.output, self.device)?;
         let options = ValidationOptions::new(self.config);
         Ok(TrainReport {
@@ -124,7 +129,27 @@ impl Finished<'_> {
             target_tokens: self.state.target_tokens,
             validation: validate(&saved, self.tokenizer, self.corpus, &options)?,
             classifier,
+            confidence,
         })
+    }
+
+    /// Fits the maps of the measures `agreement` to the checkpoint as it was written, and writes them beside
+    /// it.
+    fn fit_confidence(&self) -> Result<Vec<Reliability>, Error> {
+        let sources = self.corpus.some_sources(self.config.confidence.examples);
+        // Fewer examples than these are a try of the program, not a model that anybody uses.
+        if sources.len() < calm_fit::agreement::FEWEST_EXAMPLES || self.t5_config.decoder_layers() < 2 {
+            return Ok(Vec::new());
+        }
+        let options = ValidationOptions::new(self.config);
+        let mut models: [Box<dyn Model>; 1] = [Box::new(T5::load(&self.config.output, self.device)?)];
+        let observations =
+            calm_fit::observe(&mut models, &sources, options.batch_size, options.max_tokens, &[])?;
+        let fitted = calm_fit::fit(&observations, &sources)?;
+        fitted.maps.write(&self.config.output)?;
+        calm_fit::reliability::draw(&fitted.reliability, &self.config.output)
+            .map_err(calm_fit::Error::from)?;
+        Ok(fitted.reliability)
     }
 
     fn train_classifier(&self, model: &T5) -> ClassifierTraining {

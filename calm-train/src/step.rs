@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use crate::Error;
 use crate::batches::Batch;
 use crate::config::{ObjectiveConfig, Precision};
-use crate::objective::{HeadLoss, exits_of_step, nll_sums};
+use crate::objective::{HeadLoss, exits_of_step, nll_sums, skip_probabilities};
 use crate::parameters::{Gradients, Parameters};
 
 /// What the gradient depends on besides parameters and batch.
@@ -54,9 +54,11 @@ pub fn batch_gradient(
     // Each step has one differentiable cast: activations are in `kind`, parameters and their gradients in
     // f32.
     let model = T5::new(config.t5_config, &parameters.cast(kind))?;
-    let exits = exits_of_step(config.objective, model.shape().num_layers, config.seed, draw);
+    let layers = model.shape().num_layers;
+    let exits = exits_of_step(config.objective, layers, config.seed, draw);
     let (sources, decoder_inputs) = (&batch.sources, &batch.decoder_inputs);
     let dropout = model.dropout(config.objective.dropout, sources, decoder_inputs, exits.len());
+    let dropout = dropout.skipping_layers(skip_probabilities(config.objective, layers));
     let states = model.decoder_states(&TeacherForcing { sources, decoder_inputs, dropout: &dropout });
     let head = HeadLoss {
         head: &model.head().detach(),

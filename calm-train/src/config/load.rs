@@ -34,6 +34,7 @@ impl TrainConfig {
         let fractions = [
             ("objective.label_smoothing", self.objective.label_smoothing),
             ("objective.dropout", self.objective.dropout),
+            ("objective.layer_dropout", self.objective.layer_dropout),
             ("objective.distillation", self.objective.distillation),
             ("objective.last_weight", self.objective.last_weight.unwrap_or(0.0)),
         ];

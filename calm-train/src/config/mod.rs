@@ -16,7 +16,7 @@ use crate::schedule::ScheduleConfig;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Decides initialisation, order of the data, dropout and the sampling of exits.
+    /// Decides initialisation, order of the data, dropout (of layers too) and the sampling of exits.
     pub seed: u64,
     /// Directory the finished checkpoint is written to, in the Hugging Face layout.
     pub output: PathBuf,
@@ -50,6 +50,9 @@ pub struct TrainConfig {
     /// The exit classifier, trained on the finished backbone.
     #[serde(default)]
     pub classifier: ClassifierConfig,
+    /// The maps of the measures `agreement`, fitted to the finished model's own outputs.
+    #[serde(default)]
+    pub confidence: ConfidenceConfig,
     /// Losses and scores on held-out examples while training.
     #[serde(default)]
     pub validation: ValidationConfig,
@@ -158,6 +161,9 @@ pub struct ObjectiveConfig {
     pub label_smoothing: f64,
     /// Dropout rate everywhere T5 has it.
     pub dropout: f64,
+    /// A row skips the last decoder layer with this probability, lower layers less often and the first one
+    /// never (LayerSkip's layer dropout). 0 turns it off.
+    pub layer_dropout: f64,
 }
 
 /// How much each exit's loss counts.
@@ -196,6 +202,14 @@ pub struct ClassifierConfig {
     pub class_balance: bool,
 }
 
+/// The third stage: what a confidence means at each layer, fitted to outputs of the finished model.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfidenceConfig {
+    /// Training examples of each task whose sources are decoded; 0 leaves the maps out.
+    pub examples: usize,
+}
+
 /// Held-out losses and scores while training.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -222,6 +236,7 @@ impl Default for ObjectiveConfig {
             distillation: 0.0,
             label_smoothing: 0.0,
             dropout: 0.1,
+            layer_dropout: 0.0,
         }
     }
 }
@@ -229,6 +244,12 @@ impl Default for ObjectiveConfig {
 impl Default for ClassifierConfig {
     fn default() -> Self {
         ClassifierConfig { steps: 500, learning_rate: 1e-3, class_balance: false }
+    }
+}
+
+impl Default for ConfidenceConfig {
+    fn default() -> Self {
+        ConfidenceConfig { examples: 400 }
     }
 }
 

@@ -75,7 +75,7 @@ fn ranges() {
         );
     }
     for value in ["1.0", "-0.1", "nan"] {
-        for key in ["last_weight", "distillation"] {
+        for key in ["last_weight", "distillation", "layer_dropout"] {
             let expected = format!(":27: objective.{key}: is ");
             check("dropout = 0.1", &format!("{key} = {value}"), &expected);
         }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use calm_checkpoint::Tokenizer;
-use calm_core::{Backbone, DecodeOptions, Full, decode};
+use calm_core::{Backbone, DecodeOptions, Full, PolicySpec, decode};
 use calm_data::Columns;
 use calm_metrics::Metric;
 use calm_model::{Dropout, T5, TeacherForcing, init, read_safetensors};
@@ -84,6 +84,7 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
     config.schedule.curve = Curve::Cosine;
     config.schedule.steps = 200;
     config.classifier.steps = 40;
+    config.confidence.examples = 24;
     config.validation.every = 50;
     config.validation.examples = 10;
     let report = run(&config);
@@ -109,6 +110,10 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
         let fractions = [scores.do_not_exit_f1, scores.agreement];
         assert!(fractions.iter().all(|value| (0.0..=1.0).contains(value)), "{scores:?}");
     }
+    // The margin at both exits, and shortlists that begin at the first or the second.
+    assert_eq!(report.confidence.iter().map(|row| row.layer).collect::<Vec<_>>(), [1, 2, 1, 2, 2]);
+    assert!(report.confidence.iter().all(|row| row.tokens > 0 && row.expected_calibration_error < 0.5));
+    assert!(config.output.join("reliability.svg").is_file());
     let saved: Value =
         serde_json::from_str(&std::fs::read_to_string(config.output.join("training.json")).unwrap()).unwrap();
     assert_eq!(saved["config"]["schedule"]["steps"], 200);
@@ -118,6 +123,9 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
     let model = T5::load(&config.output, Device::Cpu).unwrap();
     assert_eq!(model.unexpected(), &[] as &[String]);
     assert_eq!(model.exit_classifier().unwrap().weight.len(), 32);
+    for policy in ["calm-agreement-0.9", "calm-agreement_pruned-0.9-exits1.2"] {
+        policy.parse::<PolicySpec>().unwrap().make(&model).unwrap();
+    }
     let tokenizer = Tokenizer::load(&config.output.join("tokenizer.json")).unwrap();
     let source = tokenizer.encode("three one").unwrap();
     let sources: [&[u32]; 1] = [&source];
@@ -131,7 +139,7 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
     assert!(words.len() > 1 && words[..words.len() - 1].iter().all(|word| french.contains(word)), "{text}");
 }
 
-/// The run takes several epochs, with dropout and sampled exits.
+/// The run takes several epochs, with dropout, also of layers, and sampled exits.
 #[test]
 fn a_run_in_two_parts_is_the_run_in_one() {
     let tiny = Tiny::new();
@@ -156,6 +164,7 @@ fn a_run_in_two_parts_is_the_run_in_one() {
         for config in [&mut straight, &mut parts] {
             shape(config).tie_word_embeddings = tied;
             config.optimizer = OptimizerConfig { learning_rate: 0.01, ..optimizer.clone() };
+            config.objective.layer_dropout = 0.5;
             config.schedule.steps = 23;
             config.validation.every = 10;
         }

@@ -114,6 +114,9 @@ steps = 5
 [validation]
 examples = 4
 batch_size = 4
+
+[confidence]
+examples = 0
 "#
     )
 }
