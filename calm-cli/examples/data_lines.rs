@@ -17,7 +17,11 @@ fn main() -> anyhow::Result<()> {
     let count: usize = count.context("COUNT is missing or not a number")?;
     let mut output = BufWriter::new(std::io::stdout().lock());
     for example in read_examples(file.as_path(), &Columns::default())?.iter().take(count) {
-        writeln!(output, "{}", json!({ "source": example.source, "target": example.references }))?;
+        writeln!(
+            output,
+            "{}",
+            json!({ "id": example.id, "source": example.source, "target": example.references })
+        )?;
     }
     output.flush().context("cannot write standard output")
 }

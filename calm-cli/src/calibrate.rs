@@ -8,7 +8,7 @@ use calm_calibrate::{
     Calibration, CalibrationOptions, ErrorProbability, Graph, LossFile, LossKind, PValue, Procedure, Split,
     Tolerance,
 };
-use calm_core::{MeasureKind, Threshold};
+use calm_core::{Exits, MeasureKind, Threshold};
 use calm_data::Columns;
 use calm_engine::engine::Engine;
 use calm_engine::program::EngineArguments;
@@ -90,6 +90,9 @@ struct ModelArguments {
     /// Decay tau of the threshold along the output; constant if not given
     #[arg(long, value_name = "TAU", requires = "model", allow_negative_numbers = true)]
     decay: Option<f64>,
+    /// Layers after which is tested, such as 2,4,6; all but the last if not given
+    #[arg(long, value_name = "K,K", requires = "model")]
+    exits: Option<Exits>,
     /// Grid of thresholds
     #[arg(
         long,
@@ -216,6 +219,7 @@ impl Arguments {
             series: Series {
                 measure: model.measure.context("--model needs --measure")?,
                 decay: model.decay,
+                exits: model.exits,
                 thresholds: thresholds.collect::<Result<_, _>>()?,
             },
             options,

@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     #[arg(
         long,
         value_name = "FILE.json",
-        conflicts_with_all = ["policy", "static_layers", "measure", "threshold", "decay", "max_tokens", "max_source_tokens"]
+        conflicts_with_all = ["policy", "static_layers", "measure", "threshold", "decay", "exits", "max_tokens", "max_source_tokens"]
     )]
     calibration: Option<PathBuf>,
     /// Use the calibration although it was made with another model: nothing is guaranteed then

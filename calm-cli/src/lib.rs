@@ -3,12 +3,15 @@
 
 mod bench;
 mod calibrate;
+mod fit_confidence;
 mod generate;
 mod p_value;
 mod policy;
 mod score;
 #[cfg(feature = "libtorch")]
 mod train;
+mod training_sources;
+mod tune;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +32,7 @@ struct Arguments {
 enum Command {
     Bench(bench::Arguments),
     Calibrate(Box<calibrate::Arguments>),
+    FitConfidence(fit_confidence::Arguments),
     /// Generate text for each line of a JSON Lines file
     Generate(generate::Arguments),
     /// Compute one p-value
@@ -37,6 +41,7 @@ enum Command {
     /// Train a multi-exit model and its exit classifier, or continue an interrupted training
     #[cfg(feature = "libtorch")]
     Train(train::Arguments),
+    Tune(tune::Arguments),
     /// Build datasets
     #[command(subcommand)]
     Data(DataCommand),
@@ -77,11 +82,13 @@ pub fn main() -> ExitCode {
     finish(match Arguments::parse().command {
         Command::Bench(arguments) => bench::run(&arguments).map(success),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::FitConfidence(arguments) => fit_confidence::run(&arguments).map(success),
         Command::Generate(arguments) => generate::run(arguments).map(success),
         Command::PValue(arguments) => p_value::run(&arguments).map(success),
         Command::Score(arguments) => score::run(&arguments).map(success),
         #[cfg(feature = "libtorch")]
         Command::Train(arguments) => train::run(&arguments).map(success),
+        Command::Tune(arguments) => tune::run(&arguments).map(success),
         Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),
     })
 }

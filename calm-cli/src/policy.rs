@@ -1,7 +1,9 @@
 //! The flags that choose a policy.
 
 use anyhow::bail;
-use calm_core::{MEASURES, MeasureKind, Named, POLICIES, Parameter, Parameters, PolicySpec, Threshold};
+use calm_core::{
+    Exits, MEASURES, MeasureKind, Named, POLICIES, Parameter, Parameters, PolicySpec, Threshold,
+};
 
 /// A policy by its id, or by the name of its kind with a flag for each parameter.
 #[derive(clap::Args)]
@@ -19,6 +21,9 @@ pub(crate) struct PolicyArguments {
     /// Decay tau of the threshold along the output; constant if not given (calm)
     #[arg(long, value_name = "TAU", allow_negative_numbers = true)]
     decay: Option<f64>,
+    /// Layers after which is tested, such as 2,4,6; all but the last if not given (calm)
+    #[arg(long, value_name = "K,K")]
+    exits: Option<Exits>,
 }
 
 /// What the table of policies says of itself.
@@ -49,6 +54,7 @@ impl PolicyArguments {
                 ("--measure", self.measure.is_some()),
                 ("--threshold", self.threshold.is_some()),
                 ("--decay", self.decay.is_some()),
+                ("--exits", self.exits.is_some()),
             ];
             if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given) {
                 bail!("{flag} has no meaning beside the policy {}, which has its parameters", self.policy);
@@ -60,7 +66,8 @@ impl PolicyArguments {
             (None, Some(_)) => bail!("--decay needs --threshold"),
             (None, None) => None,
         };
-        let mut parameters = Parameters { layers: self.static_layers, measure: self.measure, threshold };
+        let (layers, measure, exits) = (self.static_layers, self.measure, self.exits);
+        let mut parameters = Parameters { layers, measure, threshold, exits };
         if kind.parameters.contains(&Parameter::Measure) && parameters.measure.is_none() {
             parameters.measure = Some(MEASURES.get("softmax")?);
         }

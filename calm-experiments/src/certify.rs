@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use calm_calibrate::{Calibration, CalibrationOptions, calibrate};
-use calm_core::{MeasureKind, PolicySpec, Threshold};
+use calm_core::{Exits, MeasureKind, PolicySpec, Threshold};
 use calm_data::DatasetPaths;
 use calm_engine::engine::Engine;
 use calm_metrics::Loss;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{DatasetPlan, Objective, ObjectiveKind, Series};
 use crate::dataset::{Dataset, Split};
+use crate::fitted::check_not_fitted_to;
 use crate::outputs::SplitOutputs;
 use crate::runner::{Work, common, decode_missing};
 use crate::settings::to_decode;
@@ -55,6 +56,9 @@ pub struct Certificate {
     pub measure: &'static MeasureKind,
     /// Decay of the threshold.
     pub decay: Option<f64>,
+    /// Layers after which is tested; all but the last if the key is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exits: Option<Exits>,
     /// Longest output in tokens.
     pub max_tokens: usize,
     /// Longer sources were cut.
@@ -89,6 +93,7 @@ pub fn certify(
     for policy in &settings {
         policy.make(engine.model())?;
     }
+    check_not_fitted_to(&engine, &settings, &dataset, plan.max_source_tokens)?;
     let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
     let (store, policies) = (Store::new(work), to_decode(&settings, num_layers));
     let decoding = Work { dataset: &dataset, policies: policies.clone() };
@@ -105,6 +110,7 @@ pub fn certify(
         metric: plan.objective.loss,
         measure: plan.series.measure,
         decay: plan.series.decay,
+        exits: plan.series.exits,
         max_tokens: plan.max_tokens,
         max_source_tokens: plan.max_source_tokens,
         model_fingerprint: common.model.clone(),
@@ -123,7 +129,7 @@ impl Certificate {
     /// The threshold or the decay of a file that somebody edited is out of range.
     pub fn policy(&self) -> anyhow::Result<PolicySpec> {
         let threshold = Threshold::new(self.calibration.threshold, self.decay)?;
-        Ok(PolicySpec::calm(self.measure, threshold))
+        Ok(PolicySpec::calm(self.measure, threshold).with_exits(self.exits))
     }
 
     /// Reads a file that [`write`](Self::write) wrote.

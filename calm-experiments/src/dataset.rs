@@ -125,8 +125,8 @@ fn take(examples: Vec<Example>, places: Range<usize>, seed: u64) -> Vec<Example>
     examples.into_iter().zip(taken).filter_map(|(example, taken)| taken.then_some(example)).collect()
 }
 
-/// By the hash of each id under the seed.
-fn random_order(examples: &[Example], seed: u64) -> Vec<usize> {
+/// The places of examples in a random order, which is that of the hashes of their ids under the seed.
+pub fn random_order(examples: &[Example], seed: u64) -> Vec<usize> {
     let mut order: Vec<(String, usize)> = examples
         .iter()
         .enumerate()

@@ -10,6 +10,7 @@ use calm_engine::engine::Engine;
 
 use crate::config::Plan;
 use crate::dataset::Dataset;
+use crate::fitted::check_not_fitted_to;
 use crate::outputs::SplitOutputs;
 use crate::runner::{UnitCounts, Work, common, decode_missing};
 use crate::settings::{calibration_policies, sweep_policies, to_decode};
@@ -47,6 +48,9 @@ pub fn run(
         policy
             .make(engine.model())
             .with_context(|| format!("the setting {policy} does not fit the model"))?;
+    }
+    for dataset in [&datasets.test, &datasets.calibration] {
+        check_not_fitted_to(&engine, &sweep_policies(plan, num_layers), dataset, plan.max_source_tokens)?;
     }
     let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
     let store = Store::new(out);

@@ -10,6 +10,7 @@
 //! | [`runner`] | workers decode the units that have no file yet |
 //! | [`mod@unit`] | the files of units, all that is known about the decoding |
 //! | [`outputs`] | from those files alone: texts, losses and costs of every setting |
+//! | [`fitted`] | refuses examples that a measure was fitted to |
 //! | [`statistics`] | metrics, certified thresholds |
 //! | [`trials`] | certified thresholds on random parts of the calibration examples |
 //! | [`plots`] | figures |
@@ -24,6 +25,7 @@ pub mod certify;
 pub mod config;
 pub mod dataset;
 pub mod experiment;
+pub mod fitted;
 pub mod outputs;
 pub mod plots;
 pub mod program;

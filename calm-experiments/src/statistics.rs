@@ -24,6 +24,8 @@ pub struct SweepRow {
     pub threshold: Option<f64>,
     /// Decay of the threshold, empty for a constant one.
     pub decay: Option<f64>,
+    /// Layers after which calm tests, such as `2.4`; empty for all but the last.
+    pub exits: Option<String>,
     /// Number of layers that the policy takes, such as the depth of static.
     pub static_layers: Option<usize>,
     /// Number of examples.
@@ -69,6 +71,8 @@ pub struct Guarantee {
     pub measure: &'static str,
     /// Decay of the threshold, empty for a constant one.
     pub decay: Option<f64>,
+    /// Layers after which is tested, such as `2.4`; empty for all but the last.
+    pub exits: Option<String>,
     /// Family-wise procedure.
     pub procedure: &'static str,
     /// Kind of p-value.
@@ -121,6 +125,7 @@ impl Guarantee {
             epsilon: plan.epsilon.get(),
             measure: series.measure.name,
             decay: series.decay,
+            exits: series.exits.map(|exits| exits.to_string()),
             procedure: plan.procedure.name(),
             p_value: objective.p_value.name(),
         }
@@ -174,13 +179,14 @@ fn sweep_row(plan: &Plan, test: &SplitOutputs<'_>, policy: PolicySpec) -> anyhow
         |texts: &[String]| Ok::<_, calm_metrics::Error>(mean(&plan.risk().of_each(texts, &references)?));
     let (cost, examples) = (outputs.cost(), outputs.texts.len());
     let tokens = cost.tokens as f64;
-    let Parameters { layers, measure, threshold } = *policy.parameters();
+    let Parameters { layers, measure, threshold, exits } = *policy.parameters();
     Ok(SweepRow {
         spec: policy,
         policy: policy.kind().name,
         measure: measure.map(|measure| measure.name),
         threshold: threshold.map(|threshold| threshold.value()),
         decay: threshold.and_then(|threshold| threshold.decay()),
+        exits: exits.map(|exits| exits.to_string()),
         static_layers: layers,
         examples,
         tokens: cost.tokens,

@@ -66,6 +66,7 @@ struct NamedCalibration<'a> {
     objective: &'static str,
     measure: &'static str,
     decay: Option<f64>,
+    exits: Option<&'a str>,
     #[serde(flatten)]
     calibration: &'a Calibration,
 }
@@ -95,6 +96,7 @@ impl<'a> Summary<'a> {
             objective: guarantee.objective,
             measure: guarantee.measure,
             decay: guarantee.decay,
+            exits: guarantee.exits.as_deref(),
             calibration,
         });
         Self {
@@ -198,7 +200,8 @@ fn trials_table(plan: &Plan, results: &Results) -> Vec<String> {
 fn series_names(plan: &Plan, width: usize) -> String {
     let name = |series: &Series| {
         let decay = series.decay.map_or(String::new(), |tau| format!(", decay {tau}"));
-        format!("   {:<width$}", format!("{}{decay}", series.measure))
+        let exits = series.exits.map_or(String::new(), |exits| format!(", at {exits}"));
+        format!("   {:<width$}", format!("{}{decay}{exits}", series.measure))
     };
     plan.series.iter().map(name).collect()
 }

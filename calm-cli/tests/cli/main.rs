@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod calibrate;
 mod command;
+mod confidence;
 mod engines;
 mod generate;
 mod mistakes;

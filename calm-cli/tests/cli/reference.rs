@@ -31,7 +31,7 @@ struct Line {
 
 /// Half of the policies by their ids, the others by a flag for each parameter.
 fn flags(number: usize, policy: &PolicySpec) -> Vec<String> {
-    let Parameters { layers, measure, threshold } = policy.parameters();
+    let Parameters { layers, measure, threshold, .. } = policy.parameters();
     if number.is_multiple_of(2) {
         return vec!["--policy".to_owned(), policy.to_string()];
     }

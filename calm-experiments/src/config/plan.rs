@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use calm_calibrate::{
     CalibrationOptions, ErrorProbability, LossKind, PValue, Procedure, Split, Tolerance, TrialOptions,
 };
-use calm_core::{MeasureKind, PolicySpec, Threshold};
+use calm_core::{Exits, MeasureKind, PolicySpec, Threshold};
 use calm_data::{Columns, DatasetPaths};
 use calm_files::{Document, Error};
 use calm_metrics::{Loss, Metric};
@@ -76,6 +76,8 @@ pub struct Series {
     pub measure: &'static MeasureKind,
     /// Decay of the thresholds.
     pub decay: Option<f64>,
+    /// Layers after which is tested; `None` for all but the last.
+    pub exits: Option<Exits>,
     /// Descending.
     pub thresholds: Vec<Threshold>,
 }
@@ -88,7 +90,8 @@ impl Series {
 
     /// The policy at each threshold.
     pub fn policies(&self) -> impl Iterator<Item = PolicySpec> {
-        self.thresholds.iter().map(|&threshold| PolicySpec::calm(self.measure, threshold))
+        let policy = |&threshold| PolicySpec::calm(self.measure, threshold).with_exits(self.exits);
+        self.thresholds.iter().map(policy)
     }
 }
 
@@ -254,7 +257,7 @@ fn check_series(raw: &RawConfig, document: &Document) -> Result<Vec<Series>, Err
             thresholds.push(threshold);
         }
         thresholds.sort_by(|a, b| b.value().total_cmp(&a.value()));
-        all_series.push(Series { measure, decay: own.decay, thresholds });
+        all_series.push(Series { measure, decay: own.decay, exits: own.exits, thresholds });
     }
     Ok(all_series)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use calm_calibrate::{ErrorProbability, PValue, Procedure, TrialOptions};
-use calm_core::{MeasureKind, PolicySpec};
+use calm_core::{Exits, MeasureKind, PolicySpec};
 use calm_data::{Columns, DatasetPaths};
 use calm_metrics::{Loss, Metric};
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,9 @@ pub struct RawMeasure {
     /// Decay tau of the threshold; constant thresholds if it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay: Option<f64>,
+    /// Layers after which is tested; all but the last if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exits: Option<Exits>,
     /// Instead of the common thresholds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Vec<f64>>,

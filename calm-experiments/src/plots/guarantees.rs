@@ -35,9 +35,9 @@ struct Drawable<'a> {
     layers: Point,
 }
 
-impl Drawable<'_> {
-    fn series(&self) -> (&'static str, Option<f64>) {
-        (self.guarantee.measure, self.guarantee.decay)
+impl<'a> Drawable<'a> {
+    fn series(&self) -> (&'static str, Option<f64>, Option<&'a str>) {
+        (self.guarantee.measure, self.guarantee.decay, self.guarantee.exits.as_deref())
     }
 }
 
@@ -98,8 +98,8 @@ impl GuaranteesFigure {
         };
         let objectives: Vec<ObjectivePanels> =
             distinct(rows.iter().map(|row| row.guarantee.objective)).into_iter().map(panels).collect();
-        let entry = |&(measure, decay): &(&'static str, Option<f64>)| {
-            LegendEntry::new(look_of(measure), measure_label(measure, decay))
+        let entry = |&(measure, decay, exits): &(&'static str, Option<f64>, Option<&str>)| {
+            LegendEntry::new(look_of(measure), measure_label(measure, decay, exits))
         };
         let mut legend: Vec<LegendEntry> = series.iter().map(entry).collect();
         legend.push(LegendEntry::new(REFERENCE, "loss = δ"));

@@ -33,9 +33,9 @@ pub(super) fn look_of_point(number: usize) -> Look {
 }
 
 /// The name of a measure in a legend.
-pub(super) fn measure_label(measure: &str, decay: Option<f64>) -> String {
-    match decay {
-        Some(decay) if decay > 0.0 => format!("{measure} (τ = {decay})"),
-        _ => measure.to_owned(),
-    }
+pub(super) fn measure_label(measure: &str, decay: Option<f64>, exits: Option<&str>) -> String {
+    let decay = decay.filter(|decay| *decay > 0.0).map(|decay| format!("τ = {decay}"));
+    let exits = exits.map(|exits| format!("at {exits}"));
+    let parts: Vec<String> = decay.into_iter().chain(exits).collect();
+    if parts.is_empty() { measure.to_owned() } else { format!("{measure} ({})", parts.join(", ")) }
 }

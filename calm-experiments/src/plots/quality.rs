@@ -29,8 +29,10 @@ impl QualityVsLayers {
         static_depths.sort_by(|a, b| a.x.total_cmp(&b.x));
         let series = plan.series.iter().map(|series| {
             let name = series.measure.name;
-            let of_series = points(&|row| row.measure == Some(name) && row.decay == series.decay);
-            (look_of(name), measure_label(name, series.decay), of_series)
+            let exits = series.exits.map(|exits| exits.to_string());
+            let is_of =
+                |row: &SweepRow| row.measure == Some(name) && row.decay == series.decay && row.exits == exits;
+            (look_of(name), measure_label(name, series.decay, exits.as_deref()), points(&is_of))
         });
         let other = |(index, policy): (usize, &PolicySpec)| {
             (look_of_point(index), policy.to_string(), points(&|row| row.spec == *policy))

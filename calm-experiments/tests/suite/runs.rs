@@ -110,17 +110,17 @@ fn tables_have_the_agreed_columns() {
     setting.run("out", 1, &[]);
     assert_eq!(
         first_line(&setting.path("out/sweep.csv")),
-        "policy,measure,threshold,decay,static_layers,examples,tokens,mean_length,average_layers,executed_layers,\
+        "policy,measure,threshold,decay,exits,static_layers,examples,tokens,mean_length,average_layers,executed_layers,\
          flops_per_token,seconds,tokens_per_second,bleu,chrf,rouge_l,token_f1,textual_distance,risk_difference"
     );
     assert_eq!(
         first_line(&setting.path("out/calibration.csv")),
-        "objective,delta,epsilon,measure,decay,procedure,p_value,threshold,fallback,calibration_examples,\
+        "objective,delta,epsilon,measure,decay,exits,procedure,p_value,threshold,fallback,calibration_examples,\
          empirical_loss,test_loss,test_average_layers,test_speedup"
     );
     assert_eq!(
         first_line(&setting.path("out/trials.csv")),
-        "objective,delta,epsilon,measure,decay,procedure,p_value,calibration_examples,test_examples,trials,certified,\
+        "objective,delta,epsilon,measure,decay,exits,procedure,p_value,calibration_examples,test_examples,trials,certified,\
          threshold_mean,threshold_std,threshold_p5,threshold_p95,test_loss_mean,test_loss_std,test_loss_p5,\
          test_loss_p95,average_layers_mean,average_layers_std,average_layers_p5,average_layers_p95,speedup_mean,\
          speedup_std,test_violations,pool_violations,accepted_violations"

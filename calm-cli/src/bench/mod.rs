@@ -1,16 +1,23 @@
 //! `calm bench`: how fast a checkpoint decodes, and how near that is to what the machine's memory allows.
 
+mod exit_trace;
+mod profile;
+mod report;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use calm_checkpoint::{EngineKind, T5Config, WeightType};
-use calm_core::{DecodeOptions, PolicySpec, Token};
+use calm_core::profile::{Profile, record};
+use calm_core::{DecodeOptions, Generation, Policy, PolicySpec, Token};
 use calm_cpu::{Weights, all_cores};
 use calm_engine::decoding::{decode_batches, read_batch};
 use calm_engine::engine::{Engine, EngineOptions};
-use serde::Serialize;
 
+use self::exit_trace::ExitTrace;
+use self::profile::{CallProfile, Output};
+use self::report::{Measured, Report};
 use crate::policy::policy_help;
 
 /// Measure the speed of decoding: engines, weight types, policies and batch sizes by turns, whole calls with
@@ -58,6 +65,19 @@ pub(crate) struct Arguments {
     /// Times that each case is measured, after one call that is not
     #[arg(long, value_name = "N", default_value_t = 7)]
     repetitions: usize,
+    /// Exits at the layers in a file that `calm generate` wrote: random weights at a trained model's depths
+    ///
+    /// Policies with a measure test exits as they would, whatever their threshold, but each token leaves at
+    /// the layer of the trace: rows take its lines in order, and both begin again at their end. A batch of 1
+    /// has the first line alone.
+    #[arg(long, value_name = "FILE")]
+    exit_trace: Option<PathBuf>,
+    /// Also measures where the time of a call goes, in calls of their own: a table for each case
+    ///
+    /// The parts are the calling thread's and exclude each other; its waiting for other threads is a part. On
+    /// a GPU a part has the time of launching its kernels, and the head, which reads results, waits for all.
+    #[arg(long)]
+    profile: bool,
     /// Receives the results as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -72,40 +92,6 @@ const READ_BYTES: usize = 256 << 20;
 /// What a model of random weights is made from.
 const SEED: u64 = 1;
 
-#[derive(Serialize)]
-struct Report {
-    model: String,
-    threads: usize,
-    /// Best of the reads between the repetitions, in bytes a second, by the threads.
-    memory_rate: f64,
-    /// A GPU adds up its own memory at this rate; it is missing where libtorch is on the CPU.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device_memory_rate: Option<f64>,
-    source_tokens: usize,
-    new_tokens: usize,
-    repetitions: usize,
-    cases: Vec<Measured>,
-}
-
-#[derive(Serialize)]
-struct Measured {
-    engine: &'static str,
-    /// The engine computed on this device, as --device names it.
-    device: String,
-    dtype: &'static str,
-    policy: String,
-    batch_size: usize,
-    /// Rate of whole calls, all rows together: median, least and most.
-    tokens_per_second: [f64; 3],
-    /// Encoder and first step, in milliseconds: median.
-    time_to_first_token_ms: f64,
-    /// A step of all rows after the first one, in milliseconds: median.
-    ms_per_token: f64,
-    memory_fraction: f64,
-    /// Layers run for a token.
-    executed_layers: f64,
-}
-
 /// An engine holds this model.
 struct Loaded {
     engine: EngineKind,
@@ -116,12 +102,16 @@ struct Loaded {
 
 struct Case<'a> {
     loaded: &'a Loaded,
-    policy: PolicySpec,
+    spec: PolicySpec,
+    policy: Box<dyn Policy>,
     batch_size: usize,
     /// Seconds of whole calls and of calls that end after the first token.
     calls: Vec<f64>,
     first: Vec<f64>,
-    executed_layers: f64,
+    /// Whole calls that were recorded.
+    profiles: Vec<Profile>,
+    /// Layers run for the tokens of a whole call.
+    executed_layers: usize,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -135,6 +125,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ] {
         ensure!(value >= 1, "{flag} is too small");
     }
+    let trace = arguments.exit_trace.as_deref().map(ExitTrace::read).transpose()?;
     let folder = Folder::of(arguments)?;
     let models = load_models(arguments, folder.path(), threads)?;
     // After loading, which leaves libtorch one thread.
@@ -142,10 +133,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tch::set_num_threads(i32::try_from(threads)?);
     let mut cases = Vec::new();
     for loaded in &models {
-        for &policy in &arguments.policies {
+        for &spec in &arguments.policies {
             for &batch_size in &arguments.batch_size {
-                let (calls, first) = (Vec::new(), Vec::new());
-                cases.push(Case { loaded, policy, batch_size, calls, first, executed_layers: 0.0 });
+                let model = loaded.model.model();
+                let policy = match &trace {
+                    Some(trace) => trace.policy(&spec, model)?,
+                    None => spec.make(model)?,
+                };
+                cases.push(Case::new(loaded, spec, policy, batch_size));
             }
         }
     }
@@ -174,7 +169,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         repetitions: arguments.repetitions,
         cases,
     };
-    print(&report);
+    report.print();
     if let Some(path) = &arguments.json {
         calm_files::write_json(path, &report)?;
     }
@@ -244,96 +239,70 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
     Ok(models)
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    fn new(loaded: &'a Loaded, spec: PolicySpec, policy: Box<dyn Policy>, batch_size: usize) -> Self {
+        let (calls, first, profiles) = (Vec::new(), Vec::new(), Vec::new());
+        Case { loaded, spec, policy, batch_size, calls, first, profiles, executed_layers: 0 }
+    }
+
     fn measure(&mut self, arguments: &Arguments, counts: bool) -> anyhow::Result<()> {
-        let model = self.loaded.model.model();
-        let vocab_size = model.shape().vocab_size;
+        let vocab_size = self.loaded.model.model().shape().vocab_size;
         // The tokens that benches/compare gives to the other runtimes.
         let source: Vec<Token> = (0..arguments.source_tokens)
             .map(|i| (3 + i * 7919 % (vocab_size - 200).max(1)) as Token)
             .collect();
-        let sources = vec![source.as_slice(); self.batch_size];
-        let policy = self.policy.make(model)?;
-        for (max_tokens, times) in [(1, &mut self.first), (arguments.new_tokens, &mut self.calls)] {
-            let options = DecodeOptions { ignore_eos: true, ..DecodeOptions::new(max_tokens) };
-            let start = Instant::now();
-            let batch = read_batch(model, &sources)?;
-            let generations = decode_batches(&[batch], &*policy, &options)?;
-            if counts {
-                times.push(start.elapsed().as_secs_f64());
-            }
-            let tokens: usize = generations.iter().map(|generation| generation.tokens.len()).sum();
-            ensure!(tokens == max_tokens * self.batch_size, "{tokens} tokens instead of {max_tokens} a row");
-            let layers: usize = generations.iter().map(|generation| generation.executed_layers).sum();
-            self.executed_layers = layers as f64 / tokens as f64;
+        let (_, first) = self.call(&source, 1)?;
+        let (generations, seconds) = self.call(&source, arguments.new_tokens)?;
+        self.executed_layers = generations.iter().map(|generation| generation.executed_layers).sum();
+        if counts {
+            self.first.push(first);
+            self.calls.push(seconds);
+        }
+        if counts && arguments.profile {
+            let (result, profile) = record(|| self.call(&source, arguments.new_tokens));
+            result?;
+            self.profiles.push(profile);
         }
         Ok(())
+    }
+
+    /// A whole call, and its seconds.
+    fn call(&self, source: &[Token], max_tokens: usize) -> anyhow::Result<(Vec<Generation>, f64)> {
+        let sources = vec![source; self.batch_size];
+        let options = DecodeOptions { ignore_eos: true, ..DecodeOptions::new(max_tokens) };
+        let start = Instant::now();
+        let batch = read_batch(self.loaded.model.model(), &sources)?;
+        let generations = decode_batches(&[batch], &*self.policy, &options)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let tokens: usize = generations.iter().map(|generation| generation.tokens.len()).sum();
+        ensure!(tokens == max_tokens * self.batch_size, "{tokens} tokens instead of {max_tokens} a row");
+        Ok((generations, seconds))
     }
 
     fn summarise(&mut self, arguments: &Arguments, memory_rate: f64) -> Measured {
         self.calls.sort_by(f64::total_cmp);
         self.first.sort_by(f64::total_cmp);
         let (call, first) = (median(&self.calls), median(&self.first));
-        let tokens = (arguments.new_tokens * self.batch_size) as f64;
+        let output =
+            Output { tokens: arguments.new_tokens * self.batch_size, executed_layers: self.executed_layers };
         let step = (call - first) / (arguments.new_tokens - 1) as f64;
+        let executed_layers = self.executed_layers as f64 / output.tokens as f64;
         let bytes = self.loaded.model.model().shape().bytes;
-        let bytes = self.executed_layers * bytes.layer + bytes.head;
+        let bytes = executed_layers * bytes.layer + bytes.head;
         Measured {
             engine: self.loaded.engine.name(),
             device: self.loaded.device.clone(),
             dtype: self.loaded.dtype,
-            policy: self.policy.to_string(),
+            policy: self.spec.to_string(),
             batch_size: self.batch_size,
             tokens_per_second: [call, self.calls[self.calls.len() - 1], self.calls[0]]
-                .map(|seconds| tokens / seconds),
+                .map(|seconds| output.tokens as f64 / seconds),
             time_to_first_token_ms: 1e3 * first,
             ms_per_token: 1e3 * step,
             memory_fraction: bytes / step / memory_rate,
-            executed_layers: self.executed_layers,
+            executed_layers,
+            profile: CallProfile::new(std::mem::take(&mut self.profiles), call, &output),
         }
-    }
-}
-
-fn print(report: &Report) {
-    println!(
-        "{}: {} source tokens, {} new tokens, {} threads, memory read at {:.1} GB/s",
-        report.model,
-        report.source_tokens,
-        report.new_tokens,
-        report.threads,
-        report.memory_rate / 1e9
-    );
-    if let Some(rate) = report.device_memory_rate {
-        println!("libtorch on a GPU, whose memory is read at {:.1} GB/s", rate / 1e9);
-    }
-    println!(
-        "{:<9} {:<5} {:<22} {:>5} {:>9} {:>17} {:>9} {:>9} {:>7} {:>7}",
-        "engine",
-        "dtype",
-        "policy",
-        "batch",
-        "tokens/s",
-        "least - most",
-        "first ms",
-        "ms/token",
-        "memory",
-        "layers"
-    );
-    for case in &report.cases {
-        let [rate, least, most] = case.tokens_per_second;
-        println!(
-            "{:<9} {:<5} {:<22} {:>5} {:>9.1} {:>17} {:>9.2} {:>9.3} {:>6.0}% {:>7.2}",
-            case.engine,
-            case.dtype,
-            case.policy,
-            case.batch_size,
-            rate,
-            format!("{least:.1} - {most:.1}"),
-            case.time_to_first_token_ms,
-            case.ms_per_token,
-            100.0 * case.memory_fraction,
-            case.executed_layers
-        );
     }
 }
 

@@ -1,0 +1,99 @@
+//! What a benchmark found, as tables and as JSON.
+
+use serde::Serialize;
+
+use super::profile::CallProfile;
+
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) model: String,
+    pub(super) threads: usize,
+    /// Best of the reads between the repetitions, in bytes a second, by the threads.
+    pub(super) memory_rate: f64,
+    /// A GPU adds up its own memory at this rate; it is missing where libtorch is on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) device_memory_rate: Option<f64>,
+    pub(super) source_tokens: usize,
+    pub(super) new_tokens: usize,
+    pub(super) repetitions: usize,
+    pub(super) cases: Vec<Measured>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Measured {
+    pub(super) engine: &'static str,
+    /// The engine computed on this device, as --device names it.
+    pub(super) device: String,
+    pub(super) dtype: &'static str,
+    pub(super) policy: String,
+    pub(super) batch_size: usize,
+    /// Rate of whole calls, all rows together: median, least and most.
+    pub(super) tokens_per_second: [f64; 3],
+    /// Encoder and first step, in milliseconds: median.
+    pub(super) time_to_first_token_ms: f64,
+    /// A step of all rows after the first one, in milliseconds: median.
+    pub(super) ms_per_token: f64,
+    pub(super) memory_fraction: f64,
+    /// Layers run for a token.
+    pub(super) executed_layers: f64,
+    /// Where the time of a call went, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) profile: Option<CallProfile>,
+}
+
+impl Report {
+    pub(super) fn print(&self) {
+        println!(
+            "{}: {} source tokens, {} new tokens, {} threads, memory read at {:.1} GB/s",
+            self.model,
+            self.source_tokens,
+            self.new_tokens,
+            self.threads,
+            self.memory_rate / 1e9
+        );
+        if let Some(rate) = self.device_memory_rate {
+            println!("libtorch on a GPU, whose memory is read at {:.1} GB/s", rate / 1e9);
+        }
+        println!(
+            "{:<9} {:<5} {:<22} {:>5} {:>9} {:>17} {:>9} {:>9} {:>7} {:>7}",
+            "engine",
+            "dtype",
+            "policy",
+            "batch",
+            "tokens/s",
+            "least - most",
+            "first ms",
+            "ms/token",
+            "memory",
+            "layers"
+        );
+        for case in &self.cases {
+            case.print();
+        }
+        for case in &self.cases {
+            if let Some(profile) = &case.profile {
+                println!("\n{} {} {}, batch {}", case.engine, case.dtype, case.policy, case.batch_size);
+                profile.print();
+            }
+        }
+    }
+}
+
+impl Measured {
+    fn print(&self) {
+        let [rate, least, most] = self.tokens_per_second;
+        println!(
+            "{:<9} {:<5} {:<22} {:>5} {:>9.1} {:>17} {:>9.2} {:>9.3} {:>6.0}% {:>7.2}",
+            self.engine,
+            self.dtype,
+            self.policy,
+            self.batch_size,
+            rate,
+            format!("{least:.1} - {most:.1}"),
+            self.time_to_first_token_ms,
+            self.ms_per_token,
+            100.0 * self.memory_fraction,
+            self.executed_layers
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! `calm fit-confidence`: what a model's confidences mean, fitted to its own outputs.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use calm_core::{AGREEMENT_FILE, Exits};
+use calm_engine::engine::Engine;
+use calm_engine::program::{EngineArguments, note_unused_tensors};
+use calm_fit::reliability::{Reliability, draw};
+
+use crate::training_sources::TrainingSources;
+
+/// Fit the maps of the measures `agreement`: from a confidence to the probability that a layer's token is the
+/// last layer's.
+///
+/// The model decodes training sources at full depth; no labels are needed. The maps go beside the model, into
+/// calm.agreement.json, and are part of its fingerprint. None of the sources may be in what a guarantee is
+/// computed from later, which `calm calibrate` and experiments refuse.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Checkpoint directory: config.json, model.safetensors and tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    #[command(flatten)]
+    sources: TrainingSources,
+    /// Another set of exits, such as 2,4, for measures that depend on all tests before; may be repeated
+    #[arg(long, value_name = "K,K")]
+    exits: Vec<Exits>,
+    #[command(flatten)]
+    engine: EngineArguments,
+    /// Receives how the probabilities fare on a quarter of the examples, which is held out, as JSON
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+    /// Receives the same as a figure, reliability.svg and reliability.png
+    #[arg(long, value_name = "DIR")]
+    figure: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    arguments.sources.check()?;
+    let mut engine = Engine::load(&arguments.model, &arguments.engine.options(usize::MAX)?)?;
+    note_unused_tensors(&engine);
+    let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
+    let sources = arguments.sources.read(codec)?;
+    eprintln!("decoding {} examples at full depth", sources.len());
+    let TrainingSources { batch_size, max_tokens, .. } = arguments.sources;
+    let observations =
+        calm_fit::observe(&mut engine.models, &sources, batch_size, max_tokens, &arguments.exits)
+            .context("cannot decode the examples")?;
+    let fitted = calm_fit::fit(&observations, &sources)?;
+    fitted.maps.write(&arguments.model)?;
+    print(&fitted.reliability);
+    println!("{}", arguments.model.join(AGREEMENT_FILE).display());
+    if let Some(path) = &arguments.report {
+        calm_files::write_json(path, &fitted.reliability)?;
+    }
+    if let Some(folder) = &arguments.figure {
+        for path in draw(&fitted.reliability, folder)? {
+            println!("{}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn print(reliability: &[Reliability]) {
+    println!("held-out tokens whose best token is the last layer's, and what the maps say of them:");
+    println!(
+        "{:<12} {:>7} {:>5} {:>7} {:>9} {:>7}",
+        "measure", "tests", "layer", "tokens", "agreement", "ECE"
+    );
+    for row in reliability {
+        println!(
+            "{:<12} {:>7} {:>5} {:>7} {:>9.3} {:>7.4}",
+            row.measure,
+            row.tests.to_string(),
+            row.layer,
+            row.tokens,
+            row.agreement,
+            row.expected_calibration_error
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! Training examples that something is fitted to, and what must not be among them.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, ensure};
+use calm_checkpoint::cut_source;
+use calm_core::Token;
+use calm_data::{Columns, DatasetPaths, HubCache, read_examples};
+use calm_engine::engine::TextCodec;
+use calm_experiments::config;
+use calm_experiments::dataset::random_order;
+
+/// The flags that say which training sources a command decodes, and how.
+#[derive(clap::Args)]
+pub(crate) struct TrainingSources {
+    /// Training examples: .parquet, .jsonl or .json, a pattern of such files in quotes, or
+    /// hf://datasets/OWNER/NAME/FILE; may be repeated, for a model of several tasks
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
+    /// Configurations of experiments whose test and calibration files are refused, and whose sources are left
+    /// out of the data
+    #[arg(long, value_name = "CONFIG.toml")]
+    experiment: Vec<PathBuf>,
+    /// Examples of each file, chosen by the seed
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    limit: usize,
+    /// Seed that decides which examples are taken
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Column of the source; a field of a struct is STRUCT.FIELD
+    #[arg(long, value_name = "COLUMN", default_value = "source")]
+    source_column: String,
+    /// Column of a text that follows the source after ` context: `
+    #[arg(long, value_name = "COLUMN")]
+    context_column: Option<String>,
+    /// Put in front of every source, as it has to be for `calm generate`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prefix: String,
+    /// Longest output in tokens
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) max_tokens: usize,
+    /// Longer sources are cut; never if not given
+    #[arg(long, value_name = "N")]
+    max_source_tokens: Option<usize>,
+    /// Rows decoded together
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) batch_size: usize,
+}
+
+impl TrainingSources {
+    /// Refuses flags out of range.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        for (flag, value) in [
+            ("--limit", self.limit),
+            ("--max-tokens", self.max_tokens),
+            ("--max-source-tokens", self.max_source_tokens.unwrap_or(1)),
+            ("--batch-size", self.batch_size),
+        ] {
+            ensure!(value >= 1, "{flag} is 0, but must be at least 1");
+        }
+        Ok(())
+    }
+
+    /// The tokens of the sources, without those that experiments measure with.
+    pub(crate) fn read(&self, codec: &dyn TextCodec) -> anyhow::Result<Vec<Vec<Token>>> {
+        let refused = self.refused(codec)?;
+        let columns = Columns {
+            source: self.source_column.clone(),
+            // No label is looked at.
+            target: self.source_column.clone(),
+            context: self.context_column.clone(),
+            prefix: self.prefix.clone(),
+            ..Columns::default()
+        };
+        let mut sources = Vec::new();
+        for path in &self.data {
+            refused.check(path)?;
+            let examples = read_examples(path, &columns)?;
+            let (mut taken, mut left_out) = (0, 0);
+            for index in random_order(&examples, self.seed) {
+                if taken == self.limit {
+                    break;
+                }
+                let tokens = self.tokens(codec, &examples[index].source)?;
+                if refused.sources.contains(&tokens) {
+                    left_out += 1;
+                } else {
+                    sources.push(tokens);
+                    taken += 1;
+                }
+            }
+            if left_out > 0 {
+                eprintln!("note: {left_out} examples of {} are in an experiment too", path.display());
+            }
+        }
+        Ok(sources)
+    }
+
+    fn tokens(&self, codec: &dyn TextCodec, source: &str) -> anyhow::Result<Vec<Token>> {
+        let mut tokens = codec.encode(source)?;
+        if let Some(limit) = self.max_source_tokens {
+            cut_source(&mut tokens, limit);
+        }
+        Ok(tokens)
+    }
+
+    fn refused(&self, codec: &dyn TextCodec) -> anyhow::Result<Refused> {
+        let mut refused = Refused::default();
+        for experiment in &self.experiment {
+            let plan = config::load(experiment, &[])?;
+            for dataset in [&plan.test, &plan.calibration] {
+                for file in dataset.paths.files(&HubCache::from_env())? {
+                    refused.files.push((file, experiment.clone()));
+                }
+                for example in read_examples(&dataset.paths, &dataset.columns)? {
+                    refused.sources.insert(self.tokens(codec, &example.source)?);
+                }
+            }
+        }
+        Ok(refused)
+    }
+}
+
+/// What experiments compute guarantees from, and what they measure them with.
+#[derive(Default)]
+struct Refused {
+    files: Vec<(PathBuf, PathBuf)>,
+    /// As tokens, since texts that differ only where they are cut are the same for a model.
+    sources: HashSet<Vec<Token>>,
+}
+
+impl Refused {
+    fn check(&self, path: &Path) -> anyhow::Result<()> {
+        let files = DatasetPaths::from(path).files(&HubCache::from_env())?;
+        let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        for file in files {
+            let same = self.files.iter().find(|(refused, _)| canonical(refused) == canonical(&file));
+            if let Some((_, experiment)) = same {
+                let (file, experiment) = (file.display(), experiment.display());
+                bail!("{file} is the test or calibration file of {experiment}, which a fit must not see");
+            }
+        }
+        Ok(())
+    }
+}

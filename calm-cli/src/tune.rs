@@ -1,0 +1,119 @@
+//! `calm tune`: which layers to test after, and by which measure.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use calm_core::{AgreementMaps, MeasureKind, Token};
+use calm_engine::engine::Engine;
+use calm_engine::program::{EngineArguments, note_unused_tensors};
+use calm_fit::tune::{Candidate, Costs, measure_costs, search};
+use serde::Serialize;
+
+use crate::training_sources::TrainingSources;
+
+/// Candidates of each measure that are printed.
+const SHOWN: usize = 4;
+
+/// Choose the layers to test after and the measure, by the time that tokens take.
+///
+/// Training sources are decoded at full depth, which tells how many layers and tests every set of exits needs
+/// for a share of tokens that are the last layer's; some of them are decoded again to measure what a layer
+/// and a test take on this machine. What is chosen is then certified like any other setting, by `calm
+/// calibrate` or an experiment: the guarantee is not computed from these sources.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Checkpoint directory with calm.agreement.json, which `calm fit-confidence` makes
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    #[command(flatten)]
+    sources: TrainingSources,
+    /// Shares of tokens that are to be the last layer's
+    #[arg(long, value_name = "S,S", value_delimiter = ',', default_value = "0.9,0.95,0.97,0.99")]
+    agreement: Vec<f64>,
+    /// Sources that times are measured with
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    timed: usize,
+    #[command(flatten)]
+    engine: EngineArguments,
+    /// Receives costs and all candidates as JSON
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    costs: Vec<(&'static MeasureKind, Costs)>,
+    candidates: Vec<Candidate>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    arguments.sources.check()?;
+    ensure!(arguments.timed >= 1, "--timed is 0, but must be at least 1");
+    if let Some(share) = arguments.agreement.iter().find(|share| !(0.0..=1.0).contains(*share)) {
+        bail!("--agreement must be from 0 to 1, not {share}");
+    }
+    let mut engine = Engine::load(&arguments.model, &arguments.engine.options(usize::MAX)?)?;
+    note_unused_tensors(&engine);
+    let maps = AgreementMaps::read(&arguments.model)?;
+    let maps = maps.context("the model has no calm.agreement.json, which `calm fit-confidence` makes")?;
+    let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
+    let sources = arguments.sources.read(codec)?;
+    let TrainingSources { batch_size, max_tokens, .. } = arguments.sources;
+    eprintln!("decoding {} examples at full depth", sources.len());
+    let observations = calm_fit::observe(&mut engine.models, &sources, batch_size, max_tokens, &[])
+        .context("cannot decode the examples")?;
+
+    // Outputs as long as those that were seen.
+    let length = observations.tokens().div_ceil(sources.len()).max(2);
+    let timed: Vec<&[Token]> = sources.iter().take(arguments.timed).map(Vec::as_slice).collect();
+    let model = &*engine.models[0];
+    model.enter_thread();
+    let costs = measure_costs(model, &timed, batch_size, length)?;
+    println!("microseconds of a token, in batches of {batch_size} on one worker:");
+    println!(
+        "{:<18} {:>9} {:>9} {:>11} {:>11} {:>11}",
+        "measure", "base", "layer", "prediction", "first test", "later test"
+    );
+    for (measure, costs) in &costs {
+        println!(
+            "{:<18} {:>9.1} {:>9.1} {:>11.1} {:>11.1} {:>11.1}",
+            measure.name,
+            1e6 * costs.base,
+            1e6 * costs.layer,
+            1e6 * costs.prediction,
+            1e6 * costs.first_test,
+            1e6 * costs.later_test
+        );
+    }
+    let mut all = Vec::new();
+    for &agreement in &arguments.agreement {
+        let candidates = search(&observations, &maps, &costs, agreement)?;
+        println!(
+            "\n{} % of tokens as the last layer's, the fastest exits of each measure:",
+            100.0 * agreement
+        );
+        println!(
+            "{:<18} {:<14} {:>9} {:>7} {:>6} {:>9} {:>9}",
+            "measure", "exits", "threshold", "layers", "tests", "us/token", "speed-up"
+        );
+        for (measure, _) in &costs {
+            for candidate in candidates.iter().filter(|of| of.measure == *measure).take(SHOWN) {
+                println!(
+                    "{:<18} {:<14} {:>9.4} {:>7.2} {:>6.2} {:>9.1} {:>9.2}",
+                    measure.name,
+                    candidate.exits.to_string(),
+                    candidate.threshold,
+                    candidate.layers,
+                    candidate.tests,
+                    1e6 * candidate.seconds,
+                    candidate.full_seconds / candidate.seconds
+                );
+            }
+        }
+        all.extend(candidates);
+    }
+    if let Some(path) = &arguments.report {
+        calm_files::write_json(path, &Report { costs, candidates: all })?;
+    }
+    Ok(())
+}
