@@ -206,24 +206,30 @@ pub fn measure_costs(
     if last < 3 {
         return Err(Error::Data(format!("a decoder of {last} layers has nothing to choose exits from")));
     }
-    let clock = Clock { model, sources, batch_size, max_tokens };
-    let full = clock.seconds(&StaticDepth { layers: last })?;
-    let shallow = clock.seconds(&StaticDepth { layers: 2 })?;
-    let unpredicted = clock.seconds(&Unpredicted)?;
+    let often = Exits::all_below(last).from(2);
+    let once = often.up_to(2);
+    let mut measures = Vec::new();
+    for (kind, measured) in mapped_measures() {
+        measures.extend((measured.load)(model).ok().map(|measure| (kind, measure)));
+    }
+    let (full, shallow) = (StaticDepth { layers: last }, StaticDepth { layers: 2 });
+    let tested = |exits| measures.iter().map(move |(_, measure)| Tested { measure: &**measure, exits });
+    let tested: Vec<Tested<'_>> = tested(once).chain(tested(often)).collect();
+    let mut policies: Vec<&dyn Policy> = vec![&full, &shallow, &Unpredicted];
+    policies.extend(tested.iter().map(|policy| policy as &dyn Policy));
+    let seconds = Clock { model, sources, batch_size, max_tokens }.seconds(&policies)?;
+
+    let [full, shallow, unpredicted] = [seconds[0], seconds[1], seconds[2]];
     let layer = ((full - shallow) / (last - 2) as f64).max(0.0);
     let prediction = (shallow - unpredicted).max(0.0);
     let base = (unpredicted - 2.0 * layer).max(0.0);
-    let mut costs = Vec::new();
-    for (kind, measured) in mapped_measures() {
-        let Ok(measure) = (measured.load)(model) else { continue };
-        let tested = |exits| clock.seconds(&Tested { measure: &*measure, exits });
-        let often = Exits::all_below(last).from(2);
-        let once = tested(often.up_to(2))?;
+    let (once, often) = seconds[3..].split_at(measures.len());
+    let costs = measures.iter().zip(once.iter().zip(often)).map(|((kind, _), (once, often))| {
         let first_test = (once - full).max(0.0);
-        let later_test = ((tested(often)? - once) / (last - 3).max(1) as f64).max(0.0);
-        costs.push((kind, Costs { base, layer, prediction, first_test, later_test }));
-    }
-    Ok(costs)
+        let later_test = ((often - once) / (last - 3).max(1) as f64).max(0.0);
+        (*kind, Costs { base, layer, prediction, first_test, later_test })
+    });
+    Ok(costs.collect())
 }
 
 struct Clock<'a> {
@@ -234,19 +240,24 @@ struct Clock<'a> {
 }
 
 impl Clock<'_> {
-    /// Seconds of a token, reading sources included. Outputs are all as long as they may be.
-    fn seconds(&self, policy: &dyn Policy) -> Result<f64, Error> {
+    /// Seconds of a token under each policy, reading sources included. Outputs are all as long as they may
+    /// be. Policies are measured in turns, so that a machine that slows down does so for all of them.
+    fn seconds(&self, policies: &[&dyn Policy]) -> Result<Vec<f64>, Error> {
         let options = DecodeOptions { ignore_eos: true, ..DecodeOptions::new(self.max_tokens) };
-        let mut best = f64::INFINITY;
+        let mut best = vec![f64::INFINITY; policies.len()];
         for _ in 0..=REPETITIONS {
-            let started = Instant::now();
-            for sources in self.sources.chunks(self.batch_size) {
-                let ReadBatch { prompt, .. } = read_batch(self.model, sources).map_err(DecodeError::from)?;
-                decode(&*prompt, policy, &options)?;
+            for (policy, best) in policies.iter().zip(&mut best) {
+                let started = Instant::now();
+                for sources in self.sources.chunks(self.batch_size) {
+                    let ReadBatch { prompt, .. } =
+                        read_batch(self.model, sources).map_err(DecodeError::from)?;
+                    decode(&*prompt, *policy, &options)?;
+                }
+                *best = best.min(started.elapsed().as_secs_f64());
             }
-            best = best.min(started.elapsed().as_secs_f64());
         }
-        Ok(best / (self.sources.len() * self.max_tokens).max(1) as f64)
+        let tokens = (self.sources.len() * self.max_tokens).max(1) as f64;
+        Ok(best.into_iter().map(|seconds| seconds / tokens).collect())
     }
 }
 
