@@ -16,6 +16,9 @@ use crate::simd::{LANES, Simd};
 /// Number of outputs of a panel.
 pub(crate) const PANEL: usize = 2 * LANES;
 
+/// Number of bytes of a panel that are asked for ahead where a single row reads it.
+const AHEAD: usize = 1024;
+
 /// How weights of a type are stored and multiplied.
 pub(crate) trait Weight: Copy + Send + Sync + 'static {
     /// Type of the inputs.
@@ -292,10 +295,18 @@ impl<W: Weight> Panels<W> {
                 std::array::from_fn(|r| inputs.as_ptr().add((row + r) * self.stride()));
             let mut tile: [[[W::Sum<S>; 2]; P]; R] =
                 std::array::from_fn(|r| [[W::start::<S>(inputs[r]); 2]; P]);
+            // Several rows take so long that all of the next panel comes in the meantime. A single one has to
+            // ask for what it needs soon.
+            let step_bytes = PANEL * W::DEPTH * size_of::<W>();
+            let ahead = if R == 1 { AHEAD / size_of::<W>() } else { P * panel_size };
             for step in 0..self.padded_inputs / W::DEPTH {
                 let inputs: [W::Splat<S>; R] =
                     std::array::from_fn(|r| W::splat::<S>(inputs[r].add(W::LEAD + step * W::DEPTH)));
                 for p in 0..P {
+                    let ahead = step * PANEL * W::DEPTH + ahead;
+                    for line in 0..step_bytes / 64 {
+                        S::prefetch(weights[p].wrapping_add(ahead).cast::<u8>().wrapping_add(line * 64));
+                    }
                     for half in 0..2 {
                         let offset = (step * PANEL + half * LANES) * W::DEPTH;
                         let weights = W::load::<S>(weights[p].add(offset));

@@ -21,6 +21,11 @@ impl Simd for Avx2 {
     const TILE_ROWS: usize = 3;
 
     #[inline(always)]
+    fn prefetch(from: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn splat(x: f32) -> [__m256; 2] {
         unsafe { [_mm256_set1_ps(x); 2] }
     }

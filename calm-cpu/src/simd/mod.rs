@@ -45,6 +45,9 @@ pub(crate) trait Simd: Copy + 'static {
     /// Number of rows of inputs for which a tile of 32 outputs has registers.
     const TILE_ROWS: usize;
 
+    /// Asks for the cache line at an address, which may be any.
+    fn prefetch(from: *const u8);
+
     unsafe fn splat(x: f32) -> Self::F32;
     unsafe fn load(from: *const f32) -> Self::F32;
     unsafe fn load_bf16(from: *const bf16) -> Self::F32;

@@ -17,6 +17,9 @@ impl Simd for Portable {
     const TILE_ROWS: usize = 2;
 
     #[inline(always)]
+    fn prefetch(_from: *const u8) {}
+
+    #[inline(always)]
     unsafe fn splat(x: f32) -> [f32; LANES] {
         [x; LANES]
     }
