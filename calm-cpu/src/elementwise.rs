@@ -52,14 +52,33 @@ pub(crate) fn dot_stored<S: Simd, const SIZE: usize>(
     pairwise_sum(sums_of_products::<S, SIZE>(a, b)) + rest
 }
 
-/// Sum of products with numbers that are multiplied with `factor` and rounded to at most 8 bits.
+/// Sum of products with numbers that are multiplied with `factor` and rounded to at most 8 bits, as
+/// [`f32::round`] does.
 #[inline(always)]
 pub(crate) fn dot_rounded<N: Copy>(a: &[i16], b: &[N], factor: f32, number: impl Fn(N) -> f32) -> i32 {
-    let mut sum = 0;
-    for i in 0..a.len().min(b.len()) {
-        sum += i32::from(a[i]) * ((number(b[i]) * factor).round() as i32);
+    // `f32::round` is a call for each number. Adding this rounds too, but halves to even numbers.
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+    let rounded = |b: N| {
+        let x = number(b) * factor;
+        let size = x.abs();
+        let even = (size + ROUND) - ROUND;
+        let size = if size - even >= 0.5 { even + 1.0 } else { even };
+        // The low bits are the integer.
+        (size.copysign(x) + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
+    };
+    let mut sums = [0; LANES];
+    let whole = a.len() / LANES * LANES;
+    for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
+        let mut integers = [0; LANES];
+        for i in 0..LANES {
+            integers[i] = rounded(b[i]);
+        }
+        for i in 0..LANES {
+            sums[i] += i32::from(a[i]) * integers[i];
+        }
     }
-    sum
+    let rest: i32 = a[whole..].iter().zip(&b[whole..]).map(|(&a, &b)| i32::from(a) * rounded(b)).sum();
+    sums.into_iter().sum::<i32>() + rest
 }
 
 #[inline(always)]

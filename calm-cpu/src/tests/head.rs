@@ -3,7 +3,7 @@ use calm_core::{Shortlist, Token, Top2, best_tokens};
 use proptest::prelude::*;
 
 use super::{matrix, name, numbers, processors};
-use crate::elementwise::RmsNorm;
+use crate::elementwise::{RmsNorm, dot_rounded};
 use crate::head::{Head, MARGIN_ERROR, Room};
 use crate::linear::Processor;
 use crate::states::States;
@@ -170,5 +170,21 @@ fn the_lower_of_two_equal_tokens_wins() {
         let state = States::new(&mut row, 16, &[0]);
         let found = head.top2(&processors()[0], &state, &mut Room::default())[0];
         assert_eq!((found.token, found.margin), (1, 0.0), "{}", weight_type.name());
+    }
+}
+
+#[test]
+fn weights_are_rounded_as_they_were_packed() {
+    // Halves, what is just beside them, and both ends of the range.
+    let halves = (-127..=126).map(|n| n as f32 + 0.5);
+    let weights: Vec<f32> =
+        halves.flat_map(|x| [x.next_down(), x, x.next_up()]).chain([-127.0, 127.0]).collect();
+    for width in [1, 15, 16, 17, weights.len()] {
+        for weights in weights.windows(width) {
+            let inputs: Vec<i16> = (1..=width as i16).collect();
+            let expected: i32 =
+                weights.iter().zip(&inputs).map(|(w, &x)| w.round() as i32 * i32::from(x)).sum();
+            assert_eq!(dot_rounded(&inputs, weights, 1.0, |w| w), expected);
+        }
     }
 }
