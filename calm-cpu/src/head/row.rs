@@ -10,6 +10,7 @@ use crate::simd::Simd;
 use crate::team::Scratch;
 
 /// One state that was prepared, and screened where its logits are read.
+#[derive(Clone, Copy)]
 pub(super) struct RowOf<'a> {
     pub(super) head: &'a Head,
     pub(super) room: &'a Room,
@@ -110,10 +111,8 @@ pub(super) fn estimate_of<S: Simd>(row: RowOf<'_>, scratch: &mut Scratch) -> Top
 /// Finds what [`estimate_of`] says, and about the `count` best tokens, the best one among them.
 #[inline(always)]
 pub(super) fn shortlist_of<S: Simd>(row: RowOf<'_>, count: usize, scratch: &mut Scratch) -> Shortlist {
-    let (head, room, place) = (row.head, row.room, row.row);
     let top2 = estimate_of::<S>(row, scratch);
     let Scratch { tokens, scores, .. } = scratch;
-    let row = RowOf { head, room, row: place };
     best_of_logits(row.logits(), count, tokens, scores);
     let mut tokens: Vec<Token> = tokens.iter().map(|&token| token as Token).collect();
     // The exact head may prefer a token that 8 bits put behind others.

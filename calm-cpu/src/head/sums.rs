@@ -13,11 +13,17 @@ pub(super) fn tokens_above(logits: &[f32], bounds: &Bounds, row: &Row, least: f3
     for (panel, logits) in logits.as_chunks::<PANEL>().0.iter().enumerate() {
         // What fills up the last panel has no logit, whatever is asked for.
         let least = larger(least - bounds.of(panel, row), f32::MIN);
-        if is_any(logits, least) {
-            for (i, &logit) in logits.iter().enumerate() {
-                if logit >= least {
-                    tokens.push(panel * PANEL + i);
-                }
+        add_tokens(panel, logits, least, tokens);
+    }
+}
+
+/// Adds the tokens of a panel with logits of this size or more.
+#[inline(always)]
+fn add_tokens(panel: usize, logits: &[f32; PANEL], least: f32, tokens: &mut Vec<usize>) {
+    if is_any(logits, least) {
+        for (i, &logit) in logits.iter().enumerate() {
+            if logit >= least {
+                tokens.push(panel * PANEL + i);
             }
         }
     }
@@ -102,13 +108,7 @@ pub(super) fn best_of_logits(logits: &[f32], count: usize, tokens: &mut Vec<usiz
     let least = if count > count_of_panels { f32::MIN } else { larger(least, f32::MIN) };
     tokens.clear();
     for (panel, logits) in logits.as_chunks::<PANEL>().0.iter().enumerate() {
-        if is_any(logits, least) {
-            for (i, &logit) in logits.iter().enumerate() {
-                if logit >= least {
-                    tokens.push(panel * PANEL + i);
-                }
-            }
-        }
+        add_tokens(panel, logits, least, tokens);
     }
     if tokens.len() > count {
         tokens.select_nth_unstable_by(count - 1, |&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
