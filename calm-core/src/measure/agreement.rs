@@ -43,7 +43,7 @@ pub struct AgreementMaps {
 pub struct FittedTo {
     /// Number of output tokens.
     pub tokens: usize,
-    /// The first 16 hexadecimal digits of the SHA-256 of each source's text or tokens, ascending. A guarantee
+    /// The first 16 hexadecimal digits of the SHA-256 of each source's tokens, ascending. A guarantee
     /// must not be computed from any of them.
     pub sources: Vec<String>,
 }

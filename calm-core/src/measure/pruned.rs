@@ -42,18 +42,38 @@ impl Measure for Pruned {
 
 #[derive(Default)]
 struct Step {
-    /// The tokens that compete, of each entry that the step began with; empty before the first test.
-    candidates: BTreeMap<Entry, Vec<Token>>,
+    candidates: Candidates,
 }
 
 impl StepMeasure for Step {
     fn confidence(&mut self, layer: &mut Layer<'_>) -> Result<Vec<Confidence>, DecodeError> {
-        if self.candidates.is_empty() {
+        if self.candidates.are_unknown() {
             let best = layer.best_tokens(PRUNED_TOKENS)?;
-            self.candidates = layer.entries().iter().copied().zip(best).collect();
+            self.candidates.choose(layer, best);
         }
+        self.candidates.confidence(layer)
+    }
+}
+
+/// The tokens that compete from the first test of a step on, of each entry that the step began with.
+#[derive(Default)]
+pub(super) struct Candidates(BTreeMap<Entry, Vec<Token>>);
+
+impl Candidates {
+    /// Whether the first test is still to come.
+    pub(super) fn are_unknown(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes the tokens of each of the layer's entries.
+    pub(super) fn choose(&mut self, layer: &Layer<'_>, tokens: impl IntoIterator<Item = Vec<Token>>) {
+        self.0 = layer.entries().iter().copied().zip(tokens).collect();
+    }
+
+    /// Best tokens and margins of the layer's entries, each among its own.
+    pub(super) fn confidence(&self, layer: &mut Layer<'_>) -> Result<Vec<Confidence>, DecodeError> {
         let candidates: Vec<&[Token]> =
-            layer.entries().iter().map(|entry| self.candidates[entry].as_slice()).collect();
+            layer.entries().iter().map(|entry| self.0[entry].as_slice()).collect();
         Ok(layer.top2_among(&candidates)?.into_iter().map(Confidence::from).collect())
     }
 }

@@ -1,7 +1,5 @@
-use std::collections::BTreeMap;
-
+use super::pruned::{Candidates, flops};
 use super::{Confidence, Measure, MeasureKind, Memory, PRUNED_TOKENS, StepMeasure};
-use crate::backbone::{Entry, Token};
 use crate::error::DecodeError;
 use crate::layer::Layer;
 
@@ -13,7 +11,7 @@ pub(super) static SHORTLIST: MeasureKind = MeasureKind {
     name: "shortlist",
     about: "the margin at the first test, and among the 64 best tokens of that at later ones",
     load: |_| Ok(Box::new(Shortlist)),
-    flops: super::pruned::flops,
+    flops,
     maps: None,
 };
 
@@ -31,23 +29,17 @@ impl Measure for Shortlist {
 
 #[derive(Default)]
 struct Step {
-    /// The tokens that compete, of each entry that the step began with; empty before the first test.
-    candidates: BTreeMap<Entry, Vec<Token>>,
+    candidates: Candidates,
 }
 
 impl StepMeasure for Step {
     fn confidence(&mut self, layer: &mut Layer<'_>) -> Result<Vec<Confidence>, DecodeError> {
-        if self.candidates.is_empty() {
-            let shortlists = layer.shortlists(PRUNED_TOKENS)?;
-            let mut found = Vec::with_capacity(shortlists.len());
-            for (entry, shortlist) in layer.entries().iter().zip(shortlists) {
-                found.push(Confidence::from(shortlist.top2));
-                self.candidates.insert(*entry, shortlist.tokens);
-            }
-            return Ok(found);
+        if !self.candidates.are_unknown() {
+            return self.candidates.confidence(layer);
         }
-        let candidates: Vec<&[Token]> =
-            layer.entries().iter().map(|entry| self.candidates[entry].as_slice()).collect();
-        Ok(layer.top2_among(&candidates)?.into_iter().map(Confidence::from).collect())
+        let shortlists = layer.shortlists(PRUNED_TOKENS)?;
+        let found = shortlists.iter().map(|shortlist| Confidence::from(shortlist.top2)).collect();
+        self.candidates.choose(layer, shortlists.into_iter().map(|shortlist| shortlist.tokens));
+        Ok(found)
     }
 }
