@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use calm_core::{AGREEMENT_FILE, Exits};
 use calm_engine::engine::Engine;
 use calm_engine::program::{EngineArguments, note_unused_tensors};
@@ -40,13 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     arguments.sources.check()?;
     let mut engine = Engine::load(&arguments.model, &arguments.engine.options(usize::MAX)?)?;
     note_unused_tensors(&engine);
-    let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
-    let sources = arguments.sources.read(codec)?;
-    eprintln!("decoding {} examples at full depth", sources.len());
-    let TrainingSources { batch_size, max_tokens, .. } = arguments.sources;
-    let observations =
-        calm_fit::observe(&mut engine.models, &sources, batch_size, max_tokens, &arguments.exits)
-            .context("cannot decode the examples")?;
+    let (sources, observations) = arguments.sources.observe(&mut engine, &arguments.exits)?;
     let fitted = calm_fit::fit(&observations, &sources)?;
     fitted.maps.write(&arguments.model)?;
     print(&fitted.reliability);

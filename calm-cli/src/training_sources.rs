@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, ensure};
-use calm_checkpoint::cut_source;
-use calm_core::Token;
+use anyhow::{Context, bail, ensure};
+use calm_core::{Exits, Token};
 use calm_data::{Columns, DatasetPaths, HubCache, read_examples};
-use calm_engine::engine::TextCodec;
+use calm_engine::engine::{Engine, TextCodec, encode_source};
 use calm_experiments::config;
 use calm_experiments::dataset::random_order;
+use calm_fit::Observations;
 
 /// The flags that say which training sources a command decodes, and how.
 #[derive(clap::Args)]
@@ -39,7 +39,7 @@ pub(crate) struct TrainingSources {
     prefix: String,
     /// Longest output in tokens
     #[arg(long, value_name = "N", default_value_t = 128)]
-    pub(crate) max_tokens: usize,
+    max_tokens: usize,
     /// Longer sources are cut; never if not given
     #[arg(long, value_name = "N")]
     max_source_tokens: Option<usize>,
@@ -62,8 +62,24 @@ impl TrainingSources {
         Ok(())
     }
 
+    /// Reads the sources and decodes them at full depth, while measures are read as [`calm_fit::observe`]
+    /// does.
+    pub(crate) fn observe(
+        &self,
+        engine: &mut Engine,
+        exits: &[Exits],
+    ) -> anyhow::Result<(Vec<Vec<Token>>, Observations)> {
+        let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
+        let sources = self.read(codec)?;
+        eprintln!("decoding {} examples at full depth", sources.len());
+        let observations =
+            calm_fit::observe(&mut engine.models, &sources, self.batch_size, self.max_tokens, exits)
+                .context("cannot decode the examples")?;
+        Ok((sources, observations))
+    }
+
     /// The tokens of the sources, without those that experiments measure with.
-    pub(crate) fn read(&self, codec: &dyn TextCodec) -> anyhow::Result<Vec<Vec<Token>>> {
+    fn read(&self, codec: &dyn TextCodec) -> anyhow::Result<Vec<Vec<Token>>> {
         let refused = self.refused(codec)?;
         let columns = Columns {
             source: self.source_column.clone(),
@@ -98,11 +114,7 @@ impl TrainingSources {
     }
 
     fn tokens(&self, codec: &dyn TextCodec, source: &str) -> anyhow::Result<Vec<Token>> {
-        let mut tokens = codec.encode(source)?;
-        if let Some(limit) = self.max_source_tokens {
-            cut_source(&mut tokens, limit);
-        }
-        Ok(tokens)
+        encode_source(codec, source, self.max_source_tokens)
     }
 
     fn refused(&self, codec: &dyn TextCodec) -> anyhow::Result<Refused> {

@@ -56,12 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     note_unused_tensors(&engine);
     let maps = AgreementMaps::read(&arguments.model)?;
     let maps = maps.context("the model has no calm.agreement.json, which `calm fit-confidence` makes")?;
-    let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
-    let sources = arguments.sources.read(codec)?;
-    let TrainingSources { batch_size, max_tokens, .. } = arguments.sources;
-    eprintln!("decoding {} examples at full depth", sources.len());
-    let observations = calm_fit::observe(&mut engine.models, &sources, batch_size, max_tokens, &[])
-        .context("cannot decode the examples")?;
+    let (sources, observations) = arguments.sources.observe(&mut engine, &[])?;
+    let batch_size = arguments.sources.batch_size;
 
     // Outputs as long as those that were seen.
     let length = observations.tokens().div_ceil(sources.len()).max(2);

@@ -60,21 +60,36 @@ pub fn decode_sources(
     policy: &dyn Policy,
     options: &DecodeOptions,
 ) -> Result<Vec<Generation>, DecodeError> {
+    map_batches(models, sources, batch_size, |model, sources| {
+        let batch = read_batch(model, sources)?;
+        decode_batches(&[batch], policy, options)
+    })
+}
+
+/// Does something with batches of at most `batch_size` sources, side by side on all handles of a model: what
+/// it gives for each source, in the order of the sources.
+///
+/// # Errors
+/// The first one of a batch, in the order of the batches.
+pub fn map_batches<T: Send, E: Send>(
+    models: &mut [Box<dyn Model>],
+    sources: &[Vec<Token>],
+    batch_size: usize,
+    of_batch: impl Fn(&dyn Model, &[&[Token]]) -> Result<Vec<T>, E> + Sync,
+) -> Result<Vec<T>, E> {
     let batches = Batches::new(sources, batch_size);
     let of_batches = batches.of(sources);
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, Result<Vec<Generation>, DecodeError>)>> = Mutex::new(Vec::new());
+    let results: Mutex<Vec<(usize, Result<Vec<T>, E>)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for model in models.iter_mut().take(batches.len()) {
-            let (next, results, of_batches) = (&next, &results, &of_batches);
+            let (next, results, of_batches, of_batch) = (&next, &results, &of_batches, &of_batch);
             scope.spawn(move || {
                 model.enter_thread();
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(sources) = of_batches.get(index) else { break };
-                    let result = read_batch(&**model, sources)
-                        .map_err(DecodeError::from)
-                        .and_then(|batch| decode_batches(&[batch], policy, options));
+                    let result = of_batch(&**model, sources);
                     results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
                 }
             });
@@ -82,7 +97,6 @@ pub fn decode_sources(
     });
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(index, _)| *index);
-    let generations: Vec<Vec<Generation>> =
-        results.into_iter().map(|(_, result)| result).collect::<Result<_, _>>()?;
-    Ok(batches.in_input_order(generations.into_iter().flatten()))
+    let of_batches: Vec<Vec<T>> = results.into_iter().map(|(_, result)| result).collect::<Result<_, _>>()?;
+    Ok(batches.in_input_order(of_batches.into_iter().flatten()))
 }

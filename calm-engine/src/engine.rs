@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::bail;
-use calm_checkpoint::{EngineKind, LoadOptions, Model, Tokenizer, WeightType};
+use calm_checkpoint::{EngineKind, LoadOptions, Model, Tokenizer, WeightType, cut_source};
 use calm_core::Token;
 
 use crate::models::loader;
@@ -110,6 +110,18 @@ impl Engine {
     pub fn model(&self) -> &dyn Model {
         &*self.models[0]
     }
+}
+
+/// Tokens of a source, cut to `limit` if there is one, which is at least 1.
+///
+/// # Errors
+/// The text has no tokens.
+pub fn encode_source(codec: &dyn TextCodec, text: &str, limit: Option<usize>) -> anyhow::Result<Vec<Token>> {
+    let mut tokens = codec.encode(text)?;
+    if let Some(limit) = limit {
+        cut_source(&mut tokens, limit);
+    }
+    Ok(tokens)
 }
 
 /// The tokenizer of a checkpoint directory, if it has one.

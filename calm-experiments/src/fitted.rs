@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, bail};
-use calm_checkpoint::{cut_source, source_hash};
+use calm_checkpoint::source_hash;
 use calm_core::{AgreementMaps, PolicySpec};
-use calm_engine::engine::Engine;
+use calm_engine::engine::{Engine, encode_source};
 
 use crate::dataset::Dataset;
 
@@ -27,10 +27,7 @@ pub fn check_not_fitted_to(
     let fitted_to: HashSet<String> = maps.fitted_to.sources.into_iter().collect();
     let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
     for example in &dataset.examples {
-        let mut tokens = codec.encode(&example.source)?;
-        if let Some(limit) = max_source_tokens {
-            cut_source(&mut tokens, limit);
-        }
+        let tokens = encode_source(codec, &example.source, max_source_tokens)?;
         if fitted_to.contains(&source_hash(&tokens)) {
             let (split, id) = (dataset.split, &example.id);
             bail!(

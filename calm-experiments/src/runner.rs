@@ -5,16 +5,17 @@
 //! depend on the workers.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, anyhow};
-use calm_checkpoint::{Model, cut_source};
-use calm_core::{DecodeOptions, Generation, PolicySpec, Token};
+use calm_checkpoint::Model;
+use calm_core::{DecodeOptions, Full, Generation, Policy, PolicySpec, Token};
 use calm_engine::batches::Batches;
-use calm_engine::decoding::{ReadBatch, decode_batches, read_batch};
-use calm_engine::engine::{Engine, TextCodec};
+use calm_engine::decoding::{decode_batches, read_batch};
+use calm_engine::engine::{Engine, TextCodec, encode_source};
 
 use crate::dataset::{Dataset, Shard};
 use crate::progress::Progress;
@@ -147,6 +148,8 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn run(&self, jobs: &[Job<'_>], next_job: &AtomicUsize, failed: &AtomicBool) -> anyhow::Result<()> {
         let mut is_warm = false;
+        // A policy may read files of its measure.
+        let mut policies: BTreeMap<String, Box<dyn Policy>> = BTreeMap::new();
         while let Some(job) = jobs.get(next_job.fetch_add(1, Ordering::Relaxed)) {
             let place = || format!("{} shard {}", job.dataset.split, job.shard.index);
             let sources = self.tokenize(job)?;
@@ -162,9 +165,15 @@ impl Worker<'_> {
                 if failed.load(Ordering::Relaxed) {
                     return Ok(());
                 }
-                let generations = self
-                    .decode(key.policy, &read, self.common.max_tokens)
-                    .with_context(|| format!("{}, {}", place(), key.policy))?;
+                let place = || format!("{}, {}", place(), key.policy);
+                let policy = match policies.entry(key.policy.to_string()) {
+                    Entry::Occupied(made) => made.into_mut(),
+                    Entry::Vacant(missing) => {
+                        missing.insert(key.policy.make(&*self.model).with_context(place)?)
+                    }
+                };
+                let options = DecodeOptions::new(self.common.max_tokens);
+                let generations = decode_batches(&read, &**policy, &options).with_context(place)?;
                 let encoder_seconds = read.iter().flat_map(|batch| vec![batch.seconds_per_row; batch.rows]);
                 let results = batches.in_input_order(generations.into_iter().zip(encoder_seconds));
                 self.write(job, key, &sources, results)?;
@@ -195,14 +204,8 @@ impl Worker<'_> {
 
     fn tokenize(&self, job: &Job<'_>) -> anyhow::Result<Vec<Vec<Token>>> {
         let tokens = job.dataset.examples[job.shard.range.clone()].iter().map(|example| {
-            let mut tokens = self
-                .codec
-                .encode(&example.source)
-                .with_context(|| format!("{} example {}", job.dataset.split, example.id))?;
-            if let Some(limit) = self.common.max_source_tokens {
-                cut_source(&mut tokens, limit);
-            }
-            Ok(tokens)
+            encode_source(self.codec, &example.source, self.common.max_source_tokens)
+                .with_context(|| format!("{} example {}", job.dataset.split, example.id))
         });
         tokens.collect()
     }
@@ -211,18 +214,9 @@ impl Worker<'_> {
     /// slow.
     fn warm_up(&self, first_batch: &[&[Token]]) -> anyhow::Result<()> {
         let first = [read_batch(&*self.model, first_batch)?];
-        self.decode(PolicySpec::full(), &first, self.common.max_tokens.min(4)).map(|_| ())
-    }
-
-    /// Generations in the order of the batches.
-    fn decode(
-        &self,
-        policy: PolicySpec,
-        batches: &[ReadBatch<'_>],
-        max_tokens: usize,
-    ) -> anyhow::Result<Vec<Generation>> {
-        let policy = policy.make(&*self.model)?;
-        Ok(decode_batches(batches, &*policy, &DecodeOptions::new(max_tokens))?)
+        let options = DecodeOptions::new(self.common.max_tokens.min(4));
+        decode_batches(&first, &Full, &options)?;
+        Ok(())
     }
 }
 

@@ -1,6 +1,5 @@
 //! Decoding at full depth, while every measure says at every layer what it would.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use calm_checkpoint::Model;
@@ -8,7 +7,7 @@ use calm_core::{
     Decision, DecodeError, DecodeOptions, Entry, Exits, Layer, MEASURES, Measure, MeasureKind, Memory,
     Policy, StepMeasure, StepPolicy, Token, decode,
 };
-use calm_engine::batches::Batches;
+use calm_engine::decoding::map_batches;
 
 /// What a measure says of a token at one layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,8 +69,7 @@ pub fn mapped_measures() -> Vec<(&'static MeasureKind, &'static MeasureKind)> {
 
 /// Decodes sources at full depth, side by side on all handles of a model, and reads all measures that have
 /// maps wherever their confidences may differ. A measure whose confidences depend on all tests before is read
-/// under
-/// `exits` and after all layers. What the model does not have (an exit classifier) is left out.
+/// under `exits` and after all layers. What the model does not have (an exit classifier) is left out.
 ///
 /// # Errors
 /// The engine fails.
@@ -84,31 +82,10 @@ pub fn observe(
 ) -> Result<Observations, DecodeError> {
     let num_layers = models[0].shape().num_layers;
     let streams = streams(&*models[0], num_layers, exits);
-    let batches = Batches::new(sources, batch_size);
-    let of_batches = batches.of(sources);
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for model in models.iter_mut().take(batches.len()) {
-            let (next, results, of_batches, streams) = (&next, &results, &of_batches, &streams);
-            scope.spawn(move || {
-                model.enter_thread();
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(sources) = of_batches.get(index) else { break };
-                    let result = observe_batch(&**model, sources, max_tokens, streams);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
-                }
-            });
-        }
-    });
-    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.sort_by_key(|(index, _)| *index);
-    let mut examples = Vec::with_capacity(sources.len());
-    for (_, result) in results {
-        examples.extend(result?);
-    }
-    Ok(Observations { num_layers, streams, examples: batches.in_input_order(examples) })
+    let examples = map_batches(models, sources, batch_size, |model, sources| {
+        observe_batch(model, sources, max_tokens, &streams)
+    })?;
+    Ok(Observations { num_layers, streams, examples })
 }
 
 fn streams(model: &dyn Model, num_layers: usize, exits: &[Exits]) -> Vec<Stream> {
