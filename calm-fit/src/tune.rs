@@ -73,7 +73,7 @@ struct Mapped<'a> {
 /// the fastest first.
 ///
 /// # Errors
-/// A map is missing, or no measure reaches the share.
+/// No measure with maps reaches the share.
 pub fn search(
     observations: &Observations,
     maps: &AgreementMaps,
@@ -85,7 +85,7 @@ pub fn search(
         let Some(base) = measure.maps else { continue };
         let mapped = Mapped { observations, maps, measure, base };
         for exits in sets(observations.num_layers) {
-            candidates.extend(mapped.candidate(exits, &costs, agreement)?);
+            candidates.extend(mapped.candidate(exits, &costs, agreement));
         }
     }
     candidates.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
@@ -113,20 +113,15 @@ fn sets(num_layers: usize) -> Vec<Exits> {
 }
 
 impl Mapped<'_> {
-    /// The candidate with the least threshold at which the share is reached; `None` if none reaches it.
-    fn candidate(&self, exits: Exits, costs: &Costs, agreement: f64) -> Result<Option<Candidate>, Error> {
+    /// The candidate with the least threshold at which the share is reached; `None` if none reaches it, or
+    /// where there is no reading or no map.
+    fn candidate(&self, exits: Exits, costs: &Costs, agreement: f64) -> Option<Candidate> {
         let layers: Vec<usize> = exits.layers().collect();
         let mut places = Vec::with_capacity(layers.len());
+        let stream = self.observations.streams.iter().find(|stream| stream.measure == self.base)?;
         for &layer in &layers {
-            let place = self.observations.place(self.base, exits, layer);
-            let (Some(first), measure) = (self.observations.streams.first(), self.base) else {
-                return Ok(None);
-            };
-            let memory = self.observations.streams.iter().find(|stream| stream.measure == measure);
-            let tests = memory.unwrap_or(first).memory.tests(exits, layer);
-            let (Some(place), Some(map)) = (place, self.maps.get(measure.name, tests)) else {
-                return Ok(None);
-            };
+            let place = self.observations.place(self.base, exits, layer)?;
+            let map = self.maps.get(self.base.name, stream.memory.tests(exits, layer))?;
             places.push((place, map));
         }
         // Each token: the probability at each exit, and whether it agrees there.
@@ -151,7 +146,7 @@ impl Mapped<'_> {
         }
         let (found, left_at) = evaluate(&tokens, high);
         if found < agreement {
-            return Ok(None);
+            return None;
         }
         let count = tokens.len().max(1) as f64;
         let last = self.observations.num_layers;
@@ -166,7 +161,7 @@ impl Mapped<'_> {
             mean_tests += share * tests as f64;
             seconds += share * (layer as f64 * costs.layer + costs.first_test + later + prediction);
         }
-        Ok(Some(Candidate {
+        Some(Candidate {
             measure: self.measure,
             exits,
             threshold: high,
@@ -175,7 +170,7 @@ impl Mapped<'_> {
             tests: mean_tests,
             seconds: costs.base + seconds,
             full_seconds: costs.base + last as f64 * costs.layer + costs.prediction,
-        }))
+        })
     }
 }
 
