@@ -6,6 +6,9 @@ use calm_checkpoint::FeedForward;
 
 use crate::simd::{LANES, Simd, sums_of_products};
 
+/// Adding this to an f32 and taking it away rounds the number. In between the integer is in the low bits.
+pub(crate) const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+
 /// Root-mean-square normalisation without a mean or a bias (`T5LayerNorm`).
 pub(crate) struct RmsNorm {
     pub(crate) weight: Vec<f32>,
@@ -56,8 +59,7 @@ pub(crate) fn dot_stored<S: Simd, const SIZE: usize>(
 /// [`f32::round`] does.
 #[inline(always)]
 pub(crate) fn dot_rounded<N: Copy>(a: &[i16], b: &[N], factor: f32, number: impl Fn(N) -> f32) -> i32 {
-    // `f32::round` is a call for each number. Adding this rounds too, but halves to even numbers.
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+    // `f32::round` is a call for each number. Adding `ROUND` rounds too, but halves to even numbers.
     let rounded = |b: N| {
         let x = number(b) * factor;
         let size = x.abs();
@@ -197,7 +199,6 @@ fn sigmoid(x: f32) -> f32 {
 /// e^x to 1e-4 of it for x up to 0; e^-87 below -87.
 #[inline(always)]
 pub(crate) fn exp_roughly(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // as below
     let exponent = (if x > -87.0 { x } else { -87.0 }) * std::f32::consts::LOG2_E;
     let shifted = exponent + ROUND;
     let r = exponent - (shifted - ROUND);
@@ -213,7 +214,6 @@ pub(crate) fn exp_roughly(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     // x = n ln 2 + r with |r| <= ln 2 / 2; the polynomial is Cephes' expf.
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves an integer in the low bits
     let clamped = x.clamp(-87.0, 88.0);
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;

@@ -11,6 +11,7 @@ mod attention;
 mod elementwise;
 mod error;
 mod head;
+mod int8;
 mod linear;
 mod panels;
 mod session;

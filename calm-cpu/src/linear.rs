@@ -7,9 +7,10 @@ use std::sync::Arc;
 use calm_checkpoint::{FeedForward, WeightType};
 use half::bf16;
 
-use crate::elementwise::{self, RmsNorm, larger, largest_of};
+use crate::elementwise::{self, RmsNorm};
+use crate::int8::{Int8Panels, halve, quantise};
 use crate::panels::{PANEL, Panels, Weight};
-use crate::simd::{InstructionSet, LANES, Simd, with_simd};
+use crate::simd::{InstructionSet, Simd, with_simd};
 use crate::states::States;
 use crate::team::{Columns, Scratch, Team, bounds};
 use crate::weights::Stored;
@@ -35,13 +36,6 @@ enum Packed {
     F32(Panels<f32>),
     Bf16(Panels<bf16>),
     Int8(Int8Panels),
-}
-
-/// Weights in 255 steps.
-pub(crate) struct Int8Panels<W = i8> {
-    pub(crate) panels: Panels<W>,
-    /// Size of a step of each output, filled up to whole panels.
-    pub(crate) scales: Vec<f32>,
 }
 
 /// What a product reads.
@@ -184,7 +178,7 @@ struct Job<'a> {
 
 #[inline(always)]
 fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratch) {
-    let Scratch { normed, quantised, scales, gate, .. } = scratch;
+    let Scratch { normed, quantised, narrow, scales, gate, .. } = scratch;
     let Linear { packed, first_panel, inputs, .. } = job.linear;
     let input = match job.input {
         Input::Rows(rows) => rows,
@@ -195,21 +189,21 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratc
         Packed::F32(panels) => run_floats::<S, _>(panels, input, &mut writer),
         Packed::Bf16(panels) => run_floats::<S, _>(panels, input, &mut writer),
         Packed::Int8(weights) => {
-            quantise(input, *inputs, weights.panels.padded_inputs(), quantised, scales);
-            weights.panels.product::<S>(
+            quantise(input, *inputs, quantised, scales);
+            halve(quantised, *inputs, weights.panels.stride(), narrow);
+            weights.product::<S>(
                 writer.panels(),
-                quantised,
+                narrow,
+                scales,
                 #[inline(always)]
-                |panel, row, sums| {
-                    writer.write(panel, row, &weights.scaled(panel, sums, scales[row]));
-                },
+                |panel, row, sums| writer.write(panel, row, sums),
             );
         }
     }
 }
 
 #[inline(always)]
-fn run_floats<S: Simd, W: Weight<Input = f32>>(
+fn run_floats<S: Simd, W: Weight<Input = f32, Output = f32>>(
     panels: &Panels<W>,
     input: &[f32],
     writer: &mut Writer<'_, '_>,
@@ -232,46 +226,6 @@ pub(crate) fn normalise<'a>(norm: &RmsNorm, states: &States<'_>, normed: &'a mut
         norm.apply(states.row(index), to);
     }
     normed
-}
-
-/// Rounds rows [rows, width] to integers of at most 16 bits: [rows, padded], each row with its scale. The
-/// integers are small enough that no sum of their products with 8-bit weights overflows.
-#[inline(always)]
-pub(crate) fn quantise(
-    input: &[f32],
-    width: usize,
-    padded: usize,
-    quantised: &mut Vec<i16>,
-    scales: &mut Vec<f32>,
-) {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding and taking it away rounds
-    let largest_integer = (i32::MAX / (127 * padded as i32)).min(i32::from(i16::MAX)) as f32;
-    let rows = input.len() / width;
-    quantised.clear();
-    quantised.resize(rows * padded, 0);
-    scales.clear();
-    for (x, to) in input.chunks_exact(width).zip(quantised.chunks_exact_mut(padded)) {
-        let largest = largest_size(x);
-        let scale = if largest > 0.0 { largest / largest_integer } else { 1.0 };
-        let factor = 1.0 / scale;
-        for (to, &x) in to.iter_mut().zip(x) {
-            *to = ((x * factor + ROUND) - ROUND) as i16;
-        }
-        scales.push(scale);
-    }
-}
-
-#[inline(always)]
-pub(crate) fn largest_size(x: &[f32]) -> f32 {
-    let mut largest = [0.0_f32; LANES];
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().fold(0.0_f32, |largest, x| larger(largest, x.abs()));
-    for chunk in chunks {
-        for i in 0..LANES {
-            largest[i] = larger(largest[i], chunk[i].abs());
-        }
-    }
-    larger(largest_of(largest), rest)
 }
 
 /// Takes a thread's products to where they belong.
@@ -336,12 +290,7 @@ impl Writer<'_, '_> {
     }
 }
 
-/// 1 / scale, or 0 for the scale of a row of zeros.
-pub(crate) fn inverse(scale: f32) -> f32 {
-    if scale > 0.0 { 1.0 / scale } else { 0.0 }
-}
-
-fn pack_floats<W: Weight + Default>(
+fn pack_floats<W: Weight>(
     outputs: usize,
     inputs: usize,
     mut read_row: impl FnMut(usize, &mut [f32]),
@@ -354,33 +303,4 @@ fn pack_floats<W: Weight + Default>(
         }
         convert(row[input])
     })
-}
-
-impl<W: Weight + Default + From<i8>> Int8Panels<W> {
-    /// Weights whose rows `read_row` writes.
-    pub(crate) fn pack(outputs: usize, inputs: usize, mut read_row: impl FnMut(usize, &mut [f32])) -> Self {
-        let mut row = vec![0.0; inputs];
-        let mut scales = vec![0.0; outputs.next_multiple_of(PANEL)];
-        let mut factor = 0.0;
-        let panels = Panels::pack(outputs, inputs, |output, input| {
-            if input == 0 {
-                read_row(output, &mut row);
-                scales[output] = largest_size(&row) / 127.0;
-                factor = inverse(scales[output]);
-            }
-            W::from((row[input] * factor).round() as i8)
-        });
-        Int8Panels { panels, scales }
-    }
-
-    /// Sums of integers as the numbers that they stand for.
-    #[inline(always)]
-    pub(crate) fn scaled(&self, panel: usize, sums: &[f32; PANEL], input_scale: f32) -> [f32; PANEL] {
-        let scales = &self.scales[panel * PANEL..][..PANEL];
-        let mut scaled = [0.0; PANEL];
-        for i in 0..PANEL {
-            scaled[i] = sums[i] * (scales[i] * input_scale);
-        }
-        scaled
-    }
 }

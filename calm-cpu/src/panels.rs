@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd, amx};
 
 /// Number of outputs of a panel.
 pub(crate) const PANEL: usize = 2 * LANES;
@@ -20,11 +20,15 @@ pub(crate) const PANEL: usize = 2 * LANES;
 const AHEAD: usize = 1024;
 
 /// How weights of a type are stored and multiplied.
-pub(crate) trait Weight: Copy + Send + Sync + 'static {
+pub(crate) trait Weight: Copy + Default + Send + Sync + 'static {
     /// Type of the inputs.
     type Input: Copy + Default;
+    /// Type of the sums.
+    type Output: Copy + Default;
     /// Number of inputs of a step.
     const DEPTH: usize;
+    /// What the length of a row of inputs is filled up to a multiple of.
+    const PADDING: usize = Self::DEPTH;
     /// Number of inputs in front of each row, of which [`start`](Self::start) makes what its sums begin with.
     const LEAD: usize = 0;
     type Loaded<S: Simd>: Copy;
@@ -45,7 +49,18 @@ pub(crate) trait Weight: Copy + Send + Sync + 'static {
         inputs: Self::Splat<S>,
         sum: Self::Sum<S>,
     ) -> Self::Sum<S>;
-    unsafe fn finish<S: Simd>(sum: Self::Sum<S>) -> S::F32;
+    unsafe fn store<S: Simd>(to: *mut Self::Output, sum: Self::Sum<S>);
+
+    /// Computes a product as [`Panels::product`] does, if the processor has instructions for whole matrices
+    /// of this type and the rows are worth it. Returns whether it did.
+    fn product_of_matrices(
+        _panels: &Panels<Self>,
+        _range: Range<usize>,
+        _inputs: &[Self::Input],
+        _emit: &mut impl FnMut(usize, usize, &[Self::Output; PANEL]),
+    ) -> bool {
+        false
+    }
 }
 
 macro_rules! float_weight {
@@ -53,6 +68,7 @@ macro_rules! float_weight {
         #[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
         impl Weight for $type {
             type Input = f32;
+            type Output = f32;
             const DEPTH: usize = 1;
             type Loaded<S: Simd> = S::F32;
             type Splat<S: Simd> = S::F32;
@@ -79,8 +95,8 @@ macro_rules! float_weight {
             }
 
             #[inline(always)]
-            unsafe fn finish<S: Simd>(sum: S::F32) -> S::F32 {
-                sum
+            unsafe fn store<S: Simd>(to: *mut f32, sum: S::F32) {
+                unsafe { S::store(to, sum) }
             }
         }
     };
@@ -89,55 +105,14 @@ macro_rules! float_weight {
 float_weight!(f32, load);
 float_weight!(bf16, load_bf16);
 
+/// Weights and inputs of 8 bits, from -127 to 127, whose sums are integers.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
 impl Weight for i8 {
-    type Input = i16;
-    const DEPTH: usize = 2;
-    type Loaded<S: Simd> = S::Pairs;
-    type Splat<S: Simd> = S::Pairs;
-    type Sum<S: Simd> = S::I32;
-
-    #[inline(always)]
-    unsafe fn start<S: Simd>(_from: *const i16) -> S::I32 {
-        unsafe { S::zero_i32() }
-    }
-
-    #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const i8) -> S::Pairs {
-        unsafe { S::load_i8(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat<S: Simd>(from: *const i16) -> S::Pairs {
-        unsafe { S::splat_pair(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn add<S: Simd>(weights: S::Pairs, inputs: S::Pairs, sum: S::I32) -> S::I32 {
-        unsafe { S::dot_pairs(weights, inputs, sum) }
-    }
-
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(sum: S::I32) -> S::F32 {
-        unsafe { S::to_f32(sum) }
-    }
-}
-
-/// A weight of 8 bits whose inputs have 8 bits too, from -127 to 127.
-#[derive(Clone, Copy, Default)]
-#[repr(transparent)]
-pub(crate) struct Narrow(i8);
-
-impl From<i8> for Narrow {
-    fn from(weight: i8) -> Self {
-        Narrow(weight)
-    }
-}
-
-#[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
-impl Weight for Narrow {
     type Input = i8;
+    type Output = i32;
     const DEPTH: usize = 4;
+    // Instructions for matrices take a cache line of each row.
+    const PADDING: usize = amx::DEPTH;
     // The sum of the row.
     const LEAD: usize = 4;
     type Loaded<S: Simd> = S::Quads;
@@ -150,8 +125,8 @@ impl Weight for Narrow {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const Narrow) -> S::Quads {
-        unsafe { S::load_quads(from.cast()) }
+    unsafe fn load<S: Simd>(from: *const i8) -> S::Quads {
+        unsafe { S::load_quads(from) }
     }
 
     #[inline(always)]
@@ -165,8 +140,36 @@ impl Weight for Narrow {
     }
 
     #[inline(always)]
-    unsafe fn finish<S: Simd>(sum: S::I32) -> S::F32 {
-        unsafe { S::to_f32(sum) }
+    unsafe fn store<S: Simd>(to: *mut i32, sum: S::I32) {
+        unsafe { S::store_i32(to, sum) }
+    }
+
+    #[inline(always)]
+    fn product_of_matrices(
+        panels: &Panels<i8>,
+        range: Range<usize>,
+        inputs: &[i8],
+        emit: &mut impl FnMut(usize, usize, &[i32; PANEL]),
+    ) -> bool {
+        let stride = panels.stride();
+        if inputs.len() / stride < amx::FEWEST_ROWS || !amx::is_there() {
+            return false;
+        }
+        let size = PANEL * panels.padded_inputs;
+        // SAFETY: the panels are inside the lines.
+        let weights = unsafe {
+            let first = panels.lines.as_ptr().cast::<i8>().add(range.start * size);
+            std::slice::from_raw_parts(first, range.len() * size)
+        };
+        let inputs = amx::Rows { data: inputs, stride, start: Self::LEAD };
+        amx::product(
+            weights,
+            size,
+            inputs,
+            #[inline(always)]
+            |panel, row, sums| emit(range.start + panel, row, sums),
+        );
+        true
     }
 }
 
@@ -187,11 +190,8 @@ struct Line(#[expect(dead_code, reason = "read through a pointer")] [u8; 64]);
 
 impl<W: Weight> Panels<W> {
     /// Packs a matrix in which (output, input) has the weight `weight(output, input)`.
-    pub(crate) fn pack(outputs: usize, inputs: usize, mut weight: impl FnMut(usize, usize) -> W) -> Self
-    where
-        W: Default,
-    {
-        let padded_inputs = inputs.next_multiple_of(W::DEPTH);
+    pub(crate) fn pack(outputs: usize, inputs: usize, mut weight: impl FnMut(usize, usize) -> W) -> Self {
+        let padded_inputs = inputs.next_multiple_of(W::PADDING);
         let count = outputs.div_ceil(PANEL) * PANEL * padded_inputs;
         // A step has 64 or 128 bytes, so that every step begins a line.
         let mut lines = vec![Line([0; 64]); count * size_of::<W>() / 64];
@@ -232,19 +232,22 @@ impl<W: Weight> Panels<W> {
 
     /// Computes products of the panels in `range` with `rows` of inputs [rows, stride].
     ///
-    /// Calls `emit(panel, row, sums)`, panel after panel.
+    /// Calls `emit(panel, row, sums)`: for any row, panel after panel, and for any panel, row after row.
     #[inline(always)]
     pub(crate) fn product<S: Simd>(
         &self,
         range: Range<usize>,
         inputs: &[W::Input],
-        mut emit: impl FnMut(usize, usize, &[f32; PANEL]),
+        mut emit: impl FnMut(usize, usize, &[W::Output; PANEL]),
     ) {
         assert!(range.end <= self.len() && inputs.len().is_multiple_of(self.stride()), "not of this matrix");
         let rows = inputs.len() / self.stride();
+        if S::MAY_HAVE_MATRICES && W::product_of_matrices(self, range.clone(), inputs, &mut emit) {
+            return;
+        }
+        // Of few rows several panels at a time, since each sum waits for the addition before.
+        let mut panel = range.start;
         if rows == 1 {
-            // Several panels at a time, since each sum waits for the addition before.
-            let mut panel = range.start;
             while S::TILE_ROWS >= 8 && panel + 4 <= range.end {
                 self.tile::<S, 1, 4>(panel, inputs, 0, &mut emit);
                 panel += 4;
@@ -253,12 +256,12 @@ impl<W: Weight> Panels<W> {
                 self.tile::<S, 1, 2>(panel, inputs, 0, &mut emit);
                 panel += 2;
             }
-            if panel < range.end {
-                self.tile::<S, 1, 1>(panel, inputs, 0, &mut emit);
-            }
-            return;
         }
-        for panel in range {
+        while rows == 2 && S::TILE_ROWS >= 8 && panel + 2 <= range.end {
+            self.tile::<S, 2, 2>(panel, inputs, 0, &mut emit);
+            panel += 2;
+        }
+        for panel in panel..range.end {
             let mut row = 0;
             while row < rows {
                 row += match (rows - row).min(S::TILE_ROWS) {
@@ -282,10 +285,10 @@ impl<W: Weight> Panels<W> {
         panel: usize,
         inputs: &[W::Input],
         row: usize,
-        emit: &mut impl FnMut(usize, usize, &[f32; PANEL]),
+        emit: &mut impl FnMut(usize, usize, &[W::Output; PANEL]),
     ) -> usize {
         let panel_size = PANEL * self.padded_inputs;
-        let mut sums = [[[0.0; PANEL]; P]; R];
+        let mut sums = [[[W::Output::default(); PANEL]; P]; R];
         // SAFETY: the panels are inside the lines and the rows inside the inputs; the caller runs with the
         // instructions of `S`.
         unsafe {
@@ -320,7 +323,7 @@ impl<W: Weight> Panels<W> {
                 for p in 0..P {
                     for half in 0..2 {
                         let to = sums[r][p].as_mut_ptr().add(half * LANES);
-                        S::store(to, W::finish::<S>(tile[r][p][half]));
+                        W::store::<S>(to, tile[r][p][half]);
                     }
                 }
             }

@@ -104,6 +104,10 @@ fn a_trace_has_to_fit_the_policies() {
         let expected = format!("{policy} tests no exits by a measure, which --exit-trace needs");
         check(&format!("--policy {policy}"), &expected);
     }
+    check(
+        "--policy calm-state-0.9-exits2.3",
+        "trace.jsonl:1: an exit at layer 1, where the policy tests none",
+    );
     std::fs::write(folder.path().join("trace.jsonl"), "{\"tokens\": [1]}").unwrap();
     check(calm, "trace.jsonl:1:15: missing field `exit_layers`");
 }

@@ -2,8 +2,9 @@
 
 use super::screen::{Bounds, Row, rounding};
 use super::{Head, Room};
-use crate::linear::{Int8Panels, Processor, inverse};
-use crate::panels::{Narrow, PANEL};
+use crate::int8::{Int8Panels, inverse};
+use crate::linear::Processor;
+use crate::panels::PANEL;
 use crate::simd::{Simd, with_simd};
 use crate::team::{Columns, bounds};
 use crate::weights::Stored;
@@ -13,19 +14,19 @@ pub(super) enum Rest {
     /// The head is that of the checkpoint.
     Fine(Fine),
     /// The head has 8 bits itself, and more of the inputs than screening reads.
-    Int8(Int8Panels),
+    Int8,
 }
 
 /// What is left of each weight after the 8-bit head, in 8 bits of its own.
 pub(super) struct Fine {
-    pub(super) weights: Int8Panels<Narrow>,
+    pub(super) weights: Int8Panels,
     /// Bounds on what both together leave.
     bounds: Bounds,
 }
 
 impl Fine {
     /// Makes the rest of a head, and the bounds on the errors of its 8-bit version.
-    pub(super) fn new(rows: &Stored, screen: &Int8Panels<Narrow>) -> (Self, Bounds) {
+    pub(super) fn new(rows: &Stored, screen: &Int8Panels) -> (Self, Bounds) {
         let weights = Int8Panels::pack(rows.rows(), rows.columns(), |token, to| {
             rows.read_row(token, to);
             to.iter_mut().for_each(|weight| *weight -= rounded(*weight, screen.scales[token]));
@@ -61,7 +62,7 @@ impl Fine {
 }
 
 /// The bounds of a head that has 8 bits.
-pub(super) fn int8_bounds(rows: &Stored, screen: &Int8Panels<Narrow>) -> Bounds {
+pub(super) fn int8_bounds(rows: &Stored, screen: &Int8Panels) -> Bounds {
     let mut bounds = Bounds::new(screen.panels.len());
     let mut row = vec![0.0; rows.columns()];
     for token in 0..rows.rows() {
@@ -85,11 +86,10 @@ impl Head {
         let width = self.norm.weight.len();
         match &self.rest {
             Rest::Fine(_) => self.rows.dot_row::<S>(token, &room.normed[row * width..][..width]),
-            Rest::Int8(int8) => {
-                let padded = int8.panels.padded_inputs();
-                let integers = &room.integers[row * padded..][..width];
-                let sum = self.rows.dot_rounded(token, inverse(int8.scales[token]), integers);
-                sum as f32 * (int8.scales[token] * room.scales[row])
+            Rest::Int8 => {
+                let (integers, scale) = (&room.integers[row * width..][..width], self.screen.scales[token]);
+                let sum = self.rows.dot_rounded(token, inverse(scale), integers);
+                sum as f32 * (scale * room.scales[row])
             }
         }
     }

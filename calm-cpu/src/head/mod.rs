@@ -19,7 +19,7 @@
 //! An estimate of the margin does without all that and takes the 8-bit logits as they are.
 //!
 //! If the checkpoint is to have 8-bit weights, these are the head, and its exact logits are the products with
-//! the 16-bit version of x. Screening is the same.
+//! the 15-bit version of x. Screening is the same.
 
 mod exact;
 mod row;
@@ -35,8 +35,9 @@ use self::row::{Leaders, RowOf, among_of, best_of, best_tokens_of, estimate_of, 
 use self::screen::{Bounds, Row};
 use self::total::Sums;
 use crate::elementwise::RmsNorm;
-use crate::linear::{Int8Panels, Processor, normalise};
-use crate::panels::{Narrow, PANEL};
+use crate::int8::Int8Panels;
+use crate::linear::{Processor, normalise};
+use crate::panels::PANEL;
 use crate::simd::with_simd;
 use crate::states::States;
 use crate::team::{Scratch, bounds};
@@ -50,7 +51,7 @@ pub(crate) struct Head {
     norm: RmsNorm,
     /// As in the checkpoint.
     rows: Stored,
-    screen: Int8Panels<Narrow>,
+    screen: Int8Panels,
     /// How far the logits of `screen` are from the exact ones.
     bounds: Bounds,
     rest: Rest,
@@ -61,9 +62,10 @@ pub(crate) struct Head {
 pub(crate) struct Room {
     /// The normed states: [rows, d_model]
     normed: Vec<f32>,
-    /// 8-bit versions of the normed states, as products read them: [rows, stride]
+    /// 8-bit versions of the normed states, as products read them: [rows, stride], or the halves of 15-bit
+    /// ones: [2 * rows, stride]
     narrow: Vec<i8>,
-    /// 16-bit versions, which a head of 8 bits is defined on, and the size of the steps.
+    /// 15-bit versions, which a head of 8 bits is defined on, and the size of the steps: [rows, d_model]
     integers: Vec<i16>,
     scales: Vec<f32>,
     rows: Vec<Row>,
@@ -81,10 +83,7 @@ impl Head {
     pub(crate) fn new(norm: RmsNorm, rows: Stored, weight_type: WeightType) -> Self {
         let screen = Int8Panels::pack(rows.rows(), rows.columns(), |row, to| rows.read_row(row, to));
         let (rest, bounds) = match weight_type {
-            WeightType::Int8 => {
-                let all = Int8Panels::pack(rows.rows(), rows.columns(), |row, to| rows.read_row(row, to));
-                (Rest::Int8(all), int8_bounds(&rows, &screen))
-            }
+            WeightType::Int8 => (Rest::Int8, int8_bounds(&rows, &screen)),
             WeightType::F32 | WeightType::Bf16 => {
                 let (fine, bounds) = Fine::new(&rows, &screen);
                 (Rest::Fine(fine), bounds)
@@ -198,7 +197,7 @@ impl Head {
         let mut all = vec![0.0; states.len() * vocab_size];
         let to = all.chunks_exact_mut(vocab_size);
         match &self.rest {
-            Rest::Int8(_) => {
+            Rest::Int8 => {
                 self.screen(processor, states, true, room);
                 let from = room.logits.chunks_exact(self.screen.panels.len() * PANEL);
                 from.zip(to).for_each(|(from, to)| to.copy_from_slice(&from[..vocab_size]));

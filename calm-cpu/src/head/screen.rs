@@ -2,9 +2,10 @@
 
 use super::exact::Rest;
 use super::{Head, Room};
-use crate::elementwise::{dot, larger, smaller, sum};
-use crate::linear::{Int8Panels, Processor, largest_size, normalise, quantise};
-use crate::panels::{Narrow, PANEL, Weight};
+use crate::elementwise::{ROUND, dot, larger, smaller, sum};
+use crate::int8::{halve, largest_size, lead, quantise};
+use crate::linear::{Processor, normalise};
+use crate::panels::{PANEL, Weight};
 use crate::simd::{LANES, Simd, with_simd};
 use crate::states::States;
 use crate::team::{Columns, bounds};
@@ -77,11 +78,10 @@ impl Row {
 /// their steps and the length of the rest.
 #[inline(always)]
 pub(super) fn narrow(x: &[f32], to: &mut [i8]) -> (f32, f32) {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves an integer in the low bits
     let largest = largest_size(x);
     let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
     let factor = 1.0 / scale;
-    let (lead, integers) = to.split_at_mut(Narrow::LEAD);
+    let (of_lead, integers) = to.split_at_mut(<i8 as Weight>::LEAD);
     let mut squares = [0.0; LANES];
     let (chunks, to_chunks) = (x.chunks_exact(LANES), integers.chunks_exact_mut(LANES));
     let whole = x.len() / LANES * LANES;
@@ -98,13 +98,7 @@ pub(super) fn narrow(x: &[f32], to: &mut [i8]) -> (f32, f32) {
         *to = shifted.to_bits() as i8;
         squares[0] += (x - (shifted - ROUND) * scale).powi(2);
     }
-    let mut total = 0;
-    for &integer in integers.iter() {
-        total += i32::from(integer);
-    }
-    for (to, byte) in lead.iter_mut().zip(total.to_ne_bytes()) {
-        *to = byte as i8;
-    }
+    lead(integers, of_lead);
     (scale, sum(&squares).sqrt())
 }
 
@@ -129,7 +123,7 @@ impl Head {
     pub(super) fn screen(&self, processor: &Processor, states: &States<'_>, exactly: bool, room: &mut Room) {
         self.prepare(processor, states, exactly, room);
         let (rows, padded) = (states.len(), self.screen.panels.len() * PANEL);
-        let Room { logits, lower, narrow, integers, rows: known, .. } = room;
+        let Room { logits, lower, narrow, scales, rows: known, .. } = room;
         logits.resize(rows * padded, 0.0);
         let bounds = bounds(padded, PANEL, processor.team.threads());
         let parts = bounds.len() - 1;
@@ -140,7 +134,7 @@ impl Head {
             .zip(lower.chunks_exact_mut(rows * LOWER))
             .map(|(columns, lower)| Part { columns, lower })
             .collect();
-        let inputs = Inputs { narrow, integers, rows: known, exactly };
+        let inputs = Inputs { narrow, scales, rows: known, exactly };
         processor.team.each(&mut parts, |part, _| {
             let (head, inputs) = (self, &inputs);
             with_simd!(processor.set, screen_part(head: &Head, inputs: &Inputs<'_>, part: &mut Part<'_>));
@@ -159,7 +153,8 @@ impl Head {
 /// Rounded states.
 struct Inputs<'a> {
     narrow: &'a [i8],
-    integers: &'a [i16],
+    /// Size of the steps of 15-bit versions.
+    scales: &'a [f32],
     rows: &'a [Row],
     exactly: bool,
 }
@@ -170,17 +165,17 @@ fn prepare<S: Simd>(head: &Head, states: &States<'_>, exactly: bool, room: &mut 
     let (width, stride) = (states.width(), head.screen.panels.stride());
     normalise(&head.norm, states, &mut room.normed);
     room.rows.clear();
-    if let Rest::Int8(int8) = &head.rest {
-        let padded = int8.panels.padded_inputs();
-        quantise(&room.normed, width, padded, &mut room.integers, &mut room.scales);
+    if let Rest::Int8 = &head.rest {
+        quantise(&room.normed, width, &mut room.integers, &mut room.scales);
         // The head is defined on these numbers.
-        let integers = room.integers.chunks_exact(padded).zip(&room.scales);
+        let integers = room.integers.chunks_exact(width).zip(&room.scales);
         for (x, (integers, scale)) in room.normed.chunks_exact_mut(width).zip(integers) {
             for (x, &integer) in x.iter_mut().zip(integers) {
                 *x = f32::from(integer) * scale;
             }
         }
         if exactly {
+            halve(&room.integers, width, stride, &mut room.narrow);
             let row = |&scale| Row { scale, ..Row::default() };
             room.rows.extend(room.scales.iter().map(row));
             room.rows.iter_mut().for_each(|row| row.least = [f32::NEG_INFINITY; 2]);
@@ -197,45 +192,55 @@ fn prepare<S: Simd>(head: &Head, states: &States<'_>, exactly: bool, room: &mut 
 #[inline(always)]
 fn screen_part<S: Simd>(head: &Head, inputs: &Inputs<'_>, part: &mut Part<'_>) {
     let range = part.columns.range.start / PANEL..part.columns.range.end / PANEL;
-    if let (Rest::Int8(int8), true) = (&head.rest, inputs.exactly) {
-        screen_with::<S, i8>(head, int8, inputs.integers, inputs.rows, range, part);
+    let first = range.start;
+    let Inputs { narrow, scales, rows, exactly } = *inputs;
+    if let (Rest::Int8, true) = (&head.rest, exactly) {
+        head.screen.product::<S>(
+            range,
+            narrow,
+            scales,
+            #[inline(always)]
+            |panel, index, logits| part.take(head, first, panel, index, rows, *logits),
+        );
     } else {
-        screen_with::<S, Narrow>(head, &head.screen, inputs.narrow, inputs.rows, range, part);
+        head.screen.panels.product::<S>(
+            range,
+            narrow,
+            #[inline(always)]
+            |panel, index, sums| {
+                let logits = head.screen.scaled(panel, sums, rows[index].scale);
+                part.take(head, first, panel, index, rows, logits);
+            },
+        );
     }
 }
 
-#[inline(always)]
-fn screen_with<S: Simd, W: Weight + Default + From<i8>>(
-    head: &Head,
-    weights: &Int8Panels<W>,
-    inputs: &[W::Input],
-    rows: &[Row],
-    range: std::ops::Range<usize>,
-    part: &mut Part<'_>,
-) {
-    let first = range.start;
-    weights.panels.product::<S>(
-        range,
-        inputs,
-        #[inline(always)]
-        |panel, index, sums| {
-            let row = &rows[index];
-            let mut logits = weights.scaled(panel, sums, row.scale);
-            let tokens = weights.panels.outputs() - panel * PANEL;
-            if tokens < PANEL {
-                logits[tokens..].fill(f32::NEG_INFINITY);
-            }
-            part.columns.row(index)[(panel - first) * PANEL..][..PANEL].copy_from_slice(&logits);
-            let bound = head.bounds.of(panel, row);
-            let (best, second) = part.lower[index * LOWER..][..LOWER].split_at_mut(LANES);
-            for i in 0..LANES {
-                let (a, b) = (logits[i] - bound, logits[i + LANES] - bound);
-                let (large, small) = (larger(a, b), smaller(a, b));
-                second[i] = larger(larger(second[i], small), smaller(best[i], large));
-                best[i] = larger(best[i], large);
-            }
-        },
-    );
+impl Part<'_> {
+    /// Takes in the logits of a panel, of which `first` is the part's first one.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        head: &Head,
+        first: usize,
+        panel: usize,
+        index: usize,
+        rows: &[Row],
+        mut logits: [f32; PANEL],
+    ) {
+        let tokens = head.vocab_size() - panel * PANEL;
+        if tokens < PANEL {
+            logits[tokens..].fill(f32::NEG_INFINITY);
+        }
+        self.columns.row(index)[(panel - first) * PANEL..][..PANEL].copy_from_slice(&logits);
+        let bound = head.bounds.of(panel, &rows[index]);
+        let (best, second) = self.lower[index * LOWER..][..LOWER].split_at_mut(LANES);
+        for i in 0..LANES {
+            let (a, b) = (logits[i] - bound, logits[i + LANES] - bound);
+            let (large, small) = (larger(a, b), smaller(a, b));
+            second[i] = larger(larger(second[i], small), smaller(best[i], large));
+            best[i] = larger(best[i], large);
+        }
+    }
 }
 
 /// Inserts a number into the two largest, which are in descending order.

@@ -13,7 +13,6 @@ pub(crate) struct Avx2;
 impl Simd for Avx2 {
     type F32 = [__m256; 2];
     type I32 = [__m256i; 2];
-    type Pairs = [__m256i; 2];
     type Quads = [__m256i; 2];
     // The numbers and their sizes.
     type Quad = [__m256i; 2];
@@ -71,39 +70,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn zero_i32() -> [__m256i; 2] {
-        unsafe { [_mm256_setzero_si256(); 2] }
-    }
-
-    #[inline(always)]
-    unsafe fn to_f32(x: [__m256i; 2]) -> [__m256; 2] {
-        unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
-    }
-
-    #[inline(always)]
-    unsafe fn splat_pair(from: *const i16) -> [__m256i; 2] {
-        unsafe { [_mm256_set1_epi32(from.cast::<i32>().read_unaligned()); 2] }
-    }
-
-    #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> [__m256i; 2] {
+    unsafe fn store_i32(to: *mut i32, x: [__m256i; 2]) {
         unsafe {
-            let widen = |from: *const i8| _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast()));
-            [widen(from), widen(from.add(16))]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_pairs(a: [__m256i; 2], b: [__m256i; 2], c: [__m256i; 2]) -> [__m256i; 2] {
-        unsafe {
-            let dot = |i: usize| _mm256_add_epi32(c[i], _mm256_madd_epi16(a[i], b[i]));
-            [dot(0), dot(1)]
+            _mm256_storeu_si256(to.cast(), x[0]);
+            _mm256_storeu_si256(to.add(8).cast(), x[1]);
         }
     }
 
     #[inline(always)]
     unsafe fn start_quads(_inputs: i32) -> [__m256i; 2] {
-        unsafe { Self::zero_i32() }
+        unsafe { [_mm256_setzero_si256(); 2] }
     }
 
     #[inline(always)]

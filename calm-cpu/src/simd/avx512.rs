@@ -6,18 +6,19 @@ use half::bf16;
 
 use super::Simd;
 
-/// One register of sixteen numbers, with VNNI's product of pairs.
+/// One register of sixteen numbers, with VNNI's sums of four products.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
 impl Simd for Avx512 {
     type F32 = __m512;
     type I32 = __m512i;
-    type Pairs = __m512i;
     type Quads = __m512i;
     type Quad = __m512i;
-    // The registers hold 8 rows of 2 sums, 8 inputs and 2 weights.
+    // The registers hold 8 rows of 2 sums, 8 inputs and 2 weights. With 12 rows the addresses of the inputs
+    // would no longer fit into registers, which costs more than it saves.
     const TILE_ROWS: usize = 8;
+    const MAY_HAVE_MATRICES: bool = true;
 
     #[inline(always)]
     fn prefetch(from: *const u8) {
@@ -64,28 +65,8 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn zero_i32() -> __m512i {
-        unsafe { _mm512_setzero_si512() }
-    }
-
-    #[inline(always)]
-    unsafe fn to_f32(x: __m512i) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(x) }
-    }
-
-    #[inline(always)]
-    unsafe fn splat_pair(from: *const i16) -> __m512i {
-        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> __m512i {
-        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn dot_pairs(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
-        unsafe { _mm512_dpwssd_epi32(c, a, b) }
+    unsafe fn store_i32(to: *mut i32, x: __m512i) {
+        unsafe { _mm512_storeu_si512(to.cast(), x) }
     }
 
     #[inline(always)]

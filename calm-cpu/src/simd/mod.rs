@@ -7,6 +7,7 @@
 //! bit if the processor multiplies and adds in one rounding.
 #![allow(unsafe_code)]
 
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -36,14 +37,14 @@ pub(crate) trait Simd: Copy + 'static {
     type F32: Copy;
     /// A vector of 16 i32.
     type I32: Copy;
-    /// A vector of 16 pairs of i16.
-    type Pairs: Copy;
     /// A vector of 16 times four weights of 8 bits.
     type Quads: Copy;
     /// Four inputs of 8 bits, the same in all lanes.
     type Quad: Copy;
     /// Number of rows of inputs for which a tile of 32 outputs has registers.
     const TILE_ROWS: usize;
+    /// Whether some processors with these instructions have those for whole matrices, too.
+    const MAY_HAVE_MATRICES: bool = false;
 
     /// Asks for the cache line at an address, which may be any.
     fn prefetch(from: *const u8);
@@ -57,15 +58,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
     unsafe fn add(a: Self::F32, b: Self::F32) -> Self::F32;
 
-    unsafe fn zero_i32() -> Self::I32;
-    unsafe fn to_f32(x: Self::I32) -> Self::F32;
-    /// Puts the same pair into all lanes.
-    unsafe fn splat_pair(from: *const i16) -> Self::Pairs;
-    /// Loads 32 of i8 and widens them.
-    unsafe fn load_i8(from: *const i8) -> Self::Pairs;
-    /// Computes c + a.0 * b.0 + a.1 * b.1 in each lane.
-    unsafe fn dot_pairs(a: Self::Pairs, b: Self::Pairs, c: Self::I32) -> Self::I32;
-
+    unsafe fn store_i32(to: *mut i32, x: Self::I32);
     /// Returns what sums of [`dot_quads`](Self::dot_quads) begin with, for inputs that add up to `inputs`.
     unsafe fn start_quads(inputs: i32) -> Self::I32;
     /// Loads 64 weights.

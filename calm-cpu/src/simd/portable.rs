@@ -11,7 +11,6 @@ pub(crate) struct Portable;
 impl Simd for Portable {
     type F32 = [f32; LANES];
     type I32 = [i32; LANES];
-    type Pairs = [[i16; 2]; LANES];
     type Quads = [[i8; 4]; LANES];
     type Quad = [i8; 4];
     const TILE_ROWS: usize = 2;
@@ -62,30 +61,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn zero_i32() -> [i32; LANES] {
-        [0; LANES]
-    }
-
-    #[inline(always)]
-    unsafe fn to_f32(x: [i32; LANES]) -> [f32; LANES] {
-        x.map(|x| x as f32)
-    }
-
-    #[inline(always)]
-    unsafe fn splat_pair(from: *const i16) -> [[i16; 2]; LANES] {
-        [unsafe { from.cast::<[i16; 2]>().read_unaligned() }; LANES]
-    }
-
-    #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> [[i16; 2]; LANES] {
-        unsafe { from.cast::<[[i8; 2]; LANES]>().read_unaligned() }.map(|pair| pair.map(i16::from))
-    }
-
-    #[inline(always)]
-    unsafe fn dot_pairs(a: [[i16; 2]; LANES], b: [[i16; 2]; LANES], c: [i32; LANES]) -> [i32; LANES] {
-        std::array::from_fn(|i| {
-            c[i] + i32::from(a[i][0]) * i32::from(b[i][0]) + i32::from(a[i][1]) * i32::from(b[i][1])
-        })
+    unsafe fn store_i32(to: *mut i32, x: [i32; LANES]) {
+        unsafe { to.cast::<[i32; LANES]>().write_unaligned(x) }
     }
 
     #[inline(always)]

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::{matrix, name, numbers, processors};
 use crate::elementwise::RmsNorm;
-use crate::linear::{Input, Linear, Output, Processor, inverse};
+use crate::int8::inverse;
+use crate::linear::{Input, Linear, Output, Processor};
 use crate::panels::PANEL;
 use crate::simd::InstructionSet;
 use crate::states::States;
@@ -46,7 +47,7 @@ proptest! {
 
     /// Products have any shape and any number of rows.
     ///
-    /// Inputs of 8-bit weights are rounded to 2^-15 of the largest, so that 1e-4 is ten times too much.
+    /// Inputs of 8-bit weights are rounded to 2^-14 of the largest, so that 1e-4 is more than enough.
     #[test]
     fn products_are_those_of_plain_sums(outputs in 1_usize..150, inputs in 1_usize..90, rows in 1_usize..12, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
@@ -67,7 +68,7 @@ proptest! {
     ///
     /// It is also the same on all instruction sets that multiply and add in one rounding.
     #[test]
-    fn rows_do_not_depend_on_their_batch(outputs in 1_usize..100, inputs in 1_usize..70, rows in 2_usize..20, seed: u64) {
+    fn rows_do_not_depend_on_their_batch(outputs in 1_usize..100, inputs in 1_usize..70, rows in 2_usize..50, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
         for &weight_type in WeightType::ALL {
             let linear = Linear::new(&weights, weight_type);

@@ -70,11 +70,11 @@ fn a_fingerprint_covers_what_measures_keep_beside_the_weights() {
 
 #[test]
 fn a_layer_reads_fewer_bytes_in_a_narrower_type() {
-    let config = T5Config { d_model: 64, d_kv: 32, d_ff: 96, ..tiny() };
+    let config = T5Config { d_model: 64, d_kv: 32, d_ff: 128, ..tiny() };
     let weights = Weights::random(&config, 1);
     let bytes =
         |weight_type| T5::new(&config, &weights, Some(weight_type), 1).unwrap().shape().bytes.layer as usize;
-    let numbers = 6 * 64 * 64 + 3 * 64 * 96;
+    let numbers = 6 * 64 * 64 + 3 * 64 * 128;
     assert_eq!(
         [WeightType::F32, WeightType::Bf16, WeightType::Int8].map(bytes),
         [4 * numbers, 2 * numbers, numbers]
