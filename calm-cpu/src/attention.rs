@@ -21,6 +21,7 @@ pub(crate) struct KeysValues {
     /// [heads, capacity, d_kv]
     values: Vec<f32>,
     capacity: usize,
+    is_empty: bool,
 }
 
 /// The heads of a layer.
@@ -58,16 +59,29 @@ pub(crate) struct Bias<'a> {
 }
 
 impl KeysValues {
-    /// Makes room for `capacity` positions, in whole vectors.
-    pub(crate) fn new(heads: Heads, capacity: usize) -> Self {
-        let capacity = capacity.next_multiple_of(LANES);
-        let size = capacity * heads.inner();
-        KeysValues { heads, keys: vec![0.0; size], values: vec![0.0; size], capacity }
+    /// Has no entries and no room for any.
+    pub(crate) fn new(heads: Heads) -> Self {
+        Self::with_capacity(heads, 0)
     }
 
-    /// Whether nothing was ever written to it.
+    /// Makes room for `capacity` positions, in whole vectors.
+    fn with_capacity(heads: Heads, capacity: usize) -> Self {
+        let capacity = capacity.next_multiple_of(LANES);
+        let size = capacity * heads.inner();
+        KeysValues { heads, keys: vec![0.0; size], values: vec![0.0; size], capacity, is_empty: true }
+    }
+
+    /// Forgets all entries but keeps their room, and makes sure that it is enough for `capacity` positions.
+    pub(crate) fn clear(&mut self, capacity: usize) {
+        if capacity > self.capacity {
+            *self = Self::with_capacity(self.heads, capacity);
+        }
+        self.is_empty = true;
+    }
+
+    /// Whether it has no entries.
     pub(crate) fn is_empty(&self) -> bool {
-        self.capacity == 0
+        self.is_empty
     }
 
     /// Writes the key and the value of one position, [heads * d_kv] each, and makes room where there is none.
@@ -75,6 +89,7 @@ impl KeysValues {
         if position >= self.capacity {
             self.grow(position + 1);
         }
+        self.is_empty = false;
         for (element, of_positions) in key.iter().zip(self.keys.chunks_exact_mut(self.capacity)) {
             of_positions[position] = *element;
         }
@@ -87,7 +102,8 @@ impl KeysValues {
 
     /// Makes twice the room, so that each entry is moved once on average.
     fn grow(&mut self, least: usize) {
-        let larger = KeysValues::new(self.heads, least.max(2 * self.capacity).max(SMALLEST_CAPACITY));
+        let capacity = least.max(2 * self.capacity).max(SMALLEST_CAPACITY);
+        let larger = KeysValues::with_capacity(self.heads, capacity);
         let smaller = std::mem::replace(self, larger);
         if smaller.is_empty() {
             return;

@@ -14,6 +14,7 @@ mod head;
 mod int8;
 mod linear;
 mod panels;
+mod pool;
 mod session;
 mod simd;
 mod states;

@@ -15,57 +15,67 @@ pub(crate) struct Session<'a> {
     model: &'a T5,
     /// The encoder's output of each row: [source length, d_model]
     sources: &'a [Vec<f32>],
+    bias: PositionBias,
+    memory: Memory,
+}
+
+/// What a decoding writes to. It reads nothing that an earlier one has left there.
+#[derive(Default)]
+pub(crate) struct Memory {
     /// By layer.
     caches: Vec<LayerCaches>,
     /// The state of each entry, from its embedding on: [positions, rows, d_model]
     states: Vec<f32>,
     /// Where the states of the current call lie.
     slots: Vec<usize>,
-    bias: PositionBias,
     activations: Activations,
     room: Room,
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn new(model: &'a T5, sources: &'a [Vec<f32>]) -> Self {
-        let network = &model.network;
-        let caches = network.decoder.blocks.iter().map(|block| LayerCaches::new(block, sources.len()));
-        Session {
-            caches: caches.collect(),
-            states: Vec::new(),
-            slots: Vec::new(),
-            bias: network.decoder.position_bias(&network.config, FIRST_POSITIONS),
-            activations: Activations::default(),
-            room: Room::default(),
-            model,
-            sources,
+        let (network, mut memory) = (&model.network, model.sessions.take());
+        let blocks = &network.decoder.blocks;
+        memory.caches.resize_with(blocks.len(), LayerCaches::default);
+        for (caches, block) in memory.caches.iter_mut().zip(blocks) {
+            caches.begin(block, sources.len());
         }
+        let bias = network.decoder.position_bias(&network.config, FIRST_POSITIONS);
+        Session { model, sources, bias, memory }
     }
 
     /// Finds the states of some entries.
     fn find(&mut self, entries: &[Entry]) {
-        let rows = self.sources.len();
-        self.slots.clear();
-        self.slots.extend(entries.iter().map(|entry| entry.position * rows + entry.row));
+        let (rows, slots) = (self.sources.len(), &mut self.memory.slots);
+        slots.clear();
+        slots.extend(entries.iter().map(|entry| entry.position * rows + entry.row));
     }
 
     /// The states of some entries, and room for what the head makes of them.
     fn states(&mut self, entries: &[Entry]) -> (States<'_>, &mut Room) {
         self.find(entries);
-        (States::new(&mut self.states, self.model.network.shape.d_model, &self.slots), &mut self.room)
+        let Memory { states, slots, room, .. } = &mut self.memory;
+        (States::new(states, self.model.network.shape.d_model, slots), room)
     }
 
     /// Sends some entries through `layer`, whose caches come with them.
     fn pass<'s>(&'s mut self, layer: usize, entries: &'s [Entry]) -> (Pass<'s>, &'s mut LayerCaches) {
         self.find(entries);
+        let Memory { caches, states, slots, activations, .. } = &mut self.memory;
         let pass = Pass {
             processor: &self.model.processor,
             entries,
-            states: States::new(&mut self.states, self.model.network.shape.d_model, &self.slots),
+            states: States::new(states, self.model.network.shape.d_model, slots),
             bias: &self.bias,
-            activations: &mut self.activations,
+            activations,
         };
-        (pass, &mut self.caches[layer - 1])
+        (pass, &mut caches[layer - 1])
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.model.sessions.give(std::mem::take(&mut self.memory));
     }
 }
 
@@ -78,8 +88,9 @@ impl DecoderSession for Session<'_> {
             self.bias = network.decoder.position_bias(&network.config, length);
         }
         let size = positions * self.sources.len() * network.shape.d_model;
-        if size > self.states.len() {
-            self.states.resize(size, 0.0);
+        let states = &mut self.memory.states;
+        if size > states.len() {
+            states.resize(size, 0.0);
         }
         let (mut states, _) = self.states(entries);
         for (index, &token) in tokens.iter().enumerate() {
@@ -130,7 +141,7 @@ impl DecoderSession for Session<'_> {
 
     fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
         let _part = profile::enter(Part::Head);
-        let T5 { network, processor } = self.model;
+        let T5 { network, processor, .. } = self.model;
         let (states, room) = self.states(entries);
         let data = network.decoder.head.logits(processor, &states, room);
         Ok(Matrix { data, columns: network.shape.vocab_size })
@@ -138,42 +149,42 @@ impl DecoderSession for Session<'_> {
 
     fn top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
         let _part = profile::enter(Part::Head);
-        let T5 { network, processor } = self.model;
+        let T5 { network, processor, .. } = self.model;
         let (states, room) = self.states(entries);
         Ok(network.decoder.head.top2(processor, &states, room))
     }
 
     fn estimated_top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
         let _part = profile::enter(Part::Head);
-        let T5 { network, processor } = self.model;
+        let T5 { network, processor, .. } = self.model;
         let (states, room) = self.states(entries);
         Ok(network.decoder.head.estimated_top2(processor, &states, room))
     }
 
     fn shortlists(&mut self, entries: &[Entry], count: usize) -> Result<Vec<Shortlist>, EngineError> {
         let _part = profile::enter(Part::Head);
-        let T5 { network, processor } = self.model;
+        let T5 { network, processor, .. } = self.model;
         let (states, room) = self.states(entries);
         Ok(network.decoder.head.shortlists(processor, &states, count, room))
     }
 
     fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
         let _part = profile::enter(Part::Head);
-        let T5 { network, processor } = self.model;
+        let T5 { network, processor, .. } = self.model;
         let (states, room) = self.states(entries);
         Ok(network.decoder.head.best(processor, &states, room))
     }
 
     fn best_tokens(&mut self, entries: &[Entry], count: usize) -> Result<Vec<Vec<Token>>, EngineError> {
         let _part = profile::enter(Part::Head);
-        let T5 { network, processor } = self.model;
+        let T5 { network, processor, .. } = self.model;
         let (states, room) = self.states(entries);
         Ok(network.decoder.head.best_tokens(processor, &states, count, room))
     }
 
     fn top2_among(&mut self, entries: &[Entry], candidates: &[&[Token]]) -> Result<Vec<Top2>, EngineError> {
         let _part = profile::enter(Part::Head);
-        let T5 { network, processor } = self.model;
+        let T5 { network, processor, .. } = self.model;
         let (states, room) = self.states(entries);
         Ok(network.decoder.head.top2_among(processor, &states, candidates, room))
     }

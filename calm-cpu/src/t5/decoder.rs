@@ -33,9 +33,11 @@ pub(super) struct EncDecAttention {
     pub(super) o: Linear,
 }
 
-/// Keys and values of one layer, by row.
+/// Keys and values of one layer, by row. There may be more rows than those of the batch.
+#[derive(Default)]
 pub(crate) struct LayerCaches {
-    /// Keys and values of the output, empty until a token reaches the layer or stands in for one that does.
+    /// Keys and values of the output. A token finds those of all positions up to its own, which have been
+    /// written since the decoding began.
     pub(crate) own: Vec<KeysValues>,
     /// Keys and values of the source, empty until the row's first token reaches the layer.
     source: Vec<KeysValues>,
@@ -99,7 +101,7 @@ impl EncDecAttention {
             if !cache.is_empty() {
                 continue;
             }
-            *cache = KeysValues::new(self.heads, source.len() / pass.states.width());
+            cache.clear(source.len() / pass.states.width());
             self.kv.run(pass.processor, Input::Rows(source), Output::Store(kv));
             // [source length, 2 * inner] -> twice [source length, inner]
             for (position, row) in kv.chunks_exact(self.kv.outputs()).enumerate() {
@@ -111,11 +113,13 @@ impl EncDecAttention {
 }
 
 impl LayerCaches {
-    /// Empty ones for `rows` rows.
-    pub(crate) fn new(block: &DecoderBlock, rows: usize) -> Self {
-        LayerCaches {
-            own: vec![KeysValues::new(block.self_attention.heads, 0); rows],
-            source: vec![KeysValues::new(block.cross_attention.heads, 0); rows],
+    /// Begins a decoding of `rows` rows.
+    pub(crate) fn begin(&mut self, block: &DecoderBlock, rows: usize) {
+        let LayerCaches { own, source } = self;
+        if own.len() < rows {
+            own.resize(rows, KeysValues::new(block.self_attention.heads));
+            source.resize(rows, KeysValues::new(block.cross_attention.heads));
         }
+        source.iter_mut().for_each(|cache| cache.clear(0));
     }
 }

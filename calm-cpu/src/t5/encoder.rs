@@ -23,6 +23,18 @@ pub(super) struct EncoderBlock {
     pub(super) feed_forward: DenseReluDense,
 }
 
+/// What the encoder writes to. It reads nothing that an earlier source has left there.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// [length, d_model]
+    states: Vec<f32>,
+    slots: Vec<usize>,
+    entries: Vec<Entry>,
+    activations: Activations,
+    /// Keys and values of the one row, of a layer after the other.
+    caches: Vec<KeysValues>,
+}
+
 impl EncoderBlock {
     fn forward(&self, pass: &mut Pass<'_>, caches: &mut [KeysValues]) {
         self.self_attention.forward(pass, caches);
@@ -32,27 +44,31 @@ impl EncoderBlock {
 
 impl Network {
     /// Encodes one source: [length, d_model]
-    pub(super) fn encode(&self, processor: &Processor, source: &[Token]) -> Vec<f32> {
+    pub(super) fn encode(&self, processor: &Processor, source: &[Token], memory: &mut Memory) -> Vec<f32> {
         let (encoder, width, length) = (&self.encoder, self.shape.d_model, source.len());
-        let mut states = vec![0.0; length * width];
+        let Memory { states, slots, entries, activations, caches } = memory;
+        states.resize(length * width, 0.0);
         for (&token, state) in source.iter().zip(states.chunks_exact_mut(width)) {
             self.shared.read_row(token as usize, state);
         }
         let learned = encoder.relative_attention_bias.to_vec();
-        let slots: Vec<usize> = (0..length).collect();
-        let entries: Vec<Entry> = (0..length).map(|position| Entry { row: 0, position }).collect();
+        slots.clear();
+        slots.extend(0..length);
+        entries.clear();
+        entries.extend((0..length).map(|position| Entry { row: 0, position }));
         let mut pass = Pass {
             processor,
-            entries: &entries,
-            states: States::new(&mut states, width, &slots),
+            entries,
+            states: States::new(states, width, slots),
             bias: &PositionBias::new(&self.config, Direction::Bidirectional, &learned, length),
-            activations: &mut Activations::default(),
+            activations,
         };
-        let mut caches = Vec::from_iter(
-            encoder.blocks.first().map(|block| KeysValues::new(block.self_attention.heads, length)),
-        );
         for block in &encoder.blocks {
-            block.forward(&mut pass, &mut caches);
+            if caches.is_empty() {
+                caches.push(KeysValues::new(block.self_attention.heads));
+            }
+            caches[0].clear(length);
+            block.forward(&mut pass, caches);
         }
         let mut encoded = vec![0.0; length * width];
         for (state, to) in pass.states.rows().zip(encoded.chunks_exact_mut(width)) {

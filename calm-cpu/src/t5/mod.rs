@@ -18,7 +18,8 @@ use self::encoder::Encoder;
 pub(crate) use self::layers::{Activations, Pass, PositionBias};
 use crate::Error;
 use crate::linear::Processor;
-use crate::session::Session;
+use crate::pool::Pool;
+use crate::session::{self, Session};
 use crate::simd::InstructionSet;
 use crate::team::Team;
 use crate::weights::{Stored, Weights};
@@ -34,6 +35,8 @@ pub static LOADER: Loader = Loader {
 pub struct T5 {
     pub(crate) network: Arc<Network>,
     pub(crate) processor: Processor,
+    encoders: Pool<encoder::Memory>,
+    pub(crate) sessions: Pool<session::Memory>,
 }
 
 /// What all handles on a model share.
@@ -86,8 +89,13 @@ impl T5 {
     }
 
     fn of(network: Network, threads: usize) -> Self {
-        let set = InstructionSet::available()[0];
-        T5 { network: Arc::new(network), processor: Processor { team: Team::new(threads), set } }
+        Self::share(Arc::new(network), InstructionSet::available()[0], threads)
+    }
+
+    /// A handle with threads and memory of its own.
+    fn share(network: Arc<Network>, set: InstructionSet, threads: usize) -> Self {
+        let processor = Processor { team: Team::new(threads), set };
+        T5 { network, processor, encoders: Pool::default(), sessions: Pool::default() }
     }
 
     /// `config.json`.
@@ -119,8 +127,11 @@ impl Backbone for T5 {
         check_sources(sources, self.num_inputs())?;
         // Each is encoded by itself, so that there is no padding to compute and the others of a batch cannot
         // change a result.
-        let encode = |source: &&[Token]| self.network.encode(&self.processor, source);
-        Ok(Box::new(Encoded { model: self, sources: sources.iter().map(encode).collect() }))
+        let mut memory = self.encoders.take();
+        let encode = |source: &&[Token]| self.network.encode(&self.processor, source, &mut memory);
+        let sources = sources.iter().map(encode).collect();
+        self.encoders.give(memory);
+        Ok(Box::new(Encoded { model: self, sources }))
     }
 }
 
@@ -140,8 +151,7 @@ impl Prompt for Encoded<'_> {
 
 impl Model for T5 {
     fn share(&self, threads: usize) -> Box<dyn Model> {
-        let processor = Processor { team: Team::new(threads), set: self.processor.set };
-        Box::new(T5 { network: Arc::clone(&self.network), processor })
+        Box::new(T5::share(Arc::clone(&self.network), self.processor.set, threads))
     }
 
     fn fingerprint(&self) -> &str {
