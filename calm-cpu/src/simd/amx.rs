@@ -3,8 +3,8 @@
 //!
 //! A tile is a register of 16 rows of 64 bytes. One instruction adds the product of a tile of inputs, 16 rows
 //! of 64, and a tile of weights, 16 outputs of 64 inputs, to a tile of 16 by 16 sums. The weights lie in
-//! panels as these tiles want them: four inputs of an output one beside the other. Sums of integers are exact,
-//! so that rows give the same here and in vectors.
+//! panels as these tiles want them: four inputs of an output one beside the other. Sums of integers are
+//! exact, so that rows give the same here and in vectors.
 
 /// Number of inputs of a tile, of which rows of inputs have to be multiples.
 pub(crate) const DEPTH: usize = 64;
@@ -136,8 +136,8 @@ mod present {
             let of_tiles = [count.min(ROWS), count.saturating_sub(ROWS)];
             let _tiles = Tiles::configure(of_tiles);
             for (panel, weights) in weights.chunks_exact(size).enumerate() {
-                // SAFETY: the tiles have as many rows as there are from `first` on, and the inputs of each are
-                // as long as the panel; the sums have room for two tiles of rows.
+                // SAFETY: the tiles have as many rows as there are from `first` on, and the inputs of each
+                // are as long as the panel; the sums have room for two tiles of rows.
                 unsafe {
                     let inputs = data.as_ptr().add(first * stride + start);
                     if of_tiles[1] > 0 {
