@@ -55,13 +55,14 @@ impl Int8Panels {
             halves,
             #[inline(always)]
             |panel, index, sums| {
+                // The high half may be rounded up beyond what 32 bits hold, which the low half takes back.
                 if index % 2 == 0 {
                     for i in 0..PANEL {
-                        total[i] = sums[i] * i32::from(HIGH_STEP);
+                        total[i] = sums[i].wrapping_mul(i32::from(HIGH_STEP));
                     }
                 } else {
                     for i in 0..PANEL {
-                        total[i] += sums[i];
+                        total[i] = total[i].wrapping_add(sums[i]);
                     }
                     emit(panel, index / 2, &self.scaled(panel, &total, input_scales[index / 2]));
                 }
