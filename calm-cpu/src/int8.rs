@@ -105,8 +105,6 @@ pub(crate) fn quantise(input: &[f32], width: usize, quantised: &mut Vec<i16>, sc
 #[inline(always)]
 pub(crate) fn halve(quantised: &[i16], width: usize, stride: usize, halves: &mut Vec<i8>) {
     let rows = quantised.len() / width;
-    // Nothing is ever written to what fills a row up, but the row may have been of another width.
-    halves.clear();
     halves.resize(2 * rows * stride, 0);
     for (x, to) in quantised.chunks_exact(width).zip(halves.chunks_exact_mut(2 * stride)) {
         let (high, low) = to.split_at_mut(stride);
@@ -123,6 +121,9 @@ pub(crate) fn halve(quantised: &[i16], width: usize, stride: usize, halves: &mut
         for ((&x, high), low) in rest.iter().zip(&mut high[at_rest..]).zip(&mut low[at_rest..]) {
             (*high, *low) = halves_of(x);
         }
+        // What fills a row up.
+        high[width..].fill(0);
+        low[width..].fill(0);
         lead(high, high_lead);
         lead(low, low_lead);
     }

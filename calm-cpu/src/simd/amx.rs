@@ -90,7 +90,7 @@ mod present {
         /// Makes tiles 0 to 3 hold sums (of the first rows with the two halves of a panel, then of the second
         /// rows), 4 and 5 the inputs of the first and the second rows, and 6 and 7 the halves of the weights.
         fn configure(rows: [usize; 2]) -> Tiles {
-            let [first, second] = rows.map(|rows| rows.max(1) as u8);
+            let [first, second] = rows.map(|rows| rows as u8);
             let mut config =
                 Config { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
             config.bytes[..8].fill(DEPTH as u16);
@@ -133,19 +133,14 @@ mod present {
         let mut sums = [[0; PANEL]; 2 * ROWS];
         for first in (0..rows).step_by(2 * ROWS) {
             let count = (rows - first).min(2 * ROWS);
-            let of_tiles = [count.min(ROWS), count.saturating_sub(ROWS)];
-            let _tiles = Tiles::configure(of_tiles);
+            let _tiles = Tiles::configure([count.min(ROWS), count.saturating_sub(ROWS).max(1)]);
             for (panel, weights) in weights.chunks_exact(size).enumerate() {
-                // SAFETY: the tiles have as many rows as there are from `first` on, and the inputs of each
-                // are as long as the panel; the sums have room for two tiles of rows.
-                unsafe {
-                    let inputs = data.as_ptr().add(first * stride + start);
-                    if of_tiles[1] > 0 {
-                        two_tiles(weights, inputs, stride, &mut sums);
-                    } else {
-                        one_tile(weights, inputs, stride, &mut sums);
-                    }
-                }
+                let inputs = &data[first * stride + start..];
+                // Without second rows their tile has one, which may be any: nobody asks for its sums.
+                let second = if count > ROWS { &inputs[ROWS * stride..] } else { inputs };
+                // SAFETY: the tiles have as many rows as there are from each slice on, and the inputs of each
+                // are as long as the panel.
+                unsafe { multiply(weights, [inputs, second].map(<[i8]>::as_ptr), stride, &mut sums) };
                 for (row, sums) in sums[..count].iter().enumerate() {
                     emit(panel, first + row, sums);
                 }
@@ -153,52 +148,16 @@ mod present {
         }
     }
 
-    /// Computes the sums of one tile of rows.
+    /// Computes the sums of two tiles of rows, each from its first row on.
     #[inline(always)]
-    unsafe fn one_tile(
+    unsafe fn multiply(
         weights: &[i8],
-        inputs: *const i8,
+        [first, second]: [*const i8; 2],
         stride: usize,
         sums: &mut [[i32; PANEL]; 2 * ROWS],
     ) {
-        // SAFETY: the caller has configured the tiles for as many rows as there are.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "2:",
-                "tileloadd tmm4, [{inputs} + {stride}]",
-                "tileloadd tmm6, [{weights} + {line}]",
-                "tileloadd tmm7, [{weights} + {line} + 64]",
-                "tdpbssd tmm0, tmm4, tmm6",
-                "tdpbssd tmm1, tmm4, tmm7",
-                "add {inputs}, 64",
-                "add {weights}, 2048",
-                "dec {steps}",
-                "jnz 2b",
-                "tilestored [{sums} + {line}], tmm0",
-                "tilestored [{sums} + {line} + 64], tmm1",
-                inputs = inout(reg) inputs => _,
-                stride = in(reg) stride,
-                weights = inout(reg) weights.as_ptr() => _,
-                line = in(reg) 4 * PANEL,
-                steps = inout(reg) weights.len() / PANEL / DEPTH => _,
-                sums = in(reg) sums.as_mut_ptr(),
-                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
-    }
-
-    /// Computes the sums of two tiles of rows, the first of which is full.
-    #[inline(always)]
-    unsafe fn two_tiles(
-        weights: &[i8],
-        inputs: *const i8,
-        stride: usize,
-        sums: &mut [[i32; PANEL]; 2 * ROWS],
-    ) {
-        // SAFETY: as above.
+        // SAFETY: the caller has configured the tiles for as many rows as there are, and the sums have room
+        // for two tiles.
         unsafe {
             asm!(
                 "tilezero tmm0",
@@ -206,7 +165,7 @@ mod present {
                 "tilezero tmm2",
                 "tilezero tmm3",
                 "2:",
-                "tileloadd tmm4, [{inputs} + {stride}]",
+                "tileloadd tmm4, [{first} + {stride}]",
                 "tileloadd tmm6, [{weights} + {line}]",
                 "tileloadd tmm7, [{weights} + {line} + 64]",
                 "tdpbssd tmm0, tmm4, tmm6",
@@ -214,7 +173,7 @@ mod present {
                 "tdpbssd tmm1, tmm4, tmm7",
                 "tdpbssd tmm2, tmm5, tmm6",
                 "tdpbssd tmm3, tmm5, tmm7",
-                "add {inputs}, 64",
+                "add {first}, 64",
                 "add {second}, 64",
                 "add {weights}, 2048",
                 "dec {steps}",
@@ -223,8 +182,8 @@ mod present {
                 "tilestored [{sums} + {line} + 64], tmm1",
                 "tilestored [{sums} + {line} + 2048], tmm2",
                 "tilestored [{sums} + {line} + 2112], tmm3",
-                inputs = inout(reg) inputs => _,
-                second = inout(reg) inputs.add(ROWS * stride) => _,
+                first = inout(reg) first => _,
+                second = inout(reg) second => _,
                 stride = in(reg) stride,
                 weights = inout(reg) weights.as_ptr() => _,
                 line = in(reg) 4 * PANEL,

@@ -32,7 +32,7 @@ pub(crate) struct Memory {
     entries: Vec<Entry>,
     activations: Activations,
     /// Keys and values of the one row, of a layer after the other.
-    caches: Vec<KeysValues>,
+    cache: Option<KeysValues>,
 }
 
 impl EncoderBlock {
@@ -46,7 +46,7 @@ impl Network {
     /// Encodes one source: [length, d_model]
     pub(super) fn encode(&self, processor: &Processor, source: &[Token], memory: &mut Memory) -> Vec<f32> {
         let (encoder, width, length) = (&self.encoder, self.shape.d_model, source.len());
-        let Memory { states, slots, entries, activations, caches } = memory;
+        let Memory { states, slots, entries, activations, cache } = memory;
         states.resize(length * width, 0.0);
         for (&token, state) in source.iter().zip(states.chunks_exact_mut(width)) {
             self.shared.read_row(token as usize, state);
@@ -64,11 +64,9 @@ impl Network {
             activations,
         };
         for block in &encoder.blocks {
-            if caches.is_empty() {
-                caches.push(KeysValues::new(block.self_attention.heads));
-            }
-            caches[0].clear(length);
-            block.forward(&mut pass, caches);
+            let cache = cache.get_or_insert_with(|| KeysValues::new(block.self_attention.heads));
+            cache.clear(length);
+            block.forward(&mut pass, std::slice::from_mut(cache));
         }
         let mut encoded = vec![0.0; length * width];
         for (state, to) in pass.states.rows().zip(encoded.chunks_exact_mut(width)) {
