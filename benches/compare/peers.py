@@ -1,9 +1,9 @@
 """Whole greedy calls of one checkpoint on transformers and CTranslate2, as JSON lines: tokens a second, median of some repetitions.
 
-    python peers.py MODEL_DIR [--source-tokens 64] [--new-tokens 64] [--threads 1 2] [--repetitions 5]
+    python peers.py MODEL_DIR [--source-tokens 64] [--new-tokens 64] [--threads 1 2] [--repetitions 5] [--device cuda:0]
 
 MODEL_DIR is a T5 in the Hugging Face layout. Where it has no tokenizer, one whose words are the token numbers is put beside a copy,
-since the converter of CTranslate2 asks for one. Needs transformers, torch and ctranslate2.
+since the converter of CTranslate2 asks for one. Needs transformers, torch and, for the CPU, ctranslate2.
 """
 
 import argparse
@@ -78,17 +78,22 @@ def measure_transformers(model_dir, source, arguments):
     import torch
     from transformers import T5ForConditionalGeneration
 
-    model = T5ForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32).eval()
-    ids = torch.tensor([source] * arguments.batch_size)
     length = arguments.new_tokens
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
+    is_cpu = arguments.device == "cpu"
+    for dtype in ["float32"] if is_cpu else ["float32", "bfloat16"]:
+        model = T5ForConditionalGeneration.from_pretrained(model_dir, dtype=getattr(torch, dtype)).eval().to(arguments.device)
+        ids = torch.tensor([source] * arguments.batch_size, device=arguments.device)
 
         def call():
             with torch.inference_mode():
-                model.generate(ids, do_sample=False, num_beams=1, min_new_tokens=length, max_new_tokens=length)
+                # Reading the result waits for the device.
+                model.generate(ids, do_sample=False, num_beams=1, min_new_tokens=length, max_new_tokens=length).tolist()
 
-        report("transformers", threads, "float32", median_rate(call, length * arguments.batch_size, arguments.repetitions))
+        for threads in arguments.threads:
+            if is_cpu:
+                torch.set_num_threads(threads)
+            rate = median_rate(call, length * arguments.batch_size, arguments.repetitions)
+            report("transformers", threads, dtype, rate)
 
 
 def main():
@@ -99,12 +104,14 @@ def main():
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cpu for both runtimes, or a GPU for transformers alone")
     arguments = parser.parse_args()
     # The same source as `calm bench` takes.
     size = json.load(open(os.path.join(arguments.model_dir, "config.json")))["vocab_size"]
     source = [3 + i * 7919 % (size - 200) for i in range(arguments.source_tokens)]
-    model_dir = with_tokenizer(arguments.model_dir)
-    measure_ctranslate2(model_dir, source, arguments)
+    model_dir = with_tokenizer(arguments.model_dir) if arguments.device == "cpu" else arguments.model_dir
+    if arguments.device == "cpu":
+        measure_ctranslate2(model_dir, source, arguments)
     measure_transformers(model_dir, source, arguments)
 
 

@@ -35,12 +35,15 @@ if [ -z "${QUICK:-}" ]; then
   test_filter=
   test_examples=2000
   bench=(--batch-size "1,8,32" --repetitions 3)
+  random_batch_sizes="1 32"
 else
-  test_filter=in_batches_of_mixed_lengths
+  test_filter=${TEST_FILTER-in_batches_of_mixed_lengths}
   test_examples=4
   bench=(--batch-size "1,2" --repetitions 1 --new-tokens 2)
+  random_batch_sizes=1
 fi
 
+sampler=
 # The process of the step that is running, and the step's name.
 running=
 running_step=
@@ -55,6 +58,7 @@ main() {
   test_on_device
   train
   measure_speed
+  measure_peers
   generate_samples
   score_trained_model
 }
@@ -134,6 +138,10 @@ show_machine() {
     echo "$(nproc) cores, $(getconf GNU_LIBC_VERSION), Python $(python3 -c 'import platform; print(platform.python_version())')"
     df -h .
   } 2>&1 | tee "$kept/machine.txt"
+  # What the GPU did all the time tells a step that waits for launches from one that computes.
+  nvidia-smi --query-gpu=timestamp,utilization.gpu,memory.used,power.draw,clocks.sm --format=csv -l 2 \
+    >"$kept/gpu.csv" 2>/dev/null 3>&- &
+  sampler=$!
 }
 
 test_on_device() {
@@ -171,6 +179,20 @@ measure_speed() {
     --policy full --policy calm-state-0.95 --json "$kept/bench-cpu.json"
 }
 
+# Whole calls of random weights, beside transformers where this machine has it.
+measure_peers() {
+  local model=gpu-run/t5-v1_1-small batch_size shape
+  python3 -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("transformers"))' || return 0
+  step save-random 20 "$calm" bench --model "random:${model##*/}" --save "$model" --dtype int8 --new-tokens 2 --repetitions 1
+  for batch_size in $random_batch_sizes; do
+    shape=(--batch-size "$batch_size" --source-tokens 64 --new-tokens 64 --repetitions 3)
+    step "bench-random-$batch_size" 20 "$calm" bench --model "$model" --engine libtorch --device "$device" "${shape[@]}" \
+      --policy full --policy static-3 --json "$kept/bench-random-$batch_size.json"
+    step "peers-$batch_size" 45 python3 benches/compare/peers.py "$model" --device "$device" "${shape[@]}" --threads 1 \
+      >"$kept/peers-$batch_size.jsonl"
+  done
+}
+
 # The samples are for comparison with what other machines and the other engine generate.
 generate_samples() {
   local model task
@@ -200,7 +222,7 @@ score_trained_model() {
 
 finish() {
   local status=$? failed
-  kill "$watchdog" 2>/dev/null || true
+  kill "$watchdog" $sampler 2>/dev/null || true
   # The step is killed with all that it started: timeout makes a process group of its own.
   if [ -n "$running" ]; then
     kill -KILL -- "-$running" 2>/dev/null || true
