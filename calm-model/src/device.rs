@@ -59,7 +59,15 @@ pub(crate) fn upload(values: &[i64], device: Device) -> Tensor {
     if !device.is_cuda() {
         return tensor;
     }
-    tensor.pin_memory(device).to_device_(device, Kind::Int64, true, false)
+    pinned(&tensor, device).to_device_(device, Kind::Int64, true, false)
+}
+
+/// Copies a tensor of the processor to memory that stays where it is.
+///
+/// A GPU copies out of such memory while it computes.
+pub fn pinned(tensor: &Tensor, device: Device) -> Tensor {
+    // The public function of libtorch 2.11 warns on each call that names a device, and tch always names one.
+    tensor.internal_pin_memory(device)
 }
 
 /// Several lists of integers on a device by one copy, `None` for each that is empty.

@@ -1,5 +1,6 @@
 //! Batches of similar lengths, in an order that depends only on the seed and the epoch.
 
+use calm_model::device::pinned;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -108,7 +109,7 @@ pub fn collate(examples: &[TokenPair], frame: FrameTokens) -> Batch {
 impl Batch {
     /// Copies the batch to memory from which a GPU copies while it computes.
     pub fn pinned(self, device: Device) -> Batch {
-        self.map(|tensor| tensor.pin_memory(device))
+        self.map(|tensor| pinned(tensor, device))
     }
 
     /// Copies the batch to a device. Nothing waits for a copy out of pinned memory.

@@ -136,6 +136,8 @@ show_machine() {
     nvidia-smi --query-gpu=driver_version,memory.total,clocks.max.sm,power.limit --format=csv || true
     echo "torch $(sed -n "s/^__version__ = '\(.*\)'/\1/p" "$LIBTORCH/version.py") in $LIBTORCH"
     echo "$(nproc) cores, $(getconf GNU_LIBC_VERSION), Python $(python3 -c 'import platform; print(platform.python_version())')"
+    # These change the arithmetic of f32.
+    env | grep TF32 || true
     df -h .
   } 2>&1 | tee "$kept/machine.txt"
   # What the GPU did all the time tells a step that waits for launches from one that computes.

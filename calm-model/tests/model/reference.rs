@@ -10,6 +10,14 @@ use crate::shared::{
 };
 use crate::{checkpoint, device};
 
+/// Tolerance of this device.
+///
+/// These networks have attention so sharp that relative errors of 3e-7 in it become 7e-4 in a confidence. The
+/// fused kernel on CUDA makes f32 products of three in tf32, and has such errors.
+fn tolerance() -> f32 {
+    if device().is_cuda() { 10.0 * F32_TOLERANCE } else { F32_TOLERANCE }
+}
+
 /// Loads a network in double precision, in which rounding decides nothing.
 fn exact(name: &str) -> T5 {
     let config = T5Config::load(&checkpoint(name).join("config.json")).unwrap();
@@ -22,7 +30,7 @@ fn reference_cases_alone() {
     for name in ["v1_0", "v1_1"] {
         let model = T5::load(&checkpoint(name), device()).unwrap();
         assert_eq!(model.unexpected(), &[] as &[String]);
-        check_alone(&model, &cases(name), F32_TOLERANCE);
+        check_alone(&model, &cases(name), tolerance());
     }
 }
 
@@ -39,7 +47,7 @@ fn reference_cases_in_double_precision() {
 fn reference_cases_in_batches_of_mixed_lengths() {
     for name in ["v1_0", "v1_1"] {
         let model = T5::load(&checkpoint(name), device()).unwrap();
-        check_in_batches(&model, &cases(name), F32_TOLERANCE);
+        check_in_batches(&model, &cases(name), tolerance());
     }
 }
 
@@ -66,8 +74,8 @@ fn every_measure_decodes_in_batches_as_in_double_precision_alone() {
                     Case { tokens, exit_layers, confidence, ..case }
                 };
                 let cases: Vec<Case> = sources.iter().map(expected).collect();
-                check_alone(&model, &cases, F32_TOLERANCE);
-                check_in_batches(&model, &cases, F32_TOLERANCE);
+                check_alone(&model, &cases, tolerance());
+                check_in_batches(&model, &cases, tolerance());
             }
         }
     }
@@ -76,7 +84,7 @@ fn every_measure_decodes_in_batches_as_in_double_precision_alone() {
 #[test]
 fn entries_in_any_order_of_calls_are_those_of_a_row_by_itself() {
     for name in ["v1_0", "v1_1"] {
-        check_entries(&T5::load(&checkpoint(name), device()).unwrap(), F32_TOLERANCE);
+        check_entries(&T5::load(&checkpoint(name), device()).unwrap(), tolerance());
         // States of up to 30 cross the trait in f32.
         check_entries(&exact(name), 1e-5);
     }
@@ -88,7 +96,7 @@ fn a_shared_handle_decodes_on_another_thread() {
     let other = model.share();
     let case = cases("v1_1").swap_remove(0);
     std::thread::spawn(move || {
-        check(&case, &decode_cases(&other, &[&case], Propagation::Lazy)[0], F32_TOLERANCE)
+        check(&case, &decode_cases(&other, &[&case], Propagation::Lazy)[0], tolerance())
     })
     .join()
     .unwrap();
