@@ -82,6 +82,12 @@ pub fn fingerprint(dir: &Path) -> Result<String, Error> {
     Ok(hex(&hash.finalize()))
 }
 
+/// The part of a loaded model's fingerprint that [`fingerprint`] gives for its checkpoint, without the type
+/// that its weights may have been rounded to.
+pub fn checkpoint_fingerprint(of_model: &str) -> &str {
+    of_model.rsplit('-').next().unwrap_or(of_model)
+}
+
 /// The files `calm.*` of a checkpoint, in order of their names.
 fn measure_files(dir: &Path) -> Result<Vec<PathBuf>, calm_files::Error> {
     let mut files = Vec::new();

@@ -15,7 +15,9 @@ mod weight_type;
 
 pub use crate::config::{FeedForward, T5Config};
 pub use crate::error::Error;
-pub use crate::files::{MODEL_STEM, files_of, fingerprint, is_known_leftover, map_file};
+pub use crate::files::{
+    MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, is_known_leftover, map_file,
+};
 pub use crate::model::{EngineKind, LoadOptions, Loader, Model};
 pub use crate::position::{Direction, bucket};
 pub use crate::sources::{check_sources, cut_source, source_hash};

@@ -12,8 +12,9 @@ pub trait Model: Backbone {
     /// Another handle on the same weights with threads of its own, to decode side by side.
     fn share(&self, threads: usize) -> Box<dyn Model>;
 
-    /// Changes whenever outputs may: a hash of weights, configuration and tokenizer, and the type of the
-    /// weights where that is no type of the checkpoint's.
+    /// Changes whenever outputs may by more than the order of sums: a hash of weights, configuration and
+    /// tokenizer, with `TYPE-` in front where the weights in memory are those of the checkpoint rounded to
+    /// that type. Weights that are not rounded have the same fingerprint on every engine.
     fn fingerprint(&self) -> &str;
 
     /// What computes, such as `cpu int8` or `libtorch cuda`: times of different ones cannot be compared.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use calm_checkpoint::init::{Parameter, parameters};
 use calm_checkpoint::{
-    Error as CheckpointError, MODEL_STEM, T5Config, files_of, is_known_leftover, map_file,
+    Error as CheckpointError, MODEL_STEM, T5Config, WeightType, files_of, is_known_leftover, map_file,
 };
 use half::f16;
 use memmap2::Mmap;
@@ -147,6 +147,18 @@ impl Weights {
 
     #[cfg(not(unix))]
     pub(crate) fn release(&self) {}
+
+    /// Whether matrices in memory are not what the file has, among those that were asked for.
+    pub(crate) fn are_rounded_by(&self, weight_type: WeightType) -> bool {
+        let taken = self.taken.borrow();
+        let mut matrices =
+            self.tensors.iter().filter(|(name, (shape, _))| taken.contains(*name) && shape.len() > 1);
+        match weight_type {
+            WeightType::F32 => false,
+            WeightType::Bf16 => matrices.any(|(_, (_, stored))| !stored.is_bf16()),
+            WeightType::Int8 => true,
+        }
+    }
 
     /// Lists the names that nobody asked for, except those that old checkpoints are known to have.
     pub(crate) fn unexpected(&self) -> Vec<String> {

@@ -26,12 +26,13 @@ impl Network {
         let tokens = if tokenizer.is_file() { Tokenizer::load(&tokenizer)?.vocab_size() } else { usize::MAX };
         // Before the weights are mapped, so that the files are not in memory twice.
         let hash = fingerprint(dir)?;
-        let mut network = Network::new(&config, &Weights::load(dir)?, weight_type, tokens)?;
+        let weights = Weights::load(dir)?;
+        let mut network = Network::new(&config, &weights, weight_type, tokens)?;
         network.folder = Some(dir.to_owned());
-        // 8-bit weights are another model: what was certified for the one says nothing about the other.
+        // Rounded weights are another model: what was certified for the one says nothing about the other.
         network.fingerprint = match network.weight_type {
-            WeightType::Int8 => format!("int8-{hash}"),
-            WeightType::F32 | WeightType::Bf16 => hash,
+            rounded if weights.are_rounded_by(rounded) => format!("{rounded}-{hash}"),
+            _ => hash,
         };
         Ok(network)
     }

@@ -1,8 +1,12 @@
 //! Checkpoints that are made, kept, damaged.
 
+use std::path::Path;
+
 use calm_checkpoint::{LoadOptions, Model, T5Config};
 use calm_core::{Backbone, DecodeOptions, Full, Generation, decode};
 use calm_cpu::{T5, WeightType, Weights};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 
 pub(crate) fn tiny() -> T5Config {
     T5Config {
@@ -40,8 +44,7 @@ fn random_weights_are_the_same_after_they_were_kept() {
         let (made, loaded) = (made.unwrap(), loaded.unwrap());
         assert_eq!(loaded.config(), &config);
         assert_eq!(loaded.unexpected(), &[] as &[String]);
-        let length = if weight_type == Some(WeightType::Int8) { "int8-".len() + 64 } else { 64 };
-        assert_eq!((made.fingerprint().len(), loaded.fingerprint().len()), (0, length));
+        assert_eq!((made.fingerprint().len(), loaded.fingerprint().len()), (0, rounding(&loaded).len() + 64));
         assert_eq!(generate(&made), generate(&loaded), "{weight_type:?}");
     }
     assert_eq!(T5::load(folder.path(), &options(None)).unwrap().weight_type(), WeightType::F32);
@@ -66,6 +69,51 @@ fn a_fingerprint_covers_what_measures_keep_beside_the_weights() {
         assert!(!seen.contains(&new), "{name}");
         seen.push(new);
     }
+}
+
+/// The part of a fingerprint that says how weights were rounded, which is empty where they are the file's.
+fn rounding(model: &T5) -> &str {
+    let fingerprint = model.fingerprint();
+    &fingerprint[..fingerprint.len() - 64]
+}
+
+/// The same tensors with the upper halves of their numbers, which is what bf16 is, under a type of two bytes.
+fn to_bf16(folder: &Path) {
+    let path = folder.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = file
+        .iter()
+        .map(|(name, view)| {
+            let upper = view.data().chunks_exact(4).flat_map(|number| [number[2], number[3]]);
+            (name.to_owned(), view.shape().to_vec(), upper.collect())
+        })
+        .collect();
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::BF16, shape.clone(), bytes).unwrap()));
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+}
+
+/// What was certified with the weights of the file says nothing about rounded ones, nor the reverse. Weights
+/// that are not rounded are the same model, whatever type they have in memory.
+#[test]
+fn a_fingerprint_tells_rounded_weights_from_those_of_the_file() {
+    let (config, folder) = (tiny(), tempfile::tempdir().unwrap());
+    Weights::random(&config, 7).save(folder.path(), &config).unwrap();
+    let load = |weight_type| T5::load(folder.path(), &options(weight_type)).unwrap();
+    let roundings = || {
+        let types = [None, Some(WeightType::F32), Some(WeightType::Bf16), Some(WeightType::Int8)];
+        types.map(|weight_type| rounding(&load(weight_type)).to_owned())
+    };
+    assert_eq!(roundings(), ["", "", "bf16-", "int8-"]);
+    let exact = load(None).fingerprint().to_owned();
+    assert!(load(Some(WeightType::Bf16)).fingerprint().ends_with(&exact));
+
+    to_bf16(folder.path());
+    assert_eq!(roundings(), ["", "", "", "int8-"]);
+    assert_eq!(load(None).weight_type(), WeightType::Bf16);
+    assert_eq!(generate(&load(Some(WeightType::F32))), generate(&load(Some(WeightType::Bf16))));
 }
 
 #[test]
