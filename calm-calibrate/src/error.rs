@@ -1,3 +1,5 @@
+use calm_names::counted;
+
 use crate::{LossKind, PValue};
 
 /// What can be wrong with the input of this crate. A calibration that certifies nothing is not an error.
@@ -30,7 +32,7 @@ pub enum Error {
         invalid: InvalidLoss,
     },
     /// A sum of losses is given that `examples` losses of this kind cannot have.
-    #[error("{examples} losses of kind {kind} cannot have the sum {sum}")]
+    #[error("{} of kind {kind} cannot have the sum {sum}", counted(*examples, "loss"))]
     ImpossibleSum {
         /// The sum that was given.
         sum: f64,
@@ -60,7 +62,7 @@ pub enum Error {
         message: String,
     },
     /// One part of a split would be empty.
-    #[error("{examples} examples are too few to be split")]
+    #[error("{} {} too few to be split", counted(*examples, "example"), if *examples == 1 { "is" } else { "are" })]
     TooFewToSplit {
         /// The number of examples.
         examples: usize,
@@ -78,6 +80,12 @@ pub enum Error {
         /// The number that was found.
         found: usize,
     },
+    /// Values of a result that was read from a file cannot be those of one calibration.
+    #[error("the calibration contradicts itself: {message}")]
+    Contradiction {
+        /// Description of the fault.
+        message: String,
+    },
     /// There are no losses to calibrate on.
     #[error("there are no examples")]
     NoExamples,
@@ -85,7 +93,7 @@ pub enum Error {
     #[error("the table has no thresholds")]
     NoThresholds,
     /// A table does not have one row of losses for each threshold.
-    #[error("{thresholds} thresholds but {rows} rows of losses")]
+    #[error("{} but {} of losses", counted(*thresholds, "threshold"), counted(*rows, "row"))]
     RowCount {
         /// Number of thresholds.
         thresholds: usize,
@@ -93,7 +101,7 @@ pub enum Error {
         rows: usize,
     },
     /// A threshold has fewer or more losses than the first one.
-    #[error("threshold {threshold_index} ({threshold}) has {found} losses, the first one has {expected}")]
+    #[error("threshold {threshold_index} ({threshold}) has {}, the first one has {expected}", counted(*found, "loss"))]
     RowLength {
         /// Index of the threshold in the table.
         threshold_index: usize,
@@ -127,7 +135,7 @@ pub enum Error {
         previous: f64,
     },
     /// A threshold has fewer or more losses than the calibration was made for.
-    #[error("threshold {threshold_index} ({threshold}) has {found} losses instead of {expected}")]
+    #[error("threshold {threshold_index} ({threshold}) has {} instead of {expected}", counted(*found, "loss"))]
     ExampleCount {
         /// Index of the threshold in the table.
         threshold_index: usize,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use calm_calibrate::{ErrorProbability, LogP, LossKind, LossSum, PValue, Tolerance};
+use calm_names::counted;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -54,7 +55,7 @@ impl Arguments {
         if let Some(path) = &self.losses {
             let losses = read_losses(path)?;
             if let Some(n) = self.n.filter(|&n| n != losses.len()) {
-                anyhow::bail!("{} holds {} losses, but --n is {n}", path.display(), losses.len());
+                anyhow::bail!("{} holds {}, but --n is {n}", path.display(), counted(losses.len(), "loss"));
             }
             let log_p = self.method.of_losses(&losses, kind, self.delta, self.epsilon);
             return log_p.with_context(|| path.display().to_string());

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use calm_data::JsonLines;
 use calm_metrics::significance::{self, BOOTSTRAP_SAMPLES, RANDOMISATION_TRIALS, SEED};
 use calm_metrics::{Comparison, Interval, Metric, PairedTest, Resampling, Scorer, Smoothing, Tokenizer};
+use calm_names::counted;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -266,8 +267,9 @@ impl Arguments {
 fn check_counts(path: &Path, count: usize, other_path: &Path, other_count: usize) -> anyhow::Result<()> {
     ensure!(
         count == other_count,
-        "{} has {count} segments but {} has {other_count}",
+        "{} has {} but {} has {other_count}",
         path.display(),
+        counted(count, "segment"),
         other_path.display()
     );
     Ok(())

@@ -10,6 +10,7 @@ use calm_engine::engine::{Engine, TextCodec, encode_source};
 use calm_experiments::config;
 use calm_experiments::dataset::random_order;
 use calm_fit::Observations;
+use calm_names::counted;
 
 /// The flags that say which training sources a command decodes, and how.
 #[derive(clap::Args)]
@@ -71,7 +72,7 @@ impl TrainingSources {
     ) -> anyhow::Result<(Vec<Vec<Token>>, Observations)> {
         let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
         let sources = self.read(codec)?;
-        eprintln!("decoding {} examples at full depth", sources.len());
+        eprintln!("decoding {} at full depth", counted(sources.len(), "example"));
         let observations =
             calm_fit::observe(&mut engine.models, &sources, self.batch_size, self.max_tokens, exits)
                 .context("cannot decode the examples")?;
@@ -107,7 +108,11 @@ impl TrainingSources {
                 }
             }
             if left_out > 0 {
-                eprintln!("note: {left_out} examples of {} are in an experiment too", path.display());
+                eprintln!(
+                    "note: left out of {}: {} of experiments",
+                    path.display(),
+                    counted(left_out, "example")
+                );
             }
         }
         Ok(sources)

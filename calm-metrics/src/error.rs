@@ -20,7 +20,7 @@ pub enum Error {
         segment: usize,
     },
     /// Two systems cannot be compared segment by segment.
-    #[error("the baseline has {baseline} segments but the system {system}")]
+    #[error("the baseline has {} but the system {system}", calm_names::counted(*baseline, "segment"))]
     SystemMismatch {
         /// Number of segments of the baseline.
         baseline: usize,

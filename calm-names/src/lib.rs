@@ -1,4 +1,4 @@
-//! One spelling for the variants of an enum, in flags, files and messages.
+//! One spelling for the variants of an enum and for what is counted, in flags, files and messages.
 
 use std::fmt;
 
@@ -29,6 +29,22 @@ impl fmt::Display for UnknownName {
 }
 
 impl std::error::Error for UnknownName {}
+
+/// A number with what it is the number of, in the plural unless there is one of it.
+///
+/// ```
+/// assert_eq!(calm_names::counted(1, "unit"), "1 unit");
+/// assert_eq!(calm_names::counted(0, "unit"), "0 units");
+/// assert_eq!(calm_names::counted(2, "loss"), "2 losses");
+/// ```
+pub fn counted(count: usize, what: &str) -> String {
+    let ending = match count {
+        1 => "",
+        _ if what.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{count} {what}{ending}")
+}
 
 /// Gives an enum of plain variants its names: `ALL`, `name()`, `Display`, `FromStr`, and the conversions
 /// that serde's string form goes through (`#[serde(try_from = "String", into = "String")]`).
