@@ -118,6 +118,7 @@
 
 mod binomial_distribution;
 mod calibrate;
+mod check;
 mod conformal;
 mod e_process;
 mod error;
@@ -151,4 +152,4 @@ pub use pareto::{Cost, ParetoCalibration, Risk, pareto_front, pareto_testing};
 pub use procedure::{Graph, Procedure};
 pub use split::Split;
 pub use table::LossTable;
-pub use trials::{Trial, TrialOptions, TrialSplit, accepted_violations, run_trials};
+pub use trials::{Trial, TrialOptions, TrialSplit, accepted_violations, run_trial, run_trials};

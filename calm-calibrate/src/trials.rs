@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::Calibrator;
+use crate::calibrate::{Calibration, Calibrator};
 use crate::{CalibrationOptions, Error, LossTable, Split, Tolerance};
 
 /// How often to divide the examples, and how.
@@ -59,14 +59,18 @@ pub struct Trial {
 
 impl TrialOptions {
     /// Returns the division of every trial. Fails on a share outside (0, 1) and if a part would be empty.
+    ///
+    /// Many trials need less memory if each is divided when its turn comes, by [`split`](Self::split).
     pub fn splits(&self, examples: usize) -> Result<Vec<TrialSplit>, Error> {
-        let split = |trial: usize| {
-            let split = Split::new(self.calibration_share, self.seed.wrapping_add(trial as u64))?;
-            let (calibration, mut test) = split.parts(examples)?;
-            test.sort_unstable();
-            Ok(TrialSplit { calibration, test })
-        };
-        (0..self.trials).map(split).collect()
+        (0..self.trials).map(|trial| self.split(trial, examples)).collect()
+    }
+
+    /// Returns the division of one trial. Fails as [`splits`](Self::splits) does.
+    pub fn split(&self, trial: usize, examples: usize) -> Result<TrialSplit, Error> {
+        let split = Split::new(self.calibration_share, self.seed.wrapping_add(trial as u64))?;
+        let (calibration, mut test) = split.parts(examples)?;
+        test.sort_unstable();
+        Ok(TrialSplit { calibration, test })
     }
 }
 
@@ -84,37 +88,54 @@ pub fn run_trials(
     deltas: &[Tolerance],
     splits: &[TrialSplit],
 ) -> Result<Vec<Vec<Trial>>, Error> {
+    let mut by_delta = vec![Vec::with_capacity(splits.len()); deltas.len()];
+    for (index, split) in splits.iter().enumerate() {
+        for (trial, trials) in run_trial(table, options, deltas, split)?.into_iter().zip(&mut by_delta) {
+            trials.push(Trial { trial: index, ..trial });
+        }
+    }
+    Ok(by_delta)
+}
+
+/// Does what [`run_trials`] does for one split: the result has a trial for each of `deltas`, whose index is
+/// 0.
+///
+/// Fails as [`calibrate`](crate::calibrate()) does.
+///
+/// # Panics
+/// Panics if the split has an index that is not below the number of examples.
+pub fn run_trial(
+    table: &LossTable,
+    options: &CalibrationOptions,
+    deltas: &[Tolerance],
+    split: &TrialSplit,
+) -> Result<Vec<Trial>, Error> {
     let mean_of = |threshold_index: usize, examples: &[usize]| {
         let losses = table.losses(threshold_index);
         examples.iter().map(|&example| losses[example]).sum::<f64>() / examples.len() as f64
     };
     let pool: Vec<usize> = (0..table.examples()).collect();
-    let mut by_delta = vec![Vec::with_capacity(splits.len()); deltas.len()];
-    let mut drawn = Vec::new();
-    for (trial, split) in splits.iter().enumerate() {
-        let examples = split.calibration.len();
-        let mut calibrator = Calibrator::new(table.thresholds(), examples, options, deltas)?;
-        for threshold_index in 0..table.thresholds().len() {
-            let losses = table.losses(threshold_index);
-            drawn.clear();
-            drawn.extend(split.calibration.iter().map(|&example| losses[example]));
-            calibrator.push(threshold_index, &drawn)?;
-        }
-        for (calibration, trials) in calibrator.finish()?.into_iter().zip(&mut by_delta) {
-            let certified = |threshold: &f64| !calibration.fallback && *threshold == calibration.threshold;
-            let threshold_index = table.thresholds().iter().position(certified);
-            let mean = |examples: &[usize]| threshold_index.map_or(0.0, |index| mean_of(index, examples));
-            trials.push(Trial {
-                trial,
-                delta: calibration.delta,
-                threshold_index,
-                calibration_loss: calibration.empirical_loss(),
-                test_loss: mean(&split.test),
-                pool_loss: mean(&pool),
-            });
-        }
+    let examples = split.calibration.len();
+    let mut calibrator = Calibrator::new(table.thresholds(), examples, options, deltas)?;
+    for threshold_index in 0..table.thresholds().len() {
+        let losses = table.losses(threshold_index);
+        let drawn: Vec<f64> = split.calibration.iter().map(|&example| losses[example]).collect();
+        calibrator.push(threshold_index, &drawn)?;
     }
-    Ok(by_delta)
+    let trial = |calibration: Calibration| {
+        let certified = |threshold: &f64| !calibration.fallback && *threshold == calibration.threshold;
+        let threshold_index = table.thresholds().iter().position(certified);
+        let mean = |examples: &[usize]| threshold_index.map_or(0.0, |index| mean_of(index, examples));
+        Trial {
+            trial: 0,
+            delta: calibration.delta,
+            threshold_index,
+            calibration_loss: calibration.empirical_loss(),
+            test_loss: mean(&split.test),
+            pool_loss: mean(&pool),
+        }
+    };
+    Ok(calibrator.finish()?.into_iter().map(trial).collect())
 }
 
 /// The most violations in `trials` independent trials that agree with a violation probability of `epsilon`.

@@ -44,6 +44,7 @@
 
 mod betting;
 mod bounds;
+mod check;
 mod conformal;
 mod e_process;
 mod formats;
