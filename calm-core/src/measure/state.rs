@@ -4,9 +4,9 @@ use crate::error::DecodeError;
 use crate::layer::Layer;
 use crate::matrix::{Matrix, dot};
 
-/// Hidden-state saturation: the the cosine between the states after this layer and the one before (paper
+/// Hidden-state saturation: the cosine between the states after this layer and the one before (paper
 /// section 3.5), of those that are tested. The first one has none before it and a confidence of 0. Negative
-/// cosines are not clamped: they stay below every threshold.
+/// cosines are not clamped: they are below every threshold, 0 included, which a confidence of 0 reaches.
 pub(super) static STATE: MeasureKind = MeasureKind {
     name: "state",
     about: "cosine between the states after this layer and the one before",
