@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use calm_calibrate::{
     Calibration, CalibrationOptions, ErrorProbability, Graph, LossFile, LossKind, PValue, Procedure, Split,
     Tolerance,
@@ -12,7 +12,7 @@ use calm_core::{Exits, MeasureKind, Threshold};
 use calm_data::Columns;
 use calm_engine::engine::Engine;
 use calm_engine::program::EngineArguments;
-use calm_experiments::certify::{Certificate, CertifyPlan, certify};
+use calm_experiments::certify::{Certificate, CertifyPlan, certify, lost_by_writing};
 use calm_experiments::config::{DatasetPlan, Objective, ObjectiveKind, Series, loss_kind};
 use calm_metrics::Loss;
 
@@ -68,11 +68,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Bound the share of examples with a loss above this instead of the mean loss: delta is that share
-    #[arg(long, value_name = "LIMIT", allow_negative_numbers = true)]
+    #[arg(long, value_name = "LIMIT", allow_negative_numbers = true, help_heading = "From a file of losses")]
     loss_limit: Option<f64>,
     /// Receives the result as JSON [default with --model: calibration.json]
     #[arg(long, value_name = "FILE.json")]
     output: Option<PathBuf>,
+    /// Replace an output that is of another model, type of weights, lengths or data, or no result of this
+    /// command
+    #[arg(long)]
+    overwrite: bool,
 }
 
 #[derive(clap::Args)]
@@ -120,7 +124,7 @@ struct ModelArguments {
     /// Column of a text that follows the source after ` context: `
     #[arg(long, value_name = "COLUMN", requires = "model")]
     context_column: Option<String>,
-    /// Put in front of every source, as it has to be for `calm generate`
+    /// Put in front of every source, here and by `calm generate --calibration`
     #[arg(long, value_name = "TEXT", requires = "model", default_value = "")]
     prefix: String,
     /// Examples to take; all if not given
@@ -156,6 +160,7 @@ impl Arguments {
         if let Some(flag) = self.model.engine.given() {
             anyhow::bail!("{flag} has no meaning for --losses");
         }
+        self.check_result_file(losses)?;
         let file = LossFile { path: losses.to_owned(), limit: self.loss_limit };
         let options = self.options(self.loss_kind.unwrap_or(LossKind::UnitInterval))?;
         let calibration = file.calibrate(&options)?;
@@ -167,17 +172,50 @@ impl Arguments {
     }
 
     fn calibrate_model(&self, model: &std::path::Path) -> anyhow::Result<Calibration> {
+        ensure!(self.loss_limit.is_none(), "--loss-limit has no meaning for --model");
         let output = self.output.clone().unwrap_or_else(|| PathBuf::from("calibration.json"));
         let work = self.model.work.clone().unwrap_or_else(|| output.with_extension(""));
         ensure!(work != output, "--output needs a name that ends in .json, or --work DIR must be given");
         let plan = self.plan()?;
         let options = self.model.engine.options(usize::MAX)?;
-        let certificate = certify(&plan, &work, || Engine::load(model, &options))?;
+        let certificate = certify(&plan, &work, || {
+            let engine = Engine::load(model, &options)?;
+            if let Some(lost) = lost_by_writing(&output, &plan, engine.model().fingerprint()) {
+                self.check_overwrite(&output, lost)?;
+            }
+            Ok(engine)
+        })?;
         print_calibration(&certificate.calibration);
         print_certificate(&certificate);
         certificate.write(&output)?;
         println!("{}", output.display());
         Ok(certificate.calibration)
+    }
+
+    /// Refuses to write the result of losses over anything but such a result.
+    fn check_result_file(&self, losses: &std::path::Path) -> anyhow::Result<()> {
+        let Some(output) = self.output.as_deref().filter(|output| output.is_file()) else { return Ok(()) };
+        let canonical = |path: &std::path::Path| path.canonicalize().ok();
+        ensure!(canonical(output) != canonical(losses), "--output is the file of losses itself");
+        if calm_files::read(output)?.is_empty() {
+            return Ok(());
+        }
+        if calm_files::read_json::<serde_json::Value>(output)
+            .is_ok_and(|json| json.get("model_fingerprint").is_some())
+        {
+            self.check_overwrite(output, "the calibration of a model")?;
+        }
+        match calm_files::read_json::<Calibration>(output) {
+            Ok(_) => Ok(()),
+            Err(_) => self.check_overwrite(output, "something else than a calibration"),
+        }
+    }
+
+    fn check_overwrite(&self, output: &std::path::Path, lost: &str) -> anyhow::Result<()> {
+        if !self.overwrite {
+            bail!("{} is {lost}: name another --output, or replace it with --overwrite", output.display());
+        }
+        Ok(())
     }
 
     fn plan(&self) -> anyhow::Result<CertifyPlan> {

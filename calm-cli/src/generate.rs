@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use calm_checkpoint::cut_source;
+use calm_checkpoint::{Model, cut_source};
 use calm_core::{DecodeOptions, Token};
 use calm_data::JsonLines;
 use calm_engine::decoding::decode_sources;
@@ -32,17 +32,20 @@ pub(crate) struct Arguments {
     output: PathBuf,
     #[command(flatten)]
     policy: PolicyArguments,
-    /// What `calm calibrate --model` wrote: takes measure, threshold, decay and the longest source and output
-    /// from there
+    /// What `calm calibrate --model` wrote: takes measure, threshold, decay, prefix and the longest source
+    /// and output from there
     #[arg(
         long,
         value_name = "FILE.json",
-        conflicts_with_all = ["policy", "static_layers", "measure", "threshold", "decay", "exits", "max_tokens", "max_source_tokens"]
+        conflicts_with_all = ["policy", "static_layers", "measure", "threshold", "decay", "exits", "prefix", "max_tokens", "max_source_tokens"]
     )]
     calibration: Option<PathBuf>,
     /// Use the calibration although it was made with another model: nothing is guaranteed then
     #[arg(long, requires = "calibration")]
     force: bool,
+    /// Put in front of every source that does not begin with it; nothing is put in front of input_ids
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prefix: String,
     /// Longest output
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
@@ -85,18 +88,22 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
 
     // Before the model, which may take long to load: mistakes in the input show at once.
     let codec = load_codec(&arguments.model)?;
-    let sources = Sources::read(&arguments.input, codec.as_deref())?;
+    let prefix = calibration.as_ref().map_or(&arguments.prefix, |calibration| &calibration.columns.prefix);
+    let sources = Sources::read(&arguments.input, codec.as_deref(), prefix)?;
     let batches = sources.tokens.len().div_ceil(arguments.batch_size);
     let options = arguments.engine.options(batches)?;
     let mut engine = Engine::with_codec(&arguments.model, &options, codec)?;
     note_unused_tensors(&engine);
     if let Some(calibration) = &calibration {
-        arguments.check_calibration(calibration, engine.model().fingerprint())?;
+        arguments.check_calibration(calibration, engine.model())?;
     }
     let sources = sources.check(engine.model().num_inputs(), max_source_tokens)?;
     let policy = policy.make(engine.model())?;
 
     let mut output = Output::open(&arguments.output)?;
+    if let (Some(calibration), Some(path)) = (&calibration, &arguments.calibration) {
+        eprintln!("note: {}: {}", path.display(), calibration.applied()?);
+    }
     let decode_options = DecodeOptions::new(max_tokens);
     let batch_size = arguments.batch_size;
     let workers = engine.models.len();
@@ -119,8 +126,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 impl Arguments {
-    fn check_calibration(&self, calibration: &Certificate, fingerprint: &str) -> anyhow::Result<()> {
-        if let Err(error) = calibration.check_model(fingerprint) {
+    fn check_calibration(&self, calibration: &Certificate, model: &dyn Model) -> anyhow::Result<()> {
+        if let Err(error) = calibration.check_model(model.fingerprint(), model.shape().num_layers) {
             ensure!(self.force, "{error}; --force uses it without its guarantee");
             eprintln!("warning: {error}: nothing is guaranteed");
         }
@@ -141,7 +148,7 @@ struct Sources {
 }
 
 impl Sources {
-    fn read(path: &Path, codec: Option<&dyn TextCodec>) -> anyhow::Result<Self> {
+    fn read(path: &Path, codec: Option<&dyn TextCodec>, prefix: &str) -> anyhow::Result<Self> {
         let (reader, name): (Box<dyn BufRead>, PathBuf) = if path == Path::new("-") {
             (Box::new(std::io::stdin().lock()), "standard input".into())
         } else {
@@ -153,7 +160,11 @@ impl Sources {
             let (number, line) = line?;
             let place = || format!("{}:{number}", name.display());
             let tokens = match (line.source, line.input_ids, codec) {
-                (Some(text), None, Some(codec)) => codec.encode(&text).with_context(place)?,
+                (Some(text), None, Some(codec)) => {
+                    // A source that has the prefix already is one that was written for this task.
+                    let text = if text.starts_with(prefix) { text } else { format!("{prefix}{text}") };
+                    codec.encode(&text).with_context(place)?
+                }
                 (Some(_), None, None) => bail!("{}: a source, but the model has no tokenizer.json", place()),
                 (None, Some(tokens), _) => tokens,
                 _ => bail!("{}: expected either source or input_ids", place()),

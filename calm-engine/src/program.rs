@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use calm_checkpoint::{EngineKind, WeightType};
 use calm_cpu::all_cores;
 
@@ -37,6 +37,32 @@ impl EngineArguments {
             ("--threads", self.threads.is_some()),
         ];
         flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+
+    /// Fails where a flag contradicts what has decoded, as [`Model::device`](calm_checkpoint::Model::device)
+    /// names it.
+    ///
+    /// # Errors
+    /// The flag, and what has decoded.
+    pub fn check_decoded_by(&self, device: &str) -> anyhow::Result<()> {
+        let on_cuda = |device: &str| device.starts_with("cuda");
+        let contradictions = [
+            ("--engine", self.engine.map(|engine| (engine.to_string(), device.starts_with(engine.name())))),
+            ("--dtype", self.dtype.map(|dtype| (dtype.to_string(), device == format!("cpu {dtype}")))),
+            (
+                "--device",
+                self.device.clone().map(|asked| {
+                    let fits = device.split(' ').any(on_cuda) == on_cuda(&asked);
+                    (asked, fits)
+                }),
+            ),
+        ];
+        for (flag, given) in contradictions {
+            if let Some((value, false)) = given {
+                bail!("{flag} {value} is not what has decoded: that was {device}");
+            }
+        }
+        Ok(())
     }
 
     /// For decoding this many batches.

@@ -2,22 +2,30 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use calm_calibrate::{Calibration, CalibrationOptions, calibrate};
+use calm_checkpoint::checkpoint_fingerprint;
 use calm_core::{Exits, MeasureKind, PolicySpec, Threshold};
-use calm_data::DatasetPaths;
+use calm_data::{Columns, DatasetPaths};
 use calm_engine::engine::Engine;
+use calm_files::hex;
 use calm_metrics::Loss;
+use calm_names::counted;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::config::{DatasetPlan, Objective, ObjectiveKind, Series};
 use crate::dataset::{Dataset, Split};
 use crate::fitted::check_not_fitted_to;
 use crate::outputs::SplitOutputs;
-use crate::runner::{Work, common, decode_missing};
+use crate::runner::{OtherRuns, Work, common, decode_missing};
 use crate::settings::to_decode;
 use crate::statistics::loss_table;
 use crate::unit::Store;
+
+/// The key of a certificate's hash, which is that of all other keys.
+const HASH: &str = "sha256";
 
 /// What to certify, all of it fixed before anything is decoded.
 #[derive(Debug, Clone)]
@@ -63,10 +71,12 @@ pub struct Certificate {
     pub max_tokens: usize,
     /// Longer sources were cut.
     pub max_source_tokens: Option<usize>,
-    /// Hash of the weights, the configuration and the tokenizer.
+    /// Hash of the weights, the configuration and the tokenizer, with the type that weights are rounded to.
     pub model_fingerprint: String,
     /// The files of the examples.
     pub data: DatasetPaths,
+    /// What sources were made of, the prefix included.
+    pub columns: Columns,
     /// Mean exit layer of the tokens of the calibration examples at the threshold.
     pub average_layers: f64,
     /// Layers of the full model.
@@ -97,7 +107,7 @@ pub fn certify(
     let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
     let (store, policies) = (Store::new(work), to_decode(&settings, num_layers));
     let decoding = Work { dataset: &dataset, policies: policies.clone() };
-    decode_missing(engine, &common, std::slice::from_ref(&decoding), &store)?;
+    decode_missing(engine, &common, std::slice::from_ref(&decoding), &store, OtherRuns::Overwrite)?;
 
     let outputs = SplitOutputs::read(&store, &common, &dataset, &policies, num_layers)?;
     let losses = plan.series.policies().map(|policy| outputs.losses(&plan.objective, policy));
@@ -115,6 +125,7 @@ pub fn certify(
         max_source_tokens: plan.max_source_tokens,
         model_fingerprint: common.model.clone(),
         data: plan.data.paths.clone(),
+        columns: plan.data.columns.clone(),
         average_layers: 0.0,
         num_layers,
     };
@@ -135,30 +146,186 @@ impl Certificate {
     /// Reads a file that [`write`](Self::write) wrote.
     ///
     /// # Errors
-    /// The file cannot be read, or was not made for a model.
+    /// The file cannot be read, was not made for a model, is of an earlier version, or was damaged or edited.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let name = path.display();
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-        serde_json::from_str(&text).with_context(|| format!("{name} is not a calibration of a model"))
+        let text = calm_files::read_to_string(path)?;
+        let not_one = || format!("{name} is not a calibration of a model");
+        let mut keys: Map<String, Value> = serde_json::from_str(&text).with_context(not_one)?;
+        ensure!(keys.contains_key("model_fingerprint"), "{}", not_one());
+        let anew = || format!("make it anew with `{}`", command(path, &keys));
+        let Some(hash) = keys.get(HASH).cloned() else {
+            bail!(
+                "{name} is of an earlier version, and has no hash that tells whether it is as it was written: {}",
+                anew()
+            );
+        };
+        if hash != hash_of(&keys) {
+            bail!("{name} is not as it was written, so that nothing is guaranteed: {}", anew());
+        }
+        keys.remove(HASH);
+        let certificate: Self = serde_json::from_value(Value::Object(keys)).with_context(not_one)?;
+        certificate.check().with_context(|| format!("{name} is no valid calibration"))?;
+        Ok(certificate)
     }
 
-    /// Writes it as JSON.
+    /// Writes it as JSON, with a hash of all that it says.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        Ok(calm_files::write_json(path, self)?)
+        #[derive(Serialize)]
+        struct Hashed<'a> {
+            #[serde(flatten)]
+            certificate: &'a Certificate,
+            sha256: String,
+        }
+        let keys = serde_json::from_str(&serde_json::to_string(self)?)?;
+        Ok(calm_files::write_json(path, &Hashed { certificate: self, sha256: hash_of(&keys) })?)
+    }
+
+    /// Fails unless the values agree with each other.
+    fn check(&self) -> anyhow::Result<()> {
+        self.calibration.check()?;
+        let policy = self.policy()?;
+        ensure!(self.max_tokens >= 1, "outputs of at most 0 tokens");
+        ensure!(self.max_source_tokens != Some(0), "sources of at most 0 tokens");
+        if let Some(exits) = self.exits {
+            exits.check(self.num_layers)?;
+        }
+        let (layers, num_layers) = (self.average_layers, self.num_layers);
+        ensure!(
+            num_layers >= 1 && (1.0..=num_layers as f64).contains(&layers),
+            "{layers} of {} on average",
+            counted(num_layers, "layer")
+        );
+        let is_full = policy.is_full(num_layers);
+        ensure!(!is_full || layers == num_layers as f64, "the full model with {layers} layers on average");
+        Ok(())
     }
 
     /// # Errors
-    /// The certificate is for another model than the one with this fingerprint.
-    pub fn check_model(&self, fingerprint: &str) -> anyhow::Result<()> {
-        if self.model_fingerprint != fingerprint {
-            bail!(
-                "the calibration was made with another model (fingerprint {:.12}, this one has {fingerprint:.12})",
-                self.model_fingerprint
-            );
+    /// The certificate is for another model than the one with this fingerprint and so many decoder layers, or
+    /// for other arithmetic.
+    pub fn check_model(&self, fingerprint: &str, num_layers: usize) -> anyhow::Result<()> {
+        let own = &self.model_fingerprint;
+        if own != fingerprint {
+            let fingerprints = format!("(fingerprint {own:.12}, this one has {fingerprint:.12})");
+            if checkpoint_fingerprint(own) == checkpoint_fingerprint(fingerprint) {
+                bail!(
+                    "the calibration was made with other arithmetic {fingerprints}, which --dtype and --engine choose"
+                );
+            }
+            bail!("the calibration was made with another model {fingerprints}");
         }
+        let layers = counted(self.num_layers, "decoder layer");
+        ensure!(
+            self.num_layers == num_layers,
+            "the calibration is of {layers}, but the model has {num_layers}"
+        );
         Ok(())
     }
+
+    /// What a program applies that takes the policy from here, in a line.
+    pub fn applied(&self) -> anyhow::Result<String> {
+        let Calibration { delta, epsilon, examples, .. } = &self.calibration;
+        let examples = counted(*examples, "example");
+        let mut line = format!(
+            "{}, calibrated on {examples} for the {} objective ({}) with delta {delta} and epsilon {epsilon}; outputs of \
+             at most {}",
+            self.policy()?,
+            self.objective,
+            self.metric,
+            counted(self.max_tokens, "token")
+        );
+        if let Some(limit) = self.max_source_tokens {
+            line += &format!(", sources cut to {limit}");
+        }
+        let Columns { prefix, source, context, .. } = &self.columns;
+        if !prefix.is_empty() {
+            line += &format!(", {prefix:?} in front of sources that do not begin with it");
+        }
+        if let Some(context) = context {
+            line += &format!(
+                "; a source has to be `{source} context: {context}` of these columns, as in calibration"
+            );
+        }
+        Ok(line)
+    }
+}
+
+/// What a file that a certificate is to be written to would lose by it: `None` where that is a certificate of
+/// the same model, lengths, data and columns, or nothing.
+pub fn lost_by_writing(path: &Path, plan: &CertifyPlan, fingerprint: &str) -> Option<&'static str> {
+    /// What results of all versions have, and what later ones added.
+    #[derive(Deserialize)]
+    struct Existing {
+        model_fingerprint: String,
+        max_tokens: usize,
+        max_source_tokens: Option<usize>,
+        data: DatasetPaths,
+        columns: Option<Columns>,
+    }
+    // Devices and pipes lose nothing.
+    if !path.is_file() || path.metadata().is_ok_and(|file| file.len() == 0) {
+        return None;
+    }
+    let Ok(existing) = calm_files::read_json::<Existing>(path) else {
+        return Some("something else than a calibration");
+    };
+    let lengths = (existing.max_tokens, existing.max_source_tokens);
+    let parts = [
+        ("the calibration of another model or type of weights", existing.model_fingerprint != fingerprint),
+        ("a calibration with other maximal lengths", lengths != (plan.max_tokens, plan.max_source_tokens)),
+        ("a calibration on other data", existing.data != plan.data.paths),
+        (
+            "a calibration with another prefix or other columns",
+            existing.columns.is_some_and(|columns| columns != plan.data.columns),
+        ),
+    ];
+    parts.into_iter().find(|(_, differs)| *differs).map(|(part, _)| part)
+}
+
+/// SHA-256 of all keys but the hash, in the order of their names.
+fn hash_of(keys: &Map<String, Value>) -> String {
+    let others: std::collections::BTreeMap<_, _> = keys.iter().filter(|(key, _)| *key != HASH).collect();
+    hex(&Sha256::digest(serde_json::to_vec(&others).unwrap_or_default()))
+}
+
+/// The command that makes a certificate anew, as far as its keys tell.
+fn command(path: &Path, keys: &Map<String, Value>) -> String {
+    let mut command = "calm calibrate --model DIR".to_owned();
+    let flags = [
+        "data",
+        "measure",
+        "decay",
+        "exits",
+        "thresholds",
+        "objective",
+        "metric",
+        "delta",
+        "epsilon",
+        "p_value",
+        "procedure",
+        "max_tokens",
+        "max_source_tokens",
+    ];
+    for key in flags {
+        let word = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let value = match keys.get(key) {
+            Some(Value::Array(items)) => {
+                items.iter().map(word).collect::<Option<Vec<_>>>().map(|words| words.join(","))
+            }
+            Some(value) => word(value),
+            None => None,
+        };
+        if let Some(value) = value {
+            command += &format!(" --{} {value}", key.replace('_', "-"));
+        }
+    }
+    command + &format!(" --output {} --overwrite", path.display())
 }

@@ -1,10 +1,13 @@
 //! The examples of a run and the shards they are worked on in.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
-use calm_data::{Example, read_examples};
+use anyhow::bail;
+use calm_data::{DatasetPaths, Example, read_examples};
 use calm_files::hex;
+use calm_names::counted;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -59,6 +62,7 @@ impl Dataset {
     pub fn read(split: Split, plan: &DatasetPlan, seed: u64, shard_size: usize) -> calm_data::Result<Self> {
         let examples = read_examples(&plan.paths, &plan.columns)?;
         let end = plan.limit.unwrap_or(examples.len());
+        warn_of_fewer(&plan.paths, examples.len(), end);
         Ok(Self::new(split, take(examples, 0..end, seed), shard_size))
     }
 
@@ -66,14 +70,16 @@ impl Dataset {
     /// both.
     ///
     /// # Errors
-    /// As [`read`](Self::read), or too few examples for both.
+    /// As [`read`](Self::read), or too few examples for both, or other files that share examples.
     pub fn read_splits(plan: &Plan) -> anyhow::Result<[Self; 2]> {
         let Plan { test, calibration, seed, shard_size, .. } = plan;
         if test.paths != calibration.paths {
-            return Ok([
+            let splits = [
                 Self::read(Split::Test, test, *seed, *shard_size)?,
                 Self::read(Split::Calibration, calibration, *seed, *shard_size)?,
-            ]);
+            ];
+            check_disjoint(plan, &splits)?;
+            return Ok(splits);
         }
         let examples = read_examples(&test.paths, &test.columns)?;
         let (count, middle) = (examples.len(), test.limit.unwrap_or_default());
@@ -83,6 +89,7 @@ impl Dataset {
             test.paths
         );
         let end = calibration.limit.map_or(count, |limit| middle.saturating_add(limit));
+        warn_of_fewer(&test.paths, count, end);
         Ok([
             Self::new(Split::Test, take(examples.clone(), 0..middle, *seed), *shard_size),
             Self::new(Split::Calibration, take(examples, middle..end, *seed), *shard_size),
@@ -112,6 +119,48 @@ impl Dataset {
     pub fn references(&self) -> Vec<&[String]> {
         self.examples.iter().map(|example| example.references.as_slice()).collect()
     }
+}
+
+/// Says that fewer examples are taken than were asked for.
+fn warn_of_fewer(paths: &DatasetPaths, count: usize, wanted: usize) {
+    if count < wanted {
+        eprintln!(
+            "warning: {paths}: {wanted} examples are asked for, but there are only {count}, and all are taken"
+        );
+    }
+}
+
+/// Refuses splits that share examples: what thresholds were certified with is no test of them. Two names of
+/// one file are the usual reason. Texts that come again under another id are only told, since a corpus may
+/// have some by its nature, unless one split has nothing else.
+fn check_disjoint(plan: &Plan, [test, calibration]: &[Dataset; 2]) -> anyhow::Result<()> {
+    let texts = |example: &Example| (example.source.clone(), example.references.clone());
+    let mut ids_of: HashMap<_, HashSet<&str>> = HashMap::new();
+    for example in &calibration.examples {
+        ids_of.entry(texts(example)).or_default().insert(&example.id);
+    }
+    let of_test = test.examples.iter().filter_map(|example| Some((example, ids_of.get(&texts(example))?)));
+    let shared: Vec<(&Example, &HashSet<&str>)> = of_test.collect();
+    let (test_paths, calibration_paths) = (&plan.test.paths, &plan.calibration.paths);
+    let advice = "give other files, or the same path for both with data.test_examples, which divides it";
+    if let Some((example, _)) = shared.iter().find(|(example, ids)| ids.contains(example.id.as_str())) {
+        bail!(
+            "the test example {} of {test_paths} is a calibration example of {calibration_paths} too: {advice}",
+            example.id
+        );
+    }
+    let in_calibration: HashSet<&str> = shared.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
+    if shared.len() == test.examples.len() || in_calibration.len() == calibration.examples.len() {
+        bail!("{test_paths} and {calibration_paths} have the same texts under other ids: {advice}");
+    }
+    if !shared.is_empty() {
+        eprintln!(
+            "warning: {} of the {} have the texts of calibration examples",
+            shared.len(),
+            counted(test.examples.len(), "test example")
+        );
+    }
+    Ok(())
 }
 
 /// The examples at these places of a random order, put back into their own order. Files are often sorted by

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
-use calm_calibrate::TrialSplit;
+use anyhow::{Context, bail, ensure};
+use calm_checkpoint::{checkpoint_fingerprint, fingerprint};
 use calm_core::PolicySpec;
 use calm_engine::engine::Engine;
 
@@ -12,32 +12,40 @@ use crate::config::Plan;
 use crate::dataset::Dataset;
 use crate::fitted::check_not_fitted_to;
 use crate::outputs::SplitOutputs;
-use crate::runner::{UnitCounts, Work, common, decode_missing};
+use crate::runner::{OtherRuns, UnitCounts, Work, common, decode_missing};
 use crate::settings::{calibration_policies, sweep_policies, to_decode};
 use crate::statistics::{Results, compute};
 use crate::summary::{Summary, Times, write_csv};
-use crate::trials::divide;
-use crate::unit::{Common, Store};
+use crate::trials::check_division;
+use crate::unit::{Common, Header, Store};
+
+/// The file that is written last, so that a run which has it is finished.
+const SUMMARY: &str = "summary.json";
 
 /// What a run left behind.
 #[derive(Debug)]
 pub struct Report {
     /// All tables.
     pub results: Results,
-    /// The files written.
+    /// The files of tables and summary.
     pub files: Vec<PathBuf>,
+    /// Why not all of them were written, if that is so: tables can be shown nevertheless.
+    pub unwritten: Option<anyhow::Error>,
     /// Units found and decoded.
     pub units: UnitCounts,
 }
 
 /// Runs a plan; everything goes below the folder `out`. `load_engine` is called once the data are known to be
-/// there.
+/// there. What an unfinished run has left there is continued, or replaced if it is another run's;
+/// `finished_run` says what becomes of a finished one.
 ///
 /// # Errors
-/// Data or model cannot be read, a setting does not fit the model, decoding fails, a file cannot be written.
+/// Data or model cannot be read, a setting does not fit the model, decoding fails, a unit cannot be written,
+/// or `out` holds another finished run that is to be kept.
 pub fn run(
     plan: &Plan,
     out: &Path,
+    finished_run: OtherRuns,
     load_engine: impl FnOnce() -> anyhow::Result<Engine>,
 ) -> anyhow::Result<Report> {
     let clock = Clock::start();
@@ -58,20 +66,22 @@ pub fn run(
         Work { dataset: &datasets.test, policies: to_decode(&sweep_policies(plan, num_layers), num_layers) },
         Work { dataset: &datasets.calibration, policies: to_decode(&calibration_policies(plan), num_layers) },
     ];
-    let units = decode_missing(engine, &common, &work, &store)?;
+    let other_runs = if out.join(SUMMARY).exists() { finished_run } else { OtherRuns::Overwrite };
+    let units = decode_missing(engine, &common, &work, &store, other_runs)?;
     finish(plan, out, &datasets, &Decoded { store, common, num_layers, units }, clock)
 }
 
 /// Makes the tables again from the files of an earlier run, without a model.
 ///
 /// # Errors
-/// Data cannot be read, a unit is missing or was made with something else than the plan says, a file cannot
-/// be written.
+/// Data cannot be read, or a unit is missing or was made with something else than the plan says, such as
+/// another model.
 pub fn run_statistics(plan: &Plan, out: &Path) -> anyhow::Result<Report> {
     let clock = Clock::start();
     let datasets = Datasets::read(plan)?;
     let store = Store::new(out);
     let header = store.any_header()?;
+    check_model(&plan.model, &header)?;
     let common = Common {
         max_tokens: plan.max_tokens,
         max_source_tokens: plan.max_source_tokens,
@@ -82,18 +92,39 @@ pub fn run_statistics(plan: &Plan, out: &Path) -> anyhow::Result<Report> {
     finish(plan, out, &datasets, &Decoded { store, common, num_layers, units: UnitCounts::default() }, clock)
 }
 
+/// Refuses files that another checkpoint has decoded. One that is not there any more is known by its name
+/// alone.
+fn check_model(model: &Path, header: &Header) -> anyhow::Result<()> {
+    let decoded_by = header.unit.common.model.as_str();
+    let name = header.folder.as_ref().map_or("another model".into(), |folder| folder.display().to_string());
+    if model.join("config.json").exists() {
+        let found = fingerprint(model)?;
+        ensure!(
+            checkpoint_fingerprint(decoded_by) == found,
+            "the files were not decoded by {} as it is now (fingerprint {found:.12}): that was {name} ({:.12})",
+            model.display(),
+            checkpoint_fingerprint(decoded_by)
+        );
+    } else if header.folder.as_ref().is_some_and(|folder| folder != model) {
+        bail!(
+            "the files were decoded by {name}, and {} is not there to tell if it is the same",
+            model.display()
+        );
+    }
+    Ok(())
+}
+
 struct Datasets {
     test: Dataset,
     calibration: Dataset,
-    /// Made here, so that too few examples are found before anything is decoded.
-    trial_splits: Vec<TrialSplit>,
 }
 
 impl Datasets {
     fn read(plan: &Plan) -> anyhow::Result<Self> {
         let [test, calibration] = Dataset::read_splits(plan)?;
-        let trial_splits = divide(plan, calibration.examples.len())?;
-        Ok(Self { test, calibration, trial_splits })
+        // Too few examples are found before anything is decoded.
+        check_division(plan, calibration.examples.len())?;
+        Ok(Self { test, calibration })
     }
 }
 
@@ -133,18 +164,21 @@ fn finish(
     };
     let test = read(&datasets.test, &rows)?;
     let calibration = read(&datasets.calibration, &calibration_policies(plan))?;
-    let results = compute(plan, &rows, &test, &calibration, &datasets.trial_splits)?;
+    let results = compute(plan, &rows, &test, &calibration)?;
 
-    let file = |name: &str| out.join(name);
-    write_csv(&file("sweep.csv"), &results.sweep)?;
-    write_csv(&file("calibration.csv"), &results.calibration)?;
-    write_csv(&file("trials.csv"), &results.trials)?;
-    let files = ["sweep.csv", "calibration.csv", "trials.csv", "summary.json"].map(file).to_vec();
-    let times = Times {
-        started_unix: clock.started_unix,
-        decoding_seconds,
-        total_seconds: clock.started.elapsed().as_secs_f64(),
+    let files = ["sweep.csv", "calibration.csv", "trials.csv", SUMMARY].map(|name| out.join(name));
+    let [sweep, calibration, trials, summary] = &files;
+    let write = || {
+        write_csv(sweep, &results.sweep)?;
+        write_csv(calibration, &results.calibration)?;
+        write_csv(trials, &results.trials)?;
+        let times = Times {
+            started_unix: clock.started_unix,
+            decoding_seconds,
+            total_seconds: clock.started.elapsed().as_secs_f64(),
+        };
+        Summary::new(plan, common, &results, *units, times).write(summary)
     };
-    calm_files::write_json(&file("summary.json"), &Summary::new(plan, common, &results, *units, times))?;
-    Ok(Report { results, files, units: *units })
+    let unwritten = write().err();
+    Ok(Report { results, files: files.to_vec(), unwritten, units: *units })
 }

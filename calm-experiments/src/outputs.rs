@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use calm_calibrate::{positive_part_risk_loss, signed_risk_loss};
 use calm_core::PolicySpec;
 use calm_metrics::Loss;
@@ -126,18 +126,10 @@ fn read_outputs(
         workers: Vec::new(),
     };
     for shard in &dataset.shards {
-        let (header, records) = store.read(&UnitKey::new(common, dataset.split, shard, policy))?;
+        let key = UnitKey::new(common, dataset.split, shard, policy);
+        let (header, records) = store.read(&key, &dataset.examples[shard.range.clone()])?;
         outputs.workers.push(header.workers);
-        for (record, example) in records.into_iter().zip(&dataset.examples[shard.range.clone()]) {
-            if record.example != example.id {
-                bail!(
-                    "{} shard {}: example {} instead of {}",
-                    policy,
-                    shard.index,
-                    record.example,
-                    example.id
-                );
-            }
+        for record in records {
             let generation = record.generation;
             outputs.costs.push(Cost {
                 tokens: generation.tokens.len(),

@@ -8,6 +8,8 @@ use calm_engine::engine::Engine;
 use calm_engine::program::{EngineArguments, finish, note_unused_tensors, report_libtorch_failures};
 use clap::Parser;
 
+use crate::runner::OtherRuns;
+use crate::unit::Store;
 use crate::{config, experiment, plots, summary};
 
 /// Runs an experiment: decodes the test and calibration splits with every setting of the configuration,
@@ -26,9 +28,13 @@ struct Arguments {
     overrides: Vec<String>,
     #[command(flatten)]
     engine: EngineArguments,
-    /// Decode nothing: make tables and figures again from the files of an earlier run
+    /// Decode nothing: make tables and figures again from the files of an earlier run, which must be of the
+    /// configuration's model
     #[arg(long)]
     statistics_only: bool,
+    /// Replace a finished run of another model, type of weights, length, batch size or data in the folder
+    #[arg(long, conflicts_with = "statistics_only")]
+    overwrite: bool,
 }
 
 /// Runs the experiment that the command line names.
@@ -48,17 +54,23 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(options.workers).build_global()?;
 
     let report = if arguments.statistics_only {
+        engine_arguments.check_decoded_by(&Store::new(&out).any_header()?.unit.common.device)?;
         experiment::run_statistics(&plan, &out)?
     } else {
-        experiment::run(&plan, &out, || {
+        let finished_run = if arguments.overwrite { OtherRuns::Overwrite } else { OtherRuns::Keep };
+        experiment::run(&plan, &out, finished_run, || {
             let engine = Engine::load(&plan.model, &options)?;
             note_unused_tensors(&engine);
             Ok(engine)
         })?
     };
-    let figures = plots::draw_all(&plan, &report.results, &out.join("plots"))?;
+    let figures = match report.unwritten {
+        None => plots::draw_all(&plan, &report.results, &out.join("plots")).map_err(Into::into),
+        Some(error) => Err(error),
+    };
+    // The table can be read even where no file can be written.
     println!("{}\n", summary::table(&plan, &report.results));
-    for file in report.files.iter().chain(&figures) {
+    for file in report.files.iter().chain(&figures?) {
         println!("{}", file.display());
     }
     Ok(())

@@ -10,12 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use calm_checkpoint::Model;
 use calm_core::{DecodeOptions, Full, Generation, Policy, PolicySpec, Token};
 use calm_engine::batches::Batches;
 use calm_engine::decoding::{decode_batches, read_batch};
 use calm_engine::engine::{Engine, TextCodec, encode_source};
+use calm_names::counted;
 
 use crate::dataset::{Dataset, Shard};
 use crate::progress::Progress;
@@ -56,18 +57,28 @@ struct Job<'a> {
     missing: Vec<UnitKey>,
 }
 
+/// What becomes of files that are of no use because they are another run's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherRuns {
+    /// They stay: that they are there is an error.
+    Keep,
+    /// They are replaced.
+    Overwrite,
+}
+
 /// Decodes every unit of `work` that has no file, or one of no use.
 ///
 /// # Errors
-/// A setting does not fit the model, the engine fails, or a file cannot be written. What was finished before
-/// stays.
+/// There are files that are to be kept, a setting does not fit the model, the engine fails, or a file cannot
+/// be written. What was finished before stays.
 pub fn decode_missing(
     engine: Engine,
     common: &Common,
     work: &[Work<'_>],
     store: &Store,
+    other_runs: OtherRuns,
 ) -> anyhow::Result<UnitCounts> {
-    let (jobs, counts) = find_jobs(common, work, store);
+    let (jobs, counts) = find_jobs(common, work, store, other_runs)?;
     let Engine { mut models, codec } = engine;
     let codec = codec.context("the model has no tokenizer.json, which texts need")?;
     models.truncate(jobs.len().max(1));
@@ -102,24 +113,38 @@ pub fn decode_missing(
 }
 
 /// The shards that lack something, in order.
-fn find_jobs<'a>(common: &Common, work: &'a [Work<'_>], store: &Store) -> (Vec<Job<'a>>, UnitCounts) {
+fn find_jobs<'a>(
+    common: &Common,
+    work: &'a [Work<'_>],
+    store: &Store,
+    other_runs: OtherRuns,
+) -> anyhow::Result<(Vec<Job<'a>>, UnitCounts)> {
     let mut jobs = Vec::new();
     let mut counts = UnitCounts::default();
-    let mut others: BTreeMap<&str, usize> = BTreeMap::new();
+    // Why units are decoded again, and how many for each reason.
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     for Work { dataset, policies } in work {
         for shard in &dataset.shards {
             let mut missing = Vec::new();
             for &policy in policies {
                 let key = UnitKey::new(common, dataset.split, shard, policy);
-                let state = store.state(&key);
-                match &state {
-                    UnitState::OfAnotherRun(difference) => *others.entry(*difference).or_insert(0) += 1,
+                match store.state(&key, &dataset.examples[shard.range.clone()]) {
+                    UnitState::Finished => continue,
+                    UnitState::OfAnotherRun(difference) if other_runs == OtherRuns::Keep => bail!(
+                        "{} is of a finished run with another {difference}: choose another folder, or replace that run \
+                         with --overwrite",
+                        store.path(&key).display()
+                    ),
+                    UnitState::OfAnotherRun(difference) => {
+                        *reasons.entry(format!("of a run with another {difference}")).or_insert(0) += 1;
+                    }
+                    UnitState::OfAnotherVersion(age) => {
+                        *reasons.entry(format!("in the format of {age} version")).or_insert(0) += 1;
+                    }
                     UnitState::Damaged(reason) => eprintln!("note: decoded again: {reason}"),
-                    UnitState::Missing | UnitState::Finished => {}
+                    UnitState::Missing => {}
                 }
-                if state != UnitState::Finished {
-                    missing.push(key);
-                }
+                missing.push(key);
             }
             counts.total += policies.len();
             counts.decoded += missing.len();
@@ -128,12 +153,10 @@ fn find_jobs<'a>(common: &Common, work: &'a [Work<'_>], store: &Store) -> (Vec<J
             }
         }
     }
-    for (difference, units) in others {
-        eprintln!(
-            "note: {units} units are decoded again, because their {difference} differs from the files'"
-        );
+    for (reason, units) in reasons {
+        eprintln!("note: decoded again: {}, whose files are {reason}", counted(units, "unit"));
     }
-    (jobs, counts)
+    Ok((jobs, counts))
 }
 
 struct Worker<'a> {
@@ -198,8 +221,8 @@ impl Worker<'_> {
             let (example, text) = (example.id.clone(), self.codec.decode(&generation.tokens)?);
             records.push(Record { example, source_tokens, encoder_seconds, text, generation });
         }
-        let shape = self.model.shape().clone();
-        self.store.write(&Header { unit: key.clone(), shape, workers: self.workers }, &records)
+        let (shape, folder) = (self.model.shape().clone(), self.model.folder().map(Into::into));
+        self.store.write(&Header { unit: key.clone(), shape, workers: self.workers, folder }, &records)
     }
 
     fn tokenize(&self, job: &Job<'_>) -> anyhow::Result<Vec<Vec<Token>>> {

@@ -1,6 +1,6 @@
 //! From the outputs of every setting to the rows of `sweep.csv` and `calibration.csv`. No model is needed.
 
-use calm_calibrate::{Calibration, LossTable, Tolerance, TrialSplit, calibrate};
+use calm_calibrate::{Calibration, LossTable, Tolerance, calibrate};
 use calm_core::{Parameters, PolicySpec};
 use calm_metrics::Metric;
 use rayon::prelude::*;
@@ -132,7 +132,7 @@ impl Guarantee {
     }
 }
 
-/// Makes all tables; `trial_splits` are those of the calibration examples.
+/// Makes all tables.
 ///
 /// # Errors
 /// A metric or a calibration cannot be computed, which a checked plan and complete files do not cause.
@@ -141,7 +141,6 @@ pub fn compute(
     sweep_policies: &[PolicySpec],
     test: &SplitOutputs<'_>,
     calibration: &SplitOutputs<'_>,
-    trial_splits: &[TrialSplit],
 ) -> anyhow::Result<Results> {
     let sweep = sweep_policies.par_iter().map(|&policy| sweep_row(plan, test, policy));
     let sweep = sweep.collect::<anyhow::Result<Vec<_>>>()?;
@@ -155,7 +154,7 @@ pub fn compute(
         let losses = series.policies().map(|policy| calibration.losses(objective, policy));
         let losses = losses.collect::<anyhow::Result<Vec<_>>>()?;
         let certified = certify(plan, objective, series, test, &loss_table(series, &losses, &order)?)?;
-        let trials = repeat(plan, objective, series, calibration, losses, trial_splits)?;
+        let trials = repeat(plan, objective, series, calibration, losses)?;
         Ok((certified, trials))
     });
     let (certified, trials): (Vec<_>, Vec<_>) =

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use calm_calibrate::{Calibration, Procedure};
 use calm_metrics::Metric;
+use calm_names::counted;
 use serde::Serialize;
 
 use crate::config::{Plan, RawConfig, Series};
@@ -130,6 +131,27 @@ impl<'a> Summary<'a> {
     }
 }
 
+impl Summary<'_> {
+    /// Writes it as JSON. Where nothing was decoded and only the times of the call would change, the summary
+    /// of the call that decoded stays.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let lasting = |mut summary: serde_json::Value| {
+            if let Some(keys) = summary.as_object_mut() {
+                keys.retain(|key, _| key != "times" && key != "units");
+            }
+            summary
+        };
+        let before = calm_files::read_json(path).ok().map(lasting);
+        if self.units.decoded > 0 || before != Some(lasting(serde_json::to_value(self)?)) {
+            calm_files::write_json(path, self)?;
+        }
+        Ok(())
+    }
+}
+
 /// Writes rows under a header line of their field names.
 ///
 /// # Errors
@@ -139,7 +161,7 @@ pub fn write_csv<T: Serialize>(path: &Path, rows: &[T]) -> anyhow::Result<()> {
     for row in rows {
         writer.serialize(row)?;
     }
-    Ok(calm_files::write(path, writer.into_inner()?)?)
+    Ok(calm_files::write_changed(path, writer.into_inner()?)?)
 }
 
 /// The full model, the best static depth, the oracle, the certified thresholds and the trials, as a table of
@@ -179,8 +201,9 @@ fn trials_table(plan: &Plan, results: &Results) -> Vec<String> {
     let mut lines = vec![
         String::new(),
         format!(
-            "{trials} trials, each calibrated on {calibration_examples} of the calibration examples and tested on \
-             the other {test_examples}:"
+            "{}, each calibrated on {calibration_examples} of the calibration examples and tested on \
+             the other {test_examples}:",
+            counted(*trials, "trial")
         ),
         "layers, and trials whose loss exceeds the tolerance on all these examples (pool) and on the tested ones"
             .to_owned(),

@@ -18,7 +18,7 @@
 
 use anyhow::Context;
 use calm_calibrate::{
-    ErrorProbability, LossTable, Procedure, Tolerance, Trial, TrialSplit, accepted_violations, run_trials,
+    ErrorProbability, LossTable, Procedure, Tolerance, Trial, accepted_violations, run_trial,
 };
 use calm_core::PolicySpec;
 use serde::Serialize;
@@ -82,58 +82,111 @@ pub struct TrialsRow {
     pub accepted_violations: usize,
 }
 
-/// The divisions of `examples` calibration examples.
+/// Fails where so many calibration examples cannot be divided, which is so for all trials or for none.
 ///
 /// # Errors
 /// There are too few examples, for the trials or for a procedure that divides them itself.
-pub fn divide(plan: &Plan, examples: usize) -> anyhow::Result<Vec<TrialSplit>> {
-    let splits = plan.trials.splits(examples).context("trials cannot divide the calibration examples")?;
+pub fn check_division(plan: &Plan, examples: usize) -> anyhow::Result<()> {
+    let mut divided = vec![examples];
+    if plan.trials.trials > 0 {
+        let split =
+            plan.trials.split(0, examples).context("trials cannot divide the calibration examples")?;
+        divided.push(split.calibration.len());
+    }
     if let Procedure::Pareto { split } = plan.procedure {
-        let of_a_trial = splits.first().map(|split| split.calibration.len());
-        for examples in [Some(examples), of_a_trial].into_iter().flatten() {
+        for examples in divided {
             split.parts(examples).context("the pareto procedure cannot divide the calibration examples")?;
         }
     }
-    Ok(splits)
+    Ok(())
 }
 
 /// The trials of each tolerance of `objective`. `losses` are those of the calibration examples at each
-/// threshold.
+/// threshold. Examples are divided anew for each trial, and of a trial only a few numbers are kept.
 pub(crate) fn repeat(
     plan: &Plan,
     objective: &Objective,
     series: &Series,
     calibration: &SplitOutputs<'_>,
     losses: Vec<Vec<f64>>,
-    splits: &[TrialSplit],
 ) -> anyhow::Result<Vec<(Guarantee, TrialsRow)>> {
-    let (Some(first_split), Some(&first_delta)) = (splits.first(), objective.deltas.first()) else {
+    let Some(&first_delta) = objective.deltas.first() else { return Ok(Vec::new()) };
+    if plan.trials.trials == 0 {
         return Ok(Vec::new());
-    };
+    }
     let table = LossTable::new(series.threshold_values(), losses)?;
     let options = plan.calibration_options(objective, first_delta);
-    let by_delta = run_trials(&table, &options, &objective.deltas, splits)?;
-
     let full = &calibration.of(PolicySpec::full())?.costs;
     let costs = series.policies().map(|policy| Ok(&calibration.of(policy)?.costs));
     let costs = costs.collect::<anyhow::Result<Vec<_>>>()?;
-    let row = |(delta, trials): (&Tolerance, Vec<Trial>)| {
-        let costs_of = |trial: &Trial| trial.threshold_index.map_or(full, |index| costs[index]);
-        let on_test = |costs: &[Cost], trial: &Trial| -> Cost {
-            splits[trial.trial].test.iter().map(|&example| &costs[example]).sum()
-        };
-        let spread = |value: &dyn Fn(&Trial) -> f64| Spread::of(trials.iter().map(value).collect());
-        let count = |holds: &dyn Fn(&Trial) -> bool| trials.iter().filter(|trial| holds(trial)).count();
 
-        let threshold = spread(&|trial| trial.threshold_index.map_or(1.0, |index| table.thresholds()[index]));
-        let test_loss = spread(&|trial| trial.test_loss);
-        let layers = spread(&|trial| on_test(costs_of(trial), trial).average_layers());
-        let speedup = spread(&|trial| on_test(full, trial).seconds / on_test(costs_of(trial), trial).seconds);
-        let row = TrialsRow {
-            calibration_examples: first_split.calibration.len(),
-            test_examples: first_split.test.len(),
-            trials: trials.len(),
-            certified: count(&|trial| trial.threshold_index.is_some()),
+    let mut by_delta: Vec<Trials> = objective.deltas.iter().map(|&delta| Trials::new(delta)).collect();
+    for trial in 0..plan.trials.trials {
+        let split = plan.trials.split(trial, table.examples())?;
+        let on_test = |costs: &[Cost]| -> Cost { split.test.iter().map(|&example| &costs[example]).sum() };
+        for (outcome, trials) in
+            run_trial(&table, &options, &objective.deltas, &split)?.iter().zip(&mut by_delta)
+        {
+            let costs = outcome.threshold_index.map_or(full, |index| costs[index]);
+            let threshold = outcome.threshold_index.map_or(1.0, |index| table.thresholds()[index]);
+            trials.push(outcome, threshold, on_test(costs), on_test(full));
+        }
+    }
+    let parts = plan.trials.split(0, table.examples())?;
+    let row = |trials: Trials| {
+        let guarantee = Guarantee::new(plan, objective, trials.delta, series);
+        (guarantee, trials.row(parts.calibration.len(), parts.test.len(), plan.epsilon))
+    };
+    Ok(by_delta.into_iter().map(row).collect())
+}
+
+/// What is kept of the trials for one tolerance.
+struct Trials {
+    delta: Tolerance,
+    thresholds: Vec<f64>,
+    test_losses: Vec<f64>,
+    layers: Vec<f64>,
+    speedups: Vec<f64>,
+    certified: usize,
+    test_violations: usize,
+    pool_violations: usize,
+}
+
+impl Trials {
+    fn new(delta: Tolerance) -> Self {
+        let (thresholds, test_losses, layers, speedups) = Default::default();
+        Self {
+            delta,
+            thresholds,
+            test_losses,
+            layers,
+            speedups,
+            certified: 0,
+            test_violations: 0,
+            pool_violations: 0,
+        }
+    }
+
+    /// Adds a trial with what its test examples took at its threshold and with the full model.
+    fn push(&mut self, trial: &Trial, threshold: f64, cost: Cost, full: Cost) {
+        self.thresholds.push(threshold);
+        self.test_losses.push(trial.test_loss);
+        self.layers.push(cost.average_layers());
+        self.speedups.push(full.seconds / cost.seconds);
+        self.certified += usize::from(trial.threshold_index.is_some());
+        self.test_violations += usize::from(trial.test_loss > self.delta.get());
+        self.pool_violations += usize::from(trial.pool_loss > self.delta.get());
+    }
+
+    fn row(self, calibration_examples: usize, test_examples: usize, epsilon: ErrorProbability) -> TrialsRow {
+        let trials = self.thresholds.len();
+        let (threshold, test_loss) = (Spread::of(self.thresholds), Spread::of(self.test_losses));
+        let (layers, speedup) = (Spread::of(self.layers), Spread::of(self.speedups));
+        TrialsRow {
+            calibration_examples,
+            test_examples,
+            trials,
+            certified: self.certified,
             threshold_mean: threshold.mean,
             threshold_std: threshold.std,
             threshold_p5: threshold.p5,
@@ -148,13 +201,11 @@ pub(crate) fn repeat(
             average_layers_p95: layers.p95,
             speedup_mean: speedup.mean,
             speedup_std: speedup.std,
-            test_violations: count(&|trial| trial.test_loss > delta.get()),
-            pool_violations: count(&|trial| trial.pool_loss > delta.get()),
-            accepted_violations: accepted_violations(trials.len(), plan.epsilon, SURPRISE),
-        };
-        (Guarantee::new(plan, objective, *delta, series), row)
-    };
-    Ok(objective.deltas.iter().zip(by_delta).map(row).collect())
+            test_violations: self.test_violations,
+            pool_violations: self.pool_violations,
+            accepted_violations: accepted_violations(trials, epsilon, SURPRISE),
+        }
+    }
 }
 
 /// How values are spread.

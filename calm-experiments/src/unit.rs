@@ -1,22 +1,27 @@
 //! Units of work and their files, `generations/SPLIT/SETTING/shard-NNNN.jsonl` below the folder of a run.
 //!
-//! A unit is one setting on one shard. Its file has a header line, which says what was computed from what,
-//! and a line for each example. It appears under its name only when it is complete, so that a run which was
-//! killed goes on after the last file, and several processes may work in one folder. All statistics are made
-//! from these files.
+//! A unit is one setting on one shard. Its file has a header line, which says what was computed from what
+//! and has a hash of all that follows the hash, and a line for each example. It appears under its name only
+//! when it is complete, so that a run which was killed goes on after the last file, and several processes may
+//! work in one folder. All statistics are made from these files.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use calm_core::{BackboneShape, Generation, PolicySpec};
+use calm_data::Example;
+use calm_files::hex;
+use calm_names::counted;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::dataset::{Shard, Split};
 
 /// Raised when files of older versions cannot be read, or not be compared with new ones, any more.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+
+/// What a file begins with, in front of the hash of the bytes behind it.
+const HASH_KEY: &str = "{\"sha256\":\"";
 
 /// All that the content of a unit's file depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +67,9 @@ pub struct Header {
     pub shape: BackboneShape,
     /// How many workers were decoding at the same time, which the seconds depend on.
     pub workers: usize,
+    /// The model's folder, as it was called then; none for a model without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
 }
 
 /// One example of a unit.
@@ -97,17 +105,28 @@ impl UnitKey {
 
     /// What differs between two units of the same name, to tell why one of them is of no use.
     fn difference(&self, other: &UnitKey) -> &'static str {
-        let (a, b) = (&self.common, &other.common);
-        let lengths = |key: &Common| (key.max_tokens, key.max_source_tokens);
+        let data = (&self.data, self.examples) != (&other.data, other.examples);
+        let common = self.common.difference(&other.common);
+        // Of two models also the lengths may differ, but what matters most comes first.
+        match common {
+            Some(part @ ("model" | "device")) => part,
+            _ if data => "data",
+            Some(part) => part,
+            None => "setting",
+        }
+    }
+}
+
+impl Common {
+    fn difference(&self, other: &Common) -> Option<&'static str> {
+        let lengths = |common: &Common| (common.max_tokens, common.max_source_tokens);
         let parts = [
-            ("file format", self.format != other.format),
-            ("model", a.model != b.model),
-            ("data", self.data != other.data || self.examples != other.examples),
-            ("maximal length", lengths(a) != lengths(b)),
-            ("batch size", a.batch_size != b.batch_size),
-            ("device", a.device != b.device),
+            ("model", self.model != other.model),
+            ("device", self.device != other.device),
+            ("maximal length", lengths(self) != lengths(other)),
+            ("batch size", self.batch_size != other.batch_size),
         ];
-        parts.into_iter().find(|(_, differs)| *differs).map_or("setting", |(part, _)| part)
+        parts.into_iter().find(|(_, differs)| *differs).map(|(part, _)| part)
     }
 }
 
@@ -120,8 +139,18 @@ pub enum UnitState {
     Finished,
     /// There is a complete file of another unit; what differs.
     OfAnotherRun(&'static str),
-    /// There is a file that cannot be read; why.
+    /// There is a file in the format of another version, `an earlier` or `a later` one.
+    OfAnotherVersion(&'static str),
+    /// There is a file that cannot be read or believed; why.
     Damaged(String),
+}
+
+/// Why a file is of no use.
+enum Fault {
+    /// It is of another version, of which no more is known than this, if that.
+    OtherVersion(&'static str, Option<Common>),
+    /// It cannot be read or believed.
+    Damaged(anyhow::Error),
 }
 
 /// The files of a run.
@@ -142,16 +171,25 @@ impl Store {
         folder.join(format!("shard-{:04}.jsonl", key.shard))
     }
 
-    /// Whether a unit has to be computed.
-    pub fn state(&self, key: &UnitKey) -> UnitState {
+    /// Whether a unit of these examples has to be computed.
+    pub fn state(&self, key: &UnitKey, examples: &[Example]) -> UnitState {
         let path = self.path(key);
         if !path.exists() {
             return UnitState::Missing;
         }
-        match read_file(&path) {
-            Err(_) if is_of_another_format(&path) => UnitState::OfAnotherRun("file format"),
-            Ok((header, _)) if header.unit != *key => UnitState::OfAnotherRun(key.difference(&header.unit)),
-            Ok(_) => UnitState::Finished,
+        let (header, records) = match read_file(&path) {
+            Ok(content) => content,
+            Err(Fault::OtherVersion(age, common)) => {
+                let difference = common.and_then(|common| key.common.difference(&common));
+                return difference.map_or(UnitState::OfAnotherVersion(age), UnitState::OfAnotherRun);
+            }
+            Err(Fault::Damaged(error)) => return UnitState::Damaged(format!("{error:#}")),
+        };
+        if header.unit != *key {
+            return UnitState::OfAnotherRun(key.difference(&header.unit));
+        }
+        match check_examples(&path, &records, examples) {
+            Ok(()) => UnitState::Finished,
             Err(error) => UnitState::Damaged(format!("{error:#}")),
         }
     }
@@ -165,20 +203,24 @@ impl Store {
         for record in records {
             text += &(serde_json::to_string(record)? + "\n");
         }
-        Ok(calm_files::write(&self.path(&header.unit), text)?)
+        // The hash becomes the first key of the header.
+        let rest = format!("\",{}", &text[1..]);
+        let hash = hex(&Sha256::digest(&rest));
+        Ok(calm_files::write(&self.path(&header.unit), format!("{HASH_KEY}{hash}{rest}"))?)
     }
 
-    /// Reads a unit.
+    /// Reads the unit of these examples.
     ///
     /// # Errors
     /// The file is missing, damaged, or not of this unit.
-    pub fn read(&self, key: &UnitKey) -> anyhow::Result<(Header, Vec<Record>)> {
+    pub fn read(&self, key: &UnitKey, examples: &[Example]) -> anyhow::Result<(Header, Vec<Record>)> {
         let path = self.path(key);
-        let (header, records) = read_file(&path)?;
+        let (header, records) = read_file(&path).map_err(|fault| fault.into_error(&path))?;
         if header.unit != *key {
             let difference = key.difference(&header.unit);
             bail!("{}: its {difference} differs from the plan's", path.display());
         }
+        check_examples(&path, &records, examples)?;
         Ok((header, records))
     }
 
@@ -188,15 +230,26 @@ impl Store {
     /// There is no such file, or it is damaged.
     pub fn any_header(&self) -> anyhow::Result<Header> {
         let path = self.root.join(format!("{}/{}/shard-0000.jsonl", Split::Test, PolicySpec::full()));
-        if is_of_another_format(&path) {
-            bail!("{}: its file format is that of another version", path.display());
-        }
-        Ok(read_file(&path)?.0)
+        Ok(read_file(&path).map_err(|fault| fault.into_error(&path))?.0)
     }
 }
 
-/// Whether the file is one of another version, of which nothing else is known.
-fn is_of_another_format(path: &Path) -> bool {
+impl Fault {
+    fn into_error(self, path: &Path) -> anyhow::Error {
+        match self {
+            Fault::Damaged(error) => error,
+            Fault::OtherVersion(age, _) => {
+                let name = path.display();
+                anyhow!(
+                    "{name}: its file format is that of another version, {age} one: it has to be decoded again"
+                )
+            }
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<(Header, Vec<Record>), Fault> {
+    /// What the header of any version has.
     #[derive(Deserialize)]
     struct AnyHeader {
         unit: AnyUnit,
@@ -204,25 +257,90 @@ fn is_of_another_format(path: &Path) -> bool {
     #[derive(Deserialize)]
     struct AnyUnit {
         format: u32,
+        #[serde(flatten)]
+        common: Option<Common>,
     }
-    let first = fs::File::open(path).ok().and_then(|file| BufReader::new(file).lines().next());
-    let header = first.and_then(Result::ok).and_then(|line| serde_json::from_str::<AnyHeader>(&line).ok());
-    header.is_some_and(|header| header.unit.format != FORMAT)
+    let text = calm_files::read_to_string(path).map_err(|error| Fault::Damaged(error.into()))?;
+    let first = text.lines().next().unwrap_or_default();
+    match serde_json::from_str::<AnyHeader>(first) {
+        Ok(AnyHeader { unit }) if unit.format != FORMAT => {
+            let age = if unit.format < FORMAT { "an earlier" } else { "a later" };
+            Err(Fault::OtherVersion(age, unit.common))
+        }
+        _ => parse(&text, path).map_err(Fault::Damaged),
+    }
 }
 
-fn read_file(path: &Path) -> anyhow::Result<(Header, Vec<Record>)> {
-    let at = |line: usize| format!("{}:{line}", path.display());
-    let file = fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut lines = BufReader::new(file).lines();
-    let first = lines.next().unwrap_or_else(|| Ok(String::new())).with_context(|| at(1))?;
-    let header: Header = serde_json::from_str(&first).with_context(|| at(1))?;
-    let mut records = Vec::with_capacity(header.unit.examples);
+fn parse(text: &str, path: &Path) -> anyhow::Result<(Header, Vec<Record>)> {
+    let name = path.display();
+    let behind_key =
+        text.strip_prefix(HASH_KEY).and_then(|text| text.split_at_checked(2 * Sha256::output_size()));
+    let (hash, rest) = behind_key.with_context(|| format!("{name}:1: it does not begin with a hash"))?;
+    ensure!(hash == hex(&Sha256::digest(rest)), "{name}: it is damaged: its hash is not that of its content");
+
+    let at = |line: usize| format!("{name}:{line}");
+    let mut lines = text.lines();
+    let header: Header = serde_json::from_str(lines.next().unwrap_or_default()).with_context(|| at(1))?;
+    header.check().with_context(|| at(1))?;
+    let mut records = Vec::new();
     for (index, line) in lines.enumerate() {
-        let line = line.with_context(|| at(index + 2))?;
-        records.push(serde_json::from_str(&line).with_context(|| at(index + 2))?);
+        let place = || at(index + 2);
+        let record: Record = serde_json::from_str(line).with_context(place)?;
+        record.check(&header).with_context(place)?;
+        records.push(record);
     }
-    if records.len() != header.unit.examples {
-        bail!("{}: {} examples instead of {}", path.display(), records.len(), header.unit.examples);
-    }
+    let (found, expected) = (counted(records.len(), "example"), header.unit.examples);
+    ensure!(records.len() == expected, "{name}: {found} instead of {expected}");
     Ok((header, records))
+}
+
+impl Header {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.shape.num_layers >= 1, "a decoder without layers");
+        ensure!(self.unit.common.max_tokens >= 1, "outputs of at most 0 tokens");
+        Ok(())
+    }
+}
+
+impl Record {
+    /// Fails unless the numbers can be those of one output, so that sums over many have a meaning.
+    fn check(&self, header: &Header) -> anyhow::Result<()> {
+        let Generation { tokens, exit_layers, confidence, executed_layers, propagated, seconds } =
+            &self.generation;
+        let (num_layers, max_tokens) = (header.shape.num_layers, header.unit.common.max_tokens);
+        let lengths = [tokens.len(), exit_layers.len(), confidence.len()];
+        ensure!(
+            lengths.iter().all(|&length| length == tokens.len()),
+            "{} tokens, {} exit layers and {} confidences",
+            lengths[0],
+            lengths[1],
+            lengths[2]
+        );
+        ensure!(tokens.len() <= max_tokens, "{} tokens, of at most {max_tokens}", tokens.len());
+        if let Some(layer) = exit_layers.iter().find(|layer| !(1..=num_layers).contains(*layer)) {
+            bail!("exit layer {layer} of {num_layers}");
+        }
+        let most = max_tokens.saturating_mul(num_layers);
+        for (what, count) in [("executed", *executed_layers), ("propagated", *propagated)] {
+            ensure!(count <= most, "{count} layers {what}, of at most {most}");
+        }
+        for seconds in [*seconds, self.encoder_seconds] {
+            ensure!(seconds >= 0.0, "{seconds} seconds");
+        }
+        Ok(())
+    }
+}
+
+/// Fails unless the records are those of these examples, in their order.
+fn check_examples(path: &Path, records: &[Record], examples: &[Example]) -> anyhow::Result<()> {
+    for (index, (record, example)) in records.iter().zip(examples).enumerate() {
+        let (found, expected) = (&record.example, &example.id);
+        ensure!(
+            found == expected,
+            "{}:{}: the example {found} instead of {expected}",
+            path.display(),
+            index + 2
+        );
+    }
+    Ok(())
 }

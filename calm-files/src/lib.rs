@@ -28,6 +28,18 @@ pub fn read_to_string(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(Error::read(path))
 }
 
+/// Writes a file as [`write()`] does, unless it has these bytes already: what is finished may lie where
+/// nothing can be written.
+///
+/// # Errors
+/// [`Error::Write`]
+pub fn write_changed(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
+    match std::fs::read(path) {
+        Ok(found) if found == bytes.as_ref() => Ok(()),
+        _ => write(path, bytes),
+    }
+}
+
 /// Reads a JSON file.
 ///
 /// # Errors

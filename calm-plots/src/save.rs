@@ -34,8 +34,8 @@ pub trait Figure {
 }
 
 /// Draws `NAME.svg` and `NAME.png` into `folder`, which is made where there is none, and returns the two
-/// files. A file appears under its name when it is complete, and the same figure has the same bytes each
-/// time.
+/// files. A file appears under its name when it is complete. The same figure has the same bytes each time,
+/// and a file that has them is left alone.
 ///
 /// # Errors
 /// A file cannot be written, or the figure cannot be drawn.
@@ -45,9 +45,9 @@ pub fn save(figure: &impl Figure, folder: &Path) -> Result<[PathBuf; 2], Error> 
     let (svg_path, png_path) = (file("svg"), file("png"));
 
     let svg = draw_svg(figure).map_err(|reason| Error::Draw { path: svg_path.clone(), reason })?;
-    calm_files::write(&svg_path, svg)?;
+    calm_files::write_changed(&svg_path, svg)?;
     let png = draw_png(figure).map_err(|reason| Error::Draw { path: png_path.clone(), reason })?;
-    calm_files::write(&png_path, png)?;
+    calm_files::write_changed(&png_path, png)?;
     Ok([svg_path, png_path])
 }
 

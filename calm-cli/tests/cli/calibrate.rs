@@ -70,7 +70,7 @@ fn p_value_mistakes() {
     check_file("los\n1\n", "--method betting", "losses.csv has no column `loss`");
     check_file("loss\n0\nnone\n", "--method betting", "losses.csv:3: `none` is not a number");
     check_file("loss\n0\n2\n", "--method betting", "the loss of example 1 is 2, which is not in [0, 1]");
-    check_file("loss\n0\n", "--method betting --n 2", "holds 1 losses, but --n is 2");
+    check_file("loss\n0\n", "--method betting --n 2", "holds 1 loss, but --n is 2");
 }
 
 /// Losses of 200 examples at five thresholds, the full model among them: every k-th example has a loss of a
@@ -196,7 +196,7 @@ fn calibration_mistakes() {
     check(GOOD, "--dtype int8", "--dtype has no meaning for --losses");
     check(GOOD, "--procedure multi-start --starts 0", "--starts is 0, but must be at least 1");
     check(GOOD, "--procedure graphical --graph none.json", "cannot read none.json");
-    check(GOOD, "--procedure pareto", "1 examples are too few to be split");
+    check(GOOD, "--procedure pareto", "1 example is too few to be split");
     check(
         GOOD,
         "--procedure pareto --selection-share 1.5",
@@ -225,13 +225,7 @@ fn from_a_model_to_generation() {
     write_tokenizer(&model.path().join("tokenizer.json"));
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let mut data = String::new();
-    for (index, (english, french)) in NUMBERS.iter().cycle().take(60).enumerate() {
-        let source = format!("{english} {}", NUMBERS[index / 7].0);
-        data += &serde_json::json!({"source": source, "target": french}).to_string();
-        data.push('\n');
-    }
-    std::fs::write(path("data.jsonl"), data).unwrap();
+    write_examples(Path::new(&path("data.jsonl")));
     let calibrate = |arguments: &str| {
         let common = format!(
             "calibrate --device cpu --model {} --data {} --output {} --max-tokens 6 --thresholds 0.9,0.6,0.3,0.1 {arguments}",
@@ -270,8 +264,17 @@ fn from_a_model_to_generation() {
     let calibrated = ["--calibration", &path("calibration.json")];
     let by_hand = ["--policy", "calm", "--measure", "state", "--decay", "1", "--max-tokens", "6"];
     let by_hand = [&by_hand[..], &["--threshold", &threshold]].concat();
-    let calibrated_text = printed(generate(model.path(), &calibrated, lines));
-    assert_eq!(calibrated_text, printed(generate(model.path(), &by_hand, lines)));
+    let applied = |arguments: &[&str]| {
+        let output = generate(model.path(), &[&calibrated[..], arguments].concat(), lines);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("calibration.json: calm-state-{threshold}-tau1, calibrated on 60 examples");
+        assert!(output.status.success() && said.contains(&expected) && said.lines().count() == 1, "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(applied(&[]), printed(generate(model.path(), &by_hand, lines)));
+    // The same weights are the same model, whatever computes.
+    applied(&["--dtype", "f32"]);
+    applied(&["--engine", "libtorch"]);
 
     // Another delta decodes nothing again: the model is not even needed in working order.
     let generations = Path::new(&path("calibration")).join("generations");
@@ -302,6 +305,9 @@ fn from_a_model_to_generation() {
     // Another model is refused, and so are other weights of the same one.
     let narrow = complaint(&generate(model.path(), &[&calibrated[..], &["--dtype", "int8"]].concat(), lines));
     assert!(narrow.contains("this one has int8-"), "{narrow}");
+    let narrow = complaint(&generate(model.path(), &[&calibrated[..], &["--dtype", "bf16"]].concat(), lines));
+    assert!(narrow.starts_with("the calibration was made with other arithmetic (fingerprint "), "{narrow}");
+    assert!(narrow.contains("this one has bf16-"), "{narrow}");
     let config = model.path().join("config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text + "\n").unwrap();
@@ -315,6 +321,119 @@ fn from_a_model_to_generation() {
     std::fs::write(path("calibration.json"), "{}").unwrap();
     let found = complaint(&generate(model.path(), &calibrated, lines));
     assert!(found.contains("calibration.json is not a calibration of a model"), "{found}");
+}
+
+/// 60 examples whose targets are the numbers.
+fn write_examples(path: &Path) {
+    let line = |(index, (english, french)): (usize, &(&str, &str))| {
+        let source = format!("{english} {}", NUMBERS[index / 7].0);
+        format!("{}\n", serde_json::json!({"source": source, "target": french}))
+    };
+    let lines: String = NUMBERS.iter().cycle().take(60).enumerate().map(line).collect();
+    std::fs::write(path, lines).unwrap();
+}
+
+#[test]
+fn a_certificate_holds_for_its_arithmetic_and_prefix_and_is_not_replaced_unasked() {
+    let model = copied_checkpoint();
+    write_tokenizer(&model.path().join("tokenizer.json"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    write_examples(Path::new(&path("data.jsonl")));
+    let calibrate = |arguments: &str| {
+        run(&format!(
+            "calibrate --device cpu --model {} --data {} --measure state --thresholds 0.9,0.1 --metric token-disagreement \
+             --delta 0.9 --output {} {arguments}",
+            model.path().display(),
+            path("data.jsonl"),
+            path("c.json"),
+        ))
+    };
+    let made = |output: Output| {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read_to_string(path("c.json")).unwrap()
+    };
+    let from = path("c.json");
+    let generate = |arguments: &[&str], source: &str| {
+        let line = serde_json::json!({ "source": source }).to_string();
+        generate(model.path(), &[&["--max-tokens", "6"][..], arguments].concat(), &line)
+    };
+    let certified = |arguments: &[&str]| {
+        let line = serde_json::json!({"source": "two three"}).to_string();
+        crate::command::generate(model.path(), &[&["--calibration", &from], arguments].concat(), &line)
+    };
+
+    // What was certified for rounded weights says nothing about those of the file.
+    made(calibrate("--max-tokens 6 --dtype bf16"));
+    assert!(certified(&["--dtype", "bf16"]).status.success());
+    for other in [&[][..], &["--dtype", "f32"], &["--dtype", "int8"], &["--engine", "libtorch"]] {
+        let found = complaint(&certified(other));
+        assert!(
+            found.starts_with("the calibration was made with other arithmetic (fingerprint bf16-"),
+            "{found}"
+        );
+    }
+
+    // Something else of this name stays.
+    let before = std::fs::read_to_string(&from).unwrap();
+    for (arguments, expected) in [
+        ("--max-tokens 6", "the calibration of another model or type of weights"),
+        ("--max-tokens 5 --dtype bf16", "a calibration with other maximal lengths"),
+        ("--max-tokens 6 --dtype bf16 --prefix five", "a calibration with another prefix or other columns"),
+    ] {
+        let found = complaint(&calibrate(arguments));
+        assert_eq!(
+            found,
+            format!("{from} is {expected}: name another --output, or replace it with --overwrite")
+        );
+        assert_eq!(std::fs::read_to_string(&from).unwrap(), before);
+    }
+    made(calibrate("--max-tokens 6 --overwrite --prefix five"));
+    std::fs::write(path("losses.csv"), "threshold,example,loss\n0.9,a,0\n").unwrap();
+    let from_losses =
+        |arguments: &str| run(&format!("calibrate --losses {} --delta 0.9 {arguments}", path("losses.csv")));
+    let found = complaint(&from_losses(&format!("--output {from}")));
+    assert!(found.contains("is the calibration of a model"), "{found}");
+    let found = complaint(&from_losses(&format!("--output {}", path("data.jsonl"))));
+    assert!(found.contains("is something else than a calibration"), "{found}");
+    let found = complaint(&from_losses(&format!("--output {}", path("losses.csv"))));
+    assert_eq!(found, "--output is the file of losses itself");
+
+    // Its prefix is put in front as in calibration, and is not put there twice.
+    let text = |output: Output| {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["tokens"].clone()
+    };
+    let threshold =
+        serde_json::from_str::<Value>(&std::fs::read_to_string(&from).unwrap()).unwrap()["threshold"]
+            .to_string();
+    let policy = format!("calm-state-{threshold}");
+    let by_hand = text(generate(&["--policy", &policy], "fivetwo three"));
+    assert_eq!(text(certified(&[])), by_hand);
+    assert_eq!(text(generate(&["--policy", &policy, "--prefix", "five"], "two three")), by_hand);
+    assert_eq!(text(generate(&["--policy", &policy, "--prefix", "five"], "fivetwo three")), by_hand);
+}
+
+#[test]
+fn a_limit_above_what_there_is_is_told() {
+    let model = copied_checkpoint();
+    write_tokenizer(&model.path().join("tokenizer.json"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    write_examples(Path::new(&path("data.jsonl")));
+    let output = run(&format!(
+        "calibrate --device cpu --model {} --data {} --measure state --thresholds 0.9 --delta 0.9 --max-tokens 2 --limit 61 \
+         --output {}",
+        model.path().display(),
+        path("data.jsonl"),
+        path("c.json"),
+    ));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let expected = format!(
+        "warning: {}: 61 examples are asked for, but there are only 60, and all are taken\n",
+        path("data.jsonl")
+    );
+    assert!(said.contains(&expected), "{said}");
 }
 
 /// All files below a folder, in the order of their paths.

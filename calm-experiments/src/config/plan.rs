@@ -322,8 +322,18 @@ fn check_procedure(raw: &RawConfig, document: &Document) -> Result<Procedure, Er
     Ok(procedure)
 }
 
+/// More trials take time and tell nothing more: they are all drawn from the same examples.
+const MOST_TRIALS: usize = 100_000;
+
 fn check_trials(raw: &RawConfig, document: &Document) -> Result<TrialOptions, Error> {
     let trials = &raw.calibration.trials;
+    if trials.count > MOST_TRIALS {
+        let message = format!(
+            "{} is more than {MOST_TRIALS}: as all trials are drawn from the same examples, more of them tell no more",
+            trials.count
+        );
+        return Err(document.invalid("calibration.trials.count", message));
+    }
     Split::new(trials.calibration_share, trials.seed)
         .map_err(|error| document.invalid("calibration.trials.calibration_share", error))?;
     Ok(TrialOptions { trials: trials.count, calibration_share: trials.calibration_share, seed: trials.seed })

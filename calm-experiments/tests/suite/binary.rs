@@ -143,6 +143,81 @@ fn runs_are_equal_on_any_number_of_threads_and_after_a_kill() {
     assert_eq!(folder.tables("two"), tables);
 }
 
+/// What decoded the files is the configuration's model, with the arithmetic that flags name.
+#[test]
+fn statistics_are_those_of_the_model_that_decoded() {
+    let folder = Folder::new();
+    folder.succeed(&[]);
+    let tables = folder.tables("runs/trial");
+    fn again<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["--statistics-only"], arguments].concat()
+    }
+    for arguments in
+        [&["--dtype", "bf16"][..], &["--dtype", "int8"], &["--engine", "libtorch"], &["--device", "cuda"]]
+    {
+        let error = folder.fail(&again(arguments));
+        assert!(error.contains(" is not what has decoded: that was cpu f32"), "{error}");
+    }
+    folder.succeed(&again(&["--dtype", "f32", "--engine", "cpu"]));
+
+    fs::create_dir(folder.path("other")).unwrap();
+    for entry in fs::read_dir(folder.path("model")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path("other").join(path.file_name().unwrap())).unwrap();
+    }
+    // The same files under another name are the same model.
+    folder.succeed(&again(&["--set", "model=other"]));
+    let config = fs::read_to_string(folder.path("other/config.json")).unwrap() + "\n";
+    fs::write(folder.path("other/config.json"), config).unwrap();
+    let error = folder.fail(&again(&["--set", "model=other"]));
+    assert!(error.contains("the files were not decoded by other as it is now"), "{error}");
+    let error = folder.fail(&again(&["--set", "model=absent"]));
+    assert!(error.contains("the files were decoded by model, and absent is not there"), "{error}");
+    fs::remove_dir_all(folder.path("model")).unwrap();
+    folder.succeed(&again(&[]));
+    assert_eq!(folder.tables("runs/trial"), tables);
+}
+
+#[test]
+fn the_table_is_printed_even_if_files_cannot_be_written() {
+    let folder = Folder::new();
+    folder.succeed(&[]);
+    fs::remove_file(folder.path("runs/trial/sweep.csv")).unwrap();
+    fs::create_dir(folder.path("runs/trial/sweep.csv")).unwrap();
+    let output = folder.command(&["--statistics-only"]).output().unwrap();
+    let (printed, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        printed.contains("full model") && error.contains("cannot write runs/trial/sweep.csv"),
+        "{printed}{error}"
+    );
+}
+
+#[test]
+fn another_run_needs_another_folder_or_permission() {
+    let folder = Folder::new();
+    folder.succeed(&[]);
+    let tables = folder.tables("runs/trial");
+    for arguments in [&["--dtype", "bf16"][..], &["--set", "decode.max_tokens=5"]] {
+        let error = folder.fail(arguments);
+        assert!(error.contains("is of a finished run with another "), "{error}");
+        assert_eq!(folder.tables("runs/trial"), tables);
+    }
+    folder.succeed(&["--set", "decode.max_tokens=5", "--overwrite"]);
+    assert_ne!(folder.tables("runs/trial"), tables);
+}
+
+#[test]
+fn fewer_examples_than_asked_for_are_told() {
+    let folder = Folder::new();
+    let output = folder.command(&["--set", "data.test_examples=1000"]).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    let expected =
+        "warning: test.jsonl: 1000 examples are asked for, but there are only 24, and all are taken\n";
+    assert!(errors.contains(expected), "{errors}");
+}
+
 #[test]
 fn overrides_reach_the_run() {
     let folder = Folder::new();

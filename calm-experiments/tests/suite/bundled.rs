@@ -7,6 +7,7 @@ use std::process::Command;
 use assert_cmd::cargo::CommandCargoExt;
 use calm_data::read_examples;
 use calm_experiments::config::{Plan, load, parse};
+use calm_experiments::dataset::Dataset;
 use calm_metrics::{Loss, Metric};
 use tempfile::TempDir;
 
@@ -95,12 +96,17 @@ fn each_task_has_its_metric_and_its_bundled_data() {
         let plan = load(&root().join("configs").join(task.config), &[]).unwrap();
         assert_eq!((plan.textual_distance(), plan.quality), task.metric);
         assert_eq!(plan.risk(), plan.textual_distance());
-        for dataset in [plan.test, plan.calibration] {
+        let mut plan = plan;
+        for dataset in [&mut plan.test, &mut plan.calibration] {
             let path = root().join(dataset.paths.to_string());
             let examples = read_examples(path.as_path(), &dataset.columns).unwrap();
             assert_eq!(examples.len(), 2000, "{}", path.display());
             assert!(dataset.limit.is_some_and(|limit| limit < 2000));
+            dataset.paths = path.into();
         }
+        // No example is in both, even if all are taken.
+        (plan.test.limit, plan.calibration.limit) = (None, None);
+        Dataset::read_splits(&plan).unwrap();
     }
 }
 
@@ -125,13 +131,14 @@ fn the_real_data_come_from_hugging_faces_cache() {
     for task in TASKS {
         let cache = folder.path().join(format!("{}-cache", task.config));
         fs::write(folder.path().join(task.config), with_real_data(task.config)).unwrap();
-        let error = || {
+        let error = |more: &[String]| {
             let output = Command::cargo_bin("calm-experiments")
                 .unwrap()
                 .current_dir(folder.path())
                 .env("HF_HUB_CACHE", &cache)
                 .args([task.config, "--set", "model=absent", "--set", "data.test_examples=1"])
                 .args(["--set", "calibration.trials.count=0"])
+                .args(more)
                 .output()
                 .unwrap();
             assert_eq!(output.status.code(), Some(1));
@@ -143,7 +150,7 @@ fn the_real_data_come_from_hugging_faces_cache() {
         let [_, _, _, owner, name, file @ ..] = parts.as_slice() else { panic!("{path}") };
         let file = file.join("/");
         let command = format!("`hf download --repo-type dataset {owner}/{name} --include '{file}'`");
-        let message = error();
+        let message = error(&[]);
         assert!(message.contains(&command), "{message}\n{command}");
 
         let repository = cache.join(format!("datasets--{owner}--{name}"));
@@ -155,7 +162,8 @@ fn the_real_data_come_from_hugging_faces_cache() {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::copy(fixture(&task), file).unwrap();
         }
-        let message = error();
+        // Both are the same fixture, which is refused unless it is divided.
+        let message = error(&["--set".to_owned(), format!("data.calibration={path}")]);
         assert!(message.contains("absent/config.json"), "{message}");
     }
 }

@@ -255,6 +255,11 @@ fn errors_in_the_calibration_say_what_does_not_go_together() {
         "27: calibration.trials.calibration_share: the share of a split must lie in (0, 1), found 0",
     );
     check(
+        "[calibration.trials]\ncount = 1_000_000_000",
+        "27: calibration.trials.count: 1000000000 is more than 100000: as all trials are drawn from the same examples, \
+         more of them tell no more",
+    );
+    check(
         "[calibration.trials]\nnumber = 5",
         "27: calibration.trials.number: unknown field `number`, expected one of `count`, `calibration_share`, `seed`",
     );

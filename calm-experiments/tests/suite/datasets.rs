@@ -52,6 +52,35 @@ fn the_same_data_for_both_splits_are_divided() {
 }
 
 #[test]
+fn two_names_of_one_file_are_noticed() {
+    let setting = Setting::new();
+    let check = |edit: &dyn Fn(&mut Plan), expected: &str| {
+        let mut plan = setting.plan(&[]);
+        edit(&mut plan);
+        let error = Dataset::read_splits(&plan).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}\ninstead of {expected}");
+    };
+    let test = setting.path("test.jsonl");
+    let folder = test.parent().unwrap();
+    let other_spelling = folder.join("..").join(folder.file_name().unwrap()).join("test.jsonl");
+    check(&|plan| plan.calibration.paths = other_spelling.clone().into(), "is a calibration example of");
+    // Some of it, under the ids that it has or under its lines.
+    let text = fs::read_to_string(&test).unwrap();
+    let part = setting.path("part.jsonl");
+    fs::write(&part, text.lines().skip(20).collect::<Vec<_>>().join("\n")).unwrap();
+    check(&|plan| plan.calibration.paths = part.clone().into(), "the test example test-20 of");
+    let without_ids = setting.path("without.jsonl");
+    fs::write(&without_ids, fs::read_to_string(&part).unwrap().replace("\"id\"", "\"name\"")).unwrap();
+    check(&|plan| plan.calibration.paths = without_ids.clone().into(), "have the same texts under other ids");
+
+    // A text that comes again by chance is no reason to refuse the rest.
+    let first = text.lines().next().unwrap().replace("test-0", "again");
+    let calibration = fs::read_to_string(setting.path("calibration.jsonl")).unwrap();
+    fs::write(setting.path("calibration.jsonl"), format!("{calibration}{first}\n")).unwrap();
+    assert_eq!(Dataset::read_splits(&setting.plan(&[])).unwrap()[1].examples.len(), EXAMPLES + 1);
+}
+
+#[test]
 fn several_files_make_a_split() {
     let setting = Setting::new();
     let (whole, text) =

@@ -5,8 +5,10 @@
 
 mod binary;
 mod bundled;
+mod certificates;
 mod configuration;
 mod datasets;
 mod made_up;
 mod runs;
 mod trials;
+mod units;

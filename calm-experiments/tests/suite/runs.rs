@@ -8,12 +8,14 @@ use calm_engine::engine::TextCodec;
 use calm_experiments::config::{Plan, parse};
 use calm_experiments::experiment::{Report, run, run_statistics};
 use calm_experiments::plots::draw_all;
+use calm_experiments::runner::OtherRuns;
 use calm_experiments::statistics::SweepRow;
 use calm_metrics::Loss;
 use tempfile::TempDir;
 
 use crate::configuration::VALID;
 use crate::made_up::{NUM_LAYERS, Words, difficulty, engine, engine_without_classifier};
+use crate::units::forge;
 
 pub(crate) const EXAMPLES: usize = 35;
 /// Full, three static depths below all, oracle, four thresholds of softmax and of classifier, one of state
@@ -57,7 +59,8 @@ impl Setting {
     }
 
     pub(crate) fn run(&self, out: &str, workers: usize, overrides: &[&str]) -> Report {
-        run(&self.plan(overrides), &self.path(out), || Ok(engine(workers, usize::MAX))).unwrap()
+        run(&self.plan(overrides), &self.path(out), OtherRuns::Overwrite, || Ok(engine(workers, usize::MAX)))
+            .unwrap()
     }
 
     /// All tables without the columns that depend on time.
@@ -77,7 +80,7 @@ impl Setting {
         tables
     }
 
-    fn units(&self, out: &str) -> Vec<PathBuf> {
+    pub(crate) fn units(&self, out: &str) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut folders = vec![self.path(out).join("generations")];
         while let Some(folder) = folders.pop() {
@@ -177,6 +180,8 @@ fn every_file_of_a_run_is_there() {
     let summary: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(setting.path("out/summary.json")).unwrap()).unwrap();
     assert_eq!(summary["configuration"]["decode"]["max_tokens"], 12);
+    // libtorch has no part in this.
+    assert_eq!(summary["versions"], serde_json::json!({"calm_experiments": env!("CARGO_PKG_VERSION")}));
     assert_eq!(summary["seeds"], serde_json::json!({"examples": 7, "trials": 0}));
     assert_eq!(summary["machine"]["workers"], serde_json::json!([2]));
     assert_eq!(summary["units"], serde_json::json!({"total": UNITS, "decoded": UNITS}));
@@ -363,7 +368,7 @@ fn a_run_that_broke_down_continues_where_it_stopped() {
     for workers in [1, 2] {
         let out = format!("broken{workers}");
         let plan = setting.plan(&[]);
-        let error = run(&plan, &setting.path(&out), || Ok(engine(workers, 60))).unwrap_err();
+        let error = run(&plan, &setting.path(&out), OtherRuns::Keep, || Ok(engine(workers, 60))).unwrap_err();
         assert!(format!("{error:#}").starts_with("test shard "), "{error:#}");
         assert_eq!(error.root_cause().to_string(), "the engine broke down");
         let finished = setting.units(&out);
@@ -390,9 +395,7 @@ fn units_that_are_missing_damaged_or_of_another_run_are_decoded_again() {
     let text = fs::read_to_string(&units[20]).unwrap();
     fs::write(&units[20], &text[..text.len() / 2]).unwrap();
     fs::write(&units[40], "").unwrap();
-    let other =
-        fs::read_to_string(&units[60]).unwrap().replace("\"model\":\"made up\"", "\"model\":\"other\"");
-    fs::write(&units[60], other).unwrap();
+    forge(&units[60], |text| text.replace("\"model\":\"made up\"", "\"model\":\"other\""));
     // An earlier version wrote policies and shapes in another form.
     let earlier =
         r#"{"unit": {"format": 1, "policy": {"kind": "full"}}, "shape": {"num_decoder_layers": 4}}"#;
@@ -401,7 +404,10 @@ fn units_that_are_missing_damaged_or_of_another_run_are_decoded_again() {
     let kept = fs::read(&full).unwrap();
     fs::write(&full, earlier).unwrap();
     let error = run_statistics(&setting.plan(&[]), &setting.path("out")).unwrap_err().to_string();
-    assert!(error.ends_with("shard-0000.jsonl: its file format is that of another version"), "{error}");
+    assert!(
+        error.ends_with("shard-0000.jsonl: its file format is that of another version, an earlier one: it has to be decoded again"),
+        "{error}"
+    );
     fs::write(&full, kept).unwrap();
     let report = setting.run("out", 1, &[]);
     assert_eq!(report.units.decoded, 5);
@@ -466,8 +472,8 @@ fn limits_take_the_same_examples_again() {
 fn a_setting_that_does_not_fit_the_model_is_found_before_decoding() {
     let setting = Setting::new();
     let check = |overrides: &[&str], expected: &str| {
-        let error = run(&setting.plan(overrides), &setting.path("out"), || Ok(engine_without_classifier()))
-            .unwrap_err();
+        let load = || Ok(engine_without_classifier());
+        let error = run(&setting.plan(overrides), &setting.path("out"), OtherRuns::Keep, load).unwrap_err();
         assert!(format!("{error:#}").contains(expected), "{error:#}");
         assert!(!setting.path("out/generations").exists());
     };

@@ -8,6 +8,7 @@ use calm_calibrate::{
 };
 use calm_experiments::experiment::{run, run_statistics};
 use calm_experiments::plots::draw_all;
+use calm_experiments::runner::OtherRuns;
 use calm_experiments::summary::table;
 use calm_metrics::Loss;
 
@@ -187,7 +188,8 @@ fn statistics_do_not_depend_on_the_number_of_threads() {
 fn without_trials_their_table_is_empty_and_there_is_no_figure() {
     let setting = Setting::new();
     let plan = setting.plan(&["calibration.trials.count=0"]);
-    let report = run(&plan, &setting.path("out"), || Ok(engine(1, usize::MAX))).unwrap();
+    let load = || Ok(engine(1, usize::MAX));
+    let report = run(&plan, &setting.path("out"), OtherRuns::Keep, load).unwrap();
     assert!(report.results.trials.is_empty() && !report.results.calibration.is_empty());
     assert_eq!(fs::read_to_string(setting.path("out/trials.csv")).unwrap(), "");
     draw_all(&plan, &report.results, &setting.path("out/plots")).unwrap();
@@ -234,8 +236,8 @@ fn the_paper_mode_certifies_no_lower_thresholds() {
 fn too_few_examples_are_found_before_decoding() {
     let setting = Setting::new();
     let check = |overrides: &[&str], expected: &str| {
-        let error =
-            run(&setting.plan(overrides), &setting.path("out"), || Ok(engine(1, usize::MAX))).unwrap_err();
+        let load = || Ok(engine(1, usize::MAX));
+        let error = run(&setting.plan(overrides), &setting.path("out"), OtherRuns::Keep, load).unwrap_err();
         assert_eq!(format!("{error:#}"), expected);
         assert!(!setting.path("out").exists());
     };
