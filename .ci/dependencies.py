@@ -14,15 +14,16 @@ BASE = {"calm-names", "calm-files"}
 ALLOWED = {
     "calm-names": set(),
     "calm-files": set(),
+    "calm-parquet": set(),
     "calm-core": set(),
     "calm-checkpoint": {"calm-core"},
     "calm-cpu": {"calm-core", "calm-checkpoint"},
     "calm-model": {"calm-core", "calm-checkpoint"} | LIBTORCH,
     "calm-engine": {"calm-core", "calm-checkpoint", "calm-cpu", "calm-model"},
     "calm-fit": {"calm-core", "calm-checkpoint", "calm-engine", "calm-plots"},
-    "calm-calibrate": set(),
+    "calm-calibrate": {"calm-parquet"},
     "calm-metrics": set(),
-    "calm-data": set(),
+    "calm-data": {"calm-parquet"},
     "calm-plots": {"plotters"},
     "calm-train": {
         "calm-core", "calm-checkpoint", "calm-model", "calm-engine", "calm-fit", "calm-data", "calm-metrics",
