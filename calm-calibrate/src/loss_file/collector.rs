@@ -39,6 +39,13 @@ pub(super) struct Expected {
     pub(super) kind: Option<LossKind>,
 }
 
+impl Expected {
+    /// Whether no range says what a loss can be.
+    fn takes_any_number(&self) -> bool {
+        self.kind.is_none() || self.limit.is_some()
+    }
+}
+
 /// Puts rows of any order into the order in which the examples first appear in the file.
 ///
 /// What comes in that order goes straight to the sink; of the other losses only those that came too early are
@@ -119,7 +126,7 @@ impl<'a, I: ExampleId, S: Sink> Collector<'a, I, S> {
         Ok(sink)
     }
 
-    /// Applies the limit, except to the full model, whose loss of 0 is a definition.
+    /// Checks the losses, and applies the limit, except to the full model, whose loss of 0 is a definition.
     fn check_losses(
         &self,
         threshold: f64,
@@ -127,25 +134,33 @@ impl<'a, I: ExampleId, S: Sink> Collector<'a, I, S> {
         rows: Range<usize>,
     ) -> Result<(), LossFileError> {
         let losses = &mut batch.losses[rows.clone()];
+        // A missing loss is above no limit, and below none. An infinite one can be compared.
+        let is_number =
+            |loss: f64| if self.expected.limit.is_some() { !loss.is_nan() } else { loss.is_finite() };
+        let not_a_number = losses.iter().position(|&loss| !is_number(loss));
+        if let Some(index) = not_a_number.filter(|_| self.expected.takes_any_number()) {
+            let (path, place) = (self.path.to_owned(), batch.places.of(rows.start + index));
+            let message = format!("{} is not a number", batch.losses[rows.start + index]);
+            return Err(LossFileError::Cell { path, place, column: LOSS, message });
+        }
         if let Some(limit) = self.expected.limit
             && threshold != FULL_MODEL
         {
             losses.iter_mut().for_each(|loss| *loss = exceeds(*loss, limit));
         }
-        let invalid = match self.expected.kind {
-            None => losses.iter().position(|loss| loss.is_nan()),
-            Some(_) if threshold == FULL_MODEL => losses.iter().position(|&loss| !is_full_model_loss(loss)),
-            Some(kind) => kind.check(losses, 0).err().map(|invalid| invalid.example),
+        let Some(kind) = self.expected.kind else { return Ok(()) };
+        let invalid = if threshold == FULL_MODEL {
+            losses.iter().position(|&loss| !is_full_model_loss(loss))
+        } else {
+            kind.check(losses, 0).err().map(|invalid| invalid.example)
         };
         let Some(index) = invalid.map(|index| rows.start + index) else { return Ok(()) };
         let (path, place, loss) = (self.path.to_owned(), batch.places.of(index), batch.losses[index]);
         let example = batch.examples[index].to_string();
-        Err(match self.expected.kind {
-            None => {
-                LossFileError::Cell { path, place, column: LOSS, message: format!("{loss} is not a number") }
-            }
-            Some(_) if threshold == FULL_MODEL => LossFileError::FullModelLoss { path, place, example, loss },
-            Some(kind) => LossFileError::InvalidLoss { path, place, example, threshold, loss, kind },
+        Err(if threshold == FULL_MODEL {
+            LossFileError::FullModelLoss { path, place, example, loss }
+        } else {
+            LossFileError::InvalidLoss { path, place, example, threshold, loss, kind }
         })
     }
 

@@ -23,11 +23,16 @@ impl<'a> CsvLosses<'a> {
             return Err(LossFileError::NoRows { path: path.to_owned() });
         }
         let index_of = |column: &'static str| {
-            header.iter().position(|name| name == column).ok_or_else(|| LossFileError::MissingColumn {
+            let mut found = (0..header.len()).filter(|&index| header.get(index) == Some(column));
+            let index = found.next().ok_or_else(|| LossFileError::MissingColumn {
                 path: path.to_owned(),
                 column,
                 available: header.iter().map(str::to_owned).collect(),
-            })
+            })?;
+            match found.next() {
+                Some(_) => Err(LossFileError::AmbiguousColumn { path: path.to_owned(), column }),
+                None => Ok(index),
+            }
         };
         Ok(Self { path, threshold: index_of(THRESHOLD)?, example: index_of(EXAMPLE)?, loss: index_of(LOSS)? })
     }

@@ -43,6 +43,14 @@ pub enum LossFileError {
         /// The columns that exist.
         available: Vec<String>,
     },
+    /// Two columns have the same name.
+    #[error("{}: two columns are named `{column}`: rename one of them", path.display())]
+    AmbiguousColumn {
+        /// Path of the file.
+        path: PathBuf,
+        /// Name of the columns.
+        column: &'static str,
+    },
     /// A column has a type that does not suit it.
     #[error("{}: the column `{column}` is {found}, expected {expected}", path.display())]
     ColumnType {

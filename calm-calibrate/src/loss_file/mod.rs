@@ -54,8 +54,8 @@ pub fn calibrate_file(path: &Path, options: &CalibrationOptions) -> Result<Calib
 ///
 /// The examples are in the order in which they first appear.
 ///
-/// Fails on a file that is not of this form and on losses that are NaN. [`calibrate`](crate::calibrate())
-/// checks that they are in the range of their kind.
+/// Fails on a file that is not of this form and on losses that are NaN or infinite.
+/// [`calibrate`](crate::calibrate()) checks that they are in the range of their kind.
 pub fn read_table(path: &Path) -> Result<LossTable, LossFileError> {
     LossFile::new(path).read_table()
 }
@@ -67,8 +67,8 @@ pub struct LossFile {
     pub path: PathBuf,
     /// A limit: if given, each loss is replaced by whether it [exceeds](crate::exceeds) it.
     ///
-    /// That is 0 or 1, of kind [`LossKind::Binary`]; the loss in the file may be any number. Losses of
-    /// threshold 1, which must be 0, are left alone.
+    /// That is 0 or 1, of kind [`LossKind::Binary`]; the loss in the file may be any number, or infinite, but
+    /// not NaN. Losses of threshold 1, which must be 0, are left alone.
     pub limit: Option<f64>,
 }
 

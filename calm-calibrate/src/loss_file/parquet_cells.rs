@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use calm_parquet::guarded;
 use parquet::basic::{ConvertedType, LogicalType, Type};
 use parquet::column::page::PageReader;
 use parquet::column::reader::ColumnReaderImpl;
@@ -143,8 +144,9 @@ impl<T: DataType> ReadCells<T::T> for Plain<T> {
     fn read(&mut self, rows: usize, values: &mut Vec<T::T>) -> Result<(), Fault> {
         values.clear();
         self.levels.clear();
+        let (reader, levels) = (&mut self.reader, &mut self.levels);
         let (found, filled, _) =
-            self.reader.read_records(rows, Some(&mut self.levels), None, values).map_err(Fault::File)?;
+            guarded(|| reader.read_records(rows, Some(levels), None, values)).map_err(Fault::File)?;
         if found < rows {
             return Err(Fault::File(ParquetError::EOF("a column has fewer rows than its row group".into())));
         }

@@ -1,11 +1,8 @@
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
+use calm_parquet::ParquetFile;
 use parquet::basic::ConvertedType;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 
 use super::error::LossFileError;
@@ -17,7 +14,7 @@ use super::rows::{BATCH, Batch, Columns, EXAMPLE, LOSS, Part, Places, Source, TH
 /// A Parquet file of losses, whose parts are the row groups.
 pub(super) struct ParquetLosses<'a> {
     path: &'a Path,
-    metadata: ParquetMetaData,
+    file: ParquetFile,
     threshold: (usize, NumberType),
     example: (usize, ExampleType),
     loss: (usize, NumberType),
@@ -29,17 +26,22 @@ impl<'a> ParquetLosses<'a> {
     /// Reads the footer. Fails if a column is missing or of a type that does not suit it.
     pub(super) fn open(path: &'a Path) -> Result<Self, LossFileError> {
         let file = File::open(path).map_err(LossFileError::io(path))?;
-        let metadata =
-            ParquetMetaDataReader::new().parse_and_finish(&file).map_err(LossFileError::parquet(path))?;
+        let file = ParquetFile::open(path, file).map_err(LossFileError::parquet(path))?;
+        let metadata = file.metadata();
         let descriptors = metadata.file_metadata().schema_descr().columns();
         let find = |column: &'static str| {
             // The path of a field in a struct, or of the elements of a list, has several parts.
             let is_it = |other: &ColumnDescriptor| matches!(other.path().parts(), [name] if name == column);
-            descriptors.iter().position(|other| is_it(other)).ok_or_else(|| LossFileError::MissingColumn {
+            let mut found = (0..descriptors.len()).filter(|&index| is_it(&descriptors[index]));
+            let index = found.next().ok_or_else(|| LossFileError::MissingColumn {
                 path: path.to_owned(),
                 column,
                 available: descriptors.iter().map(|other| other.path().string()).collect(),
-            })
+            })?;
+            match found.next() {
+                Some(_) => Err(LossFileError::AmbiguousColumn { path: path.to_owned(), column }),
+                None => Ok(index),
+            }
         };
         let mistyped = |column, index: usize, expected| LossFileError::ColumnType {
             path: path.to_owned(),
@@ -68,7 +70,7 @@ impl<'a> ParquetLosses<'a> {
             example: (example, example_type),
             loss: (loss, loss_type),
             rows_before,
-            metadata,
+            file,
         })
     }
 
@@ -95,19 +97,12 @@ impl<I: ParquetExample> Source<I> for ParquetLosses<'_> {
     }
 
     fn open(&self, part: usize, columns: Columns) -> Result<Box<dyn Part<I> + '_>, LossFileError> {
-        // Readers of one file share its position, so each part opens the file for itself.
-        let file = Arc::new(File::open(self.path).map_err(LossFileError::io(self.path))?);
-        let group = self.metadata.row_group(part);
-        let rows = usize::try_from(group.num_rows()).map_err(|_| {
-            LossFileError::parquet(self.path)(ParquetError::General(format!(
-                "row group {part} has an impossible number of rows"
-            )))
-        })?;
+        let group = self.file.metadata().row_group(part);
+        let rows = usize::try_from(group.num_rows())
+            .map_err(|error| LossFileError::parquet(self.path)(error.into()))?;
         let chunk = |index: usize| {
-            let column = group.column(index);
-            let pages = SerializedPageReader::new(Arc::clone(&file), column, rows, None)
-                .map_err(LossFileError::parquet(self.path))?;
-            Ok(ChunkReader { column: column.column_descr_ptr(), pages: Box::new(pages) })
+            let pages = self.file.pages(part, index).map_err(LossFileError::parquet(self.path))?;
+            Ok(ChunkReader { column: group.column(index).column_descr_ptr(), pages })
         };
         let thresholds = threshold_cells(chunk(self.threshold.0)?, self.threshold.1);
         let (mut examples, mut losses) = (None, None);

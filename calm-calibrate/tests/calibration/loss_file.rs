@@ -242,6 +242,19 @@ fn a_limit_makes_the_losses_binary() {
     }
 }
 
+/// An infinite loss can be compared with a limit, a missing one cannot.
+#[test]
+fn a_limit_needs_numbers() {
+    let dir = TempDir::new().unwrap();
+    let read = |losses: [&str; 2]| {
+        let rows = format!("threshold,example,loss\n0.5,a,{}\n0.5,b,{}\n", losses[0], losses[1]);
+        LossFile { path: write_text(&dir, &rows), limit: Some(0.3) }.read_table()
+    };
+    assert_eq!(read(["inf", "0.2"]).unwrap().losses(0), [1.0, 0.0]);
+    let error = read(["0.2", "nan"]).unwrap_err().to_string();
+    assert!(error.ends_with("losses.csv, line 3, column `loss`: NaN is not a number"), "{error}");
+}
+
 /// All files give the same small table.
 #[test]
 fn columns_of_all_types() {
@@ -350,6 +363,8 @@ fn broken_csv() {
     );
     check("threshold,id,loss\n0.5,a,0\n", ": there is no column `example`, only `threshold`, `id`, `loss`");
     check("threshold,example\n0.5,a\n", ": there is no column `loss`, only `threshold`, `example`");
+    check("threshold,loss,example,loss\n0.5,1,a,0\n", ": two columns are named `loss`: rename one of them");
+    check(&rows("0.5,a,null\n"), ", line 2, column `loss`: `null` is not a number");
     check(&rows("0.5,a,0\nx,b,0\n"), ", line 3, column `threshold`: `x` is not a number");
     check(&rows("0.5,a,0\n1.5,b,0\n"), ", line 3, column `threshold`: 1.5 is not in [0, 1]");
     check(&rows("NaN,a,0\n"), ", line 2, column `threshold`: NaN is not in [0, 1]");
@@ -394,6 +409,8 @@ fn broken_csv() {
 
     let nan = read_table(&write_text(&dir, &rows("0.5,a,NaN\n"))).unwrap_err().to_string();
     assert!(nan.ends_with("losses.csv, line 2, column `loss`: NaN is not a number"), "{nan}");
+    let infinite = read_table(&write_text(&dir, &rows("0.5,a,1\n0.5,b,inf\n"))).unwrap_err().to_string();
+    assert!(infinite.ends_with("losses.csv, line 3, column `loss`: inf is not a number"), "{infinite}");
     let options = CalibrationOptions { p_value: PValue::Binomial, ..betting() };
     let error = message_of(&write_text(&dir, &rows("0.5,a,0\n")), &options);
     assert_eq!(error, ": the binomial p-value does not hold for losses of kind unit");
@@ -436,6 +453,11 @@ fn broken_parquet() {
     );
 
     let one = || Column::Double(vec![Some(0.5)]);
+    check(
+        "optional double threshold; optional double threshold; optional double loss;",
+        [one(), one(), one()],
+        ": two columns are named `threshold`: rename one of them",
+    );
     let number = || Column::Int64(vec![Some(0)]);
     check(
         "optional double threshold; optional int64 prompt; optional double loss;",
