@@ -33,6 +33,7 @@
 //! not depend on the number of threads.
 
 pub mod bleu;
+mod caveat;
 pub mod chrf;
 mod corpus;
 mod edit_distance;
@@ -51,6 +52,7 @@ pub mod ter;
 pub mod tokenizer;
 
 pub use bleu::{Bleu, BleuOptions, Smoothing, corpus_bleu, sentence_bleu};
+pub use caveat::Caveat;
 pub use chrf::{ChrfOptions, corpus_chrf, sentence_chrf};
 pub use edit_distance::edit_distance;
 pub use error::Error;
