@@ -98,6 +98,24 @@ pub enum Error {
         /// The columns that exist.
         available: Vec<String>,
     },
+    /// Two columns have the name that was asked for.
+    #[error("{}: two columns are named `{column}`: rename one of them", path.display())]
+    AmbiguousColumn {
+        /// The file.
+        path: PathBuf,
+        /// The name of both.
+        column: String,
+    },
+    /// A column of a Parquet file has a type that stands for no text.
+    #[error("{}: column `{column}` holds {found}, which are no text: store them as strings", path.display())]
+    ColumnType {
+        /// The file.
+        path: PathBuf,
+        /// The name of the column.
+        column: String,
+        /// What the column holds, in the plural.
+        found: &'static str,
+    },
     /// A column holds something other than text.
     #[error("{}: column `{column}` should be {expected}, found {found}", place(path, Some(*line), None))]
     WrongType {

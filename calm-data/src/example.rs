@@ -86,21 +86,20 @@ pub enum WithoutReference {
 ///   `answers.text`);
 /// - `.jsonl.gz` and `.json.gz`.
 ///
+/// Upper and lower case are the same in these endings.
+///
 /// # Errors
 /// Fails if a file does not exist, cannot be read or is malformed, and if a record lacks a column or holds
 /// something else in it. All errors name the file, and the line where there is one.
 pub fn read_examples(paths: impl Into<DatasetPaths>, columns: &Columns) -> Result<Vec<Example>> {
     let paths = paths.into();
-    let (mut examples, mut records_before) = (Vec::new(), 0);
+    let (mut examples, mut number) = (Vec::new(), 0);
     for path in paths.files(&HubCache::from_env())? {
-        let mut last = 0;
         for record in records::open(&path, |has_id| columns.needed(has_id))? {
             let (line, value) = record?;
-            let record = Record { path: &path, line, number: records_before + line, value: &value };
-            examples.extend(record.example(columns)?);
-            last = line;
+            number += 1;
+            examples.extend(Record { path: &path, line, number, value: &value }.example(columns)?);
         }
-        records_before += last;
     }
     if examples.is_empty() { Err(Error::Empty { paths }) } else { Ok(examples) }
 }
@@ -115,13 +114,13 @@ impl Columns {
 }
 
 /// One record of any format.
-struct Record<'a> {
-    path: &'a Path,
+pub(crate) struct Record<'a> {
+    pub(crate) path: &'a Path,
     /// Number of the line or record in its file, from 1.
-    line: usize,
+    pub(crate) line: usize,
     /// Number of the record in all files, from 1.
-    number: usize,
-    value: &'a Value,
+    pub(crate) number: usize,
+    pub(crate) value: &'a Value,
 }
 
 impl<'a> Record<'a> {
@@ -183,7 +182,8 @@ impl<'a> Record<'a> {
         value.as_str().ok_or_else(|| self.wrong_type(column, "a string", value))
     }
 
-    fn texts(&self, column: &str) -> Result<Vec<&'a str>> {
+    /// The texts of a column: one if it is a string, any number if it is a list.
+    pub(crate) fn texts(&self, column: &str) -> Result<Vec<&'a str>> {
         const EXPECTED: &str = "a string or a list of strings";
         let value = self.column(column)?;
         match value {
@@ -226,7 +226,7 @@ impl<'a> Record<'a> {
 }
 
 /// Finds the value of a column; dots lead into structs.
-fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+pub(crate) fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     value.get(name).or_else(|| {
         let (first, rest) = name.split_once('.')?;
         find(value.get(first)?, rest)

@@ -1,6 +1,7 @@
 //! JSON files that are not JSON Lines: lists of records, and the official files of SQuAD.
 
 use crate::json_lines::without_byte_order_mark;
+use crate::json_value::JsonValue;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -18,8 +19,8 @@ use std::path::Path;
 /// `question`, `answers.text`, `answers.answer_start`.
 pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Vec<Value>> {
     let text = without_byte_order_mark(text);
-    let values: serde_json::Result<Vec<Value>> =
-        serde_json::Deserializer::from_slice(text).into_iter().collect();
+    let values = serde_json::Deserializer::from_slice(text).into_iter::<JsonValue>();
+    let values: serde_json::Result<Vec<Value>> = values.map(|value| value.map(|value| value.0)).collect();
     let mut values = values.map_err(|error| Error::malformed_json(path, error.line(), &error))?;
     if values.len() == 1 {
         values = values.into_iter().flat_map(listed).collect();

@@ -1,15 +1,21 @@
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::marker::PhantomData;
 use std::path::PathBuf;
+
+/// Length in bytes of the longest line that is read.
+///
+/// A few hundred kilobytes of compressed text can stand for a line that fills the memory.
+const LONGEST_LINE: usize = 64 << 20;
 
 /// Reads JSON Lines (<https://jsonlines.org>) as a stream.
 ///
 /// Every line gives one `T`, together with the number of the line, counted from 1.
 ///
 /// Lines of white space are skipped, and so is a byte order mark at the start. After a malformed line the
-/// next call goes on with the line after it; after a reading error the stream is over.
+/// next call goes on with the line after it; after a reading error, and after a line of more than 64 MiB, the
+/// stream is over.
 ///
 /// ```
 /// #[derive(serde::Deserialize)]
@@ -56,13 +62,20 @@ impl<R: BufRead, T: DeserializeOwned> Iterator for JsonLines<R, T> {
     fn next(&mut self) -> Option<Self::Item> {
         while !self.failed {
             self.buffer.clear();
-            match self.reader.read_until(b'\n', &mut self.buffer) {
+            let mut reader = self.reader.by_ref().take(LONGEST_LINE as u64 + 1);
+            match reader.read_until(b'\n', &mut self.buffer) {
                 Ok(0) => return None,
                 Ok(_) => self.line += 1,
                 Err(source) => {
                     self.failed = true;
                     return Some(Err(calm_files::Error::read(&self.name)(source).into()));
                 }
+            }
+            if self.buffer.len() > LONGEST_LINE {
+                self.failed = true;
+                let message = format!("the line is longer than {} MiB", LONGEST_LINE >> 20);
+                let (path, line) = (self.name.clone(), self.line);
+                return Some(Err(Error::Malformed { path, line, column: None, message }));
             }
             if self.line == 1 {
                 let mark = self.buffer.len() - without_byte_order_mark(&self.buffer).len();

@@ -2,7 +2,8 @@
 //!
 //! [`read_examples`] reads what a model is trained, calibrated or tested on, from files of either format,
 //! whatever their columns are called and wherever [`DatasetPaths`] says they are, Hugging Face's cache
-//! included. [`JsonLines`] reads any type line by line from any stream. [`debian::build`] makes the bundled
+//! included. [`JsonLines`] reads any type line by line from any stream, [`read_segments`] what a metric
+//! compares. [`debian::build`] makes the bundled
 //! corpus, and [`tokenizer::train`] its tokenizer.
 
 mod dataset_paths;
@@ -12,8 +13,12 @@ mod example;
 mod hub_cache;
 mod json_document;
 mod json_lines;
+mod json_value;
+mod parquet_column;
 mod parquet_file;
 mod records;
+mod segments;
+mod text;
 pub mod tokenizer;
 
 pub use dataset_paths::DatasetPaths;
@@ -22,3 +27,5 @@ pub use example::{Columns, Example, WithoutReference, read_examples};
 pub use hub_cache::HubCache;
 pub use json_lines::JsonLines;
 pub use parquet_file::{Row, read_rows, write_rows};
+pub use segments::{SegmentFormat, Segments, read_segments};
+pub use text::{open_text, plain_text};

@@ -3,6 +3,7 @@
 use calm_data::{Columns, Example, read_examples};
 
 use crate::readers::{check, columns, example, fixture, squad};
+use crate::segments::gzipped;
 
 #[track_caller]
 fn check_text(text: &str, columns: &Columns, expected: Result<&[Example], &str>) {
@@ -62,8 +63,42 @@ fn gzip() {
     ];
     check(&fixture("articles.jsonl.gz"), &news, Ok(&expected));
     check(&fixture("articles.json.gz"), &news, Ok(&expected));
+    // The content tells too, and upper case is as good.
+    let folder = tempfile::tempdir().unwrap();
+    for (name, from) in [
+        ("a.jsonl", "articles.jsonl.gz"),
+        ("a.JSON", "articles.json.gz"),
+        ("a.JsonL.GZ", "articles.jsonl.gz"),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::copy(fixture(from), &path).unwrap();
+        check(&path, &news, Ok(&expected));
+    }
     // Parquet compresses its pages, not the file.
     check(&fixture("articles-00000-of-00002.parquet"), &news, Ok(&expected[..2]));
+}
+
+/// A short file can stand for text that fills the memory.
+#[test]
+fn compressed_text_has_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = [&b"{\"source\": \""[..], &vec![b'a'; 65 << 20], b"\", \"target\": \"b\"}\n"].concat();
+    let compressed = gzipped(&text);
+    let too_long = " compressed bytes become more than 64 MiB, as no text does: decompress it if it is right";
+    for (name, bytes, words, expected) in [
+        ("plain.jsonl", &text, "", ":1: the line is longer than 64 MiB"),
+        ("bomb.jsonl.gz", &compressed, "cannot read ", too_long),
+        ("bomb.json.gz", &compressed, "cannot read ", too_long),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let Err(error) = read_examples(&path, &Columns::default()) else { panic!("{name} is read") };
+        let error = error.to_string();
+        assert!(
+            error.starts_with(&format!("{words}{}", path.display())) && error.contains(expected),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -75,6 +110,12 @@ fn errors() {
     // An error in the JSON names the line and column of the text, any other error the record.
     check_text("[\n{\"source\" 1}]", &plain, Err(":2:11: expected `:`"));
     check_text("[{}]\n]", &plain, Err(":2:1: expected value"));
+    // pyarrow refuses this too.
+    check_text(
+        "[{\"source\": \"a\",\n \"source\": \"b\"}]",
+        &plain,
+        Err(":2:9: there are two keys `source`"),
+    );
     check_text(
         r#"[{"source": "one", "target": "un"}, {"source": 2, "target": "deux"}]"#,
         &plain,

@@ -8,5 +8,7 @@ mod builder;
 mod corpus;
 mod dataset_paths;
 mod json_documents;
+mod parquet_types;
 mod readers;
+mod segments;
 mod tokenizer;

@@ -64,11 +64,11 @@ fn json_lines_columns() {
         &plain,
         Ok(&[example("1", "one", &["un"])]),
     );
-    // Without a column of ids the number of the line is the id.
+    // Without a column of ids the number of the record is the id, wherever lines are empty.
     check_lines(
-        "\n{\"source\": \"one\", \"target\": \"un\"}\r\n",
+        "\n{\"source\": \"one\", \"target\": \"un\"}\r\n\n \n{\"source\": \"two\", \"target\": \"deux\"}",
         &Columns { prefix: "say: ".to_owned(), ..plain.clone() },
-        Ok(&[example("2", "say: one", &["un"])]),
+        Ok(&[example("1", "say: one", &["un"]), example("2", "say: two", &["deux"])]),
     );
     check_lines(
         "{\"translation\": {\"en\": \"one\", \"fr\": \"un\"}, \"key\": \"k\"}",
