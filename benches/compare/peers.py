@@ -15,6 +15,13 @@ import sys
 import time
 
 
+def source_tokens(vocab_size, count):
+    """The source that `calm bench` takes (calm-cli/src/bench/mod.rs)."""
+    first = min(3, vocab_size - 1)
+    words = vocab_size - 200 if vocab_size > 200 else vocab_size - first
+    return [first + i * 7919 % words for i in range(count)]
+
+
 def with_tokenizer(model_dir):
     if os.path.exists(os.path.join(model_dir, "tokenizer.json")):
         return model_dir
@@ -106,9 +113,8 @@ def main():
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--device", default="cpu", help="cpu for both runtimes, or a GPU for transformers alone")
     arguments = parser.parse_args()
-    # The same source as `calm bench` takes.
     size = json.load(open(os.path.join(arguments.model_dir, "config.json")))["vocab_size"]
-    source = [3 + i * 7919 % (size - 200) for i in range(arguments.source_tokens)]
+    source = source_tokens(size, arguments.source_tokens)
     model_dir = with_tokenizer(arguments.model_dir) if arguments.device == "cpu" else arguments.model_dir
     if arguments.device == "cpu":
         measure_ctranslate2(model_dir, source, arguments)

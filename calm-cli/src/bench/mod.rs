@@ -247,10 +247,7 @@ impl<'a> Case<'a> {
 
     fn measure(&mut self, arguments: &Arguments, counts: bool) -> anyhow::Result<()> {
         let vocab_size = self.loaded.model.model().shape().vocab_size;
-        // The tokens that benches/compare gives to the other runtimes.
-        let source: Vec<Token> = (0..arguments.source_tokens)
-            .map(|i| (3 + i * 7919 % (vocab_size - 200).max(1)) as Token)
-            .collect();
+        let source = source_tokens(vocab_size, arguments.source_tokens);
         let (_, first) = self.call(&source, 1)?;
         let (generations, seconds) = self.call(&source, arguments.new_tokens)?;
         self.executed_layers = generations.iter().map(|generation| generation.executed_layers).sum();
@@ -304,6 +301,17 @@ impl<'a> Case<'a> {
             profile: CallProfile::new(std::mem::take(&mut self.profiles), call, &output),
         }
     }
+}
+
+/// A source whose tokens are as far apart as those of a text: the one that benches/compare gives to the other
+/// runtimes.
+///
+/// The first three tokens are special. So are the last 200 in the published vocabularies, which fill up with
+/// sentinels and padding; a vocabulary that has no more than these is taken as one without them.
+fn source_tokens(vocab_size: usize, count: usize) -> Vec<Token> {
+    let first = vocab_size.saturating_sub(1).min(3);
+    let words = if vocab_size > 200 { vocab_size - 200 } else { (vocab_size - first).max(1) };
+    (0..count).map(|i| (first + i * 7919 % words) as Token).collect()
 }
 
 fn median(sorted: &[f64]) -> f64 {

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Output;
 
+use calm_checkpoint::T5Config;
+use calm_cpu::Weights;
 use serde_json::{Value, json};
 
 use crate::command::{calm, complaint, printed, reference_checkpoint};
@@ -59,6 +61,23 @@ fn a_profile_divides_a_call_into_its_parts() {
     }
     printed(bench(folder.path(), ""));
     assert!(cases(folder.path())[0].get("profile").is_none());
+}
+
+/// Published vocabularies end in 200 entries that no text has.
+#[test]
+fn a_vocabulary_may_be_small() {
+    for vocab_size in [2, 3, 4, 35, 200, 201, 260] {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = json!({
+            "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 2, "num_heads": 2,
+            "vocab_size": vocab_size,
+        });
+        let config: T5Config = serde_json::from_value(shape).unwrap();
+        Weights::random(&config, 1).save(folder.path(), &config).unwrap();
+        let model = folder.path().to_str().unwrap();
+        let arguments = "--dtype f32 --source-tokens 9 --new-tokens 3 --threads 1 --repetitions 1";
+        printed(calm(["bench", "--model", model].into_iter().chain(arguments.split_whitespace()), ""));
+    }
 }
 
 #[test]
