@@ -21,10 +21,12 @@ pub enum Error {
         source: io::Error,
     },
     /// A JSON file does not parse or lacks a key, or a value cannot be written as JSON.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {key}{source}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
+        /// The path of the key whose value is wrong, followed by a colon, or empty.
+        key: String,
         /// Where and why.
         source: serde_json::Error,
     },
@@ -53,6 +55,6 @@ impl Error {
 
     /// What a failure to read or write JSON in `path` becomes.
     pub fn json(path: &Path) -> impl Fn(serde_json::Error) -> Self {
-        move |source| Self::Json { path: path.to_owned(), source }
+        move |source| Self::Json { path: path.to_owned(), key: String::new(), source }
     }
 }
