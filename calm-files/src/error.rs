@@ -20,6 +20,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A file would be replaced that is also read.
+    #[error("cannot write {}: it is also the input {}; give the output another name", path.display(), input.display())]
+    AlsoRead {
+        /// The output.
+        path: PathBuf,
+        /// The input, perhaps by another name.
+        input: PathBuf,
+    },
     /// A JSON file does not parse or lacks a key, or a value cannot be written as JSON.
     #[error("{}: {key}{source}", path.display())]
     Json {

@@ -1,8 +1,12 @@
-//! Files that are written whole or not at all, JSON files, and TOML documents whose errors name the place.
+//! Files that are written whole or not at all, JSON files, TOML documents whose errors name the place, and
+//! the streams that a program prints to.
 
 mod document;
 mod error;
 mod panics;
+mod streams;
+mod target;
+mod unfinished;
 mod write;
 
 use std::path::Path;
@@ -12,7 +16,9 @@ use serde::de::DeserializeOwned;
 pub use document::Document;
 pub use error::Error;
 pub use panics::catch_panic;
-pub use write::{rename, write, write_json};
+pub use streams::{print, print_aside, tell};
+pub use unfinished::{TemporaryFolder, remove_unfinished};
+pub use write::{Writer, check_output, is_standard_output, rename, write, write_by, write_json};
 
 /// Reads a file.
 ///
