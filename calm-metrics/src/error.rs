@@ -33,6 +33,16 @@ pub enum Error {
     /// Nothing can be estimated without resamples.
     #[error("the number of resamples is 0, but must be at least 1")]
     NoSamples,
+    /// The scores of all resamples are kept in memory.
+    #[error(
+        "the number of resamples is {samples}, but must be at most {}: all their scores are kept, and a p-value has \
+         seven digits by then",
+        crate::significance::MOST_SAMPLES
+    )]
+    TooManySamples {
+        /// Number of resamples that was asked for.
+        samples: usize,
+    },
     /// No metric, loss or tokenizer has this name.
     #[error(transparent)]
     UnknownName(#[from] calm_names::UnknownName),

@@ -25,6 +25,9 @@ pub const SEED: u64 = 12345;
 /// Largest gap between differences that is due to rounding. A tie is not counted as larger.
 const TIE: f64 = 1e-9;
 
+/// The most resamples, or trials, of one estimate. Their scores are kept in memory.
+pub const MOST_SAMPLES: usize = 10_000_000;
+
 /// Number of resamples drawn before they are scored, which bounds the memory that they take.
 const BLOCK: usize = 256;
 
@@ -69,7 +72,7 @@ pub enum PairedTest {
 /// Estimates the interval of the score of a corpus by bootstrap resampling.
 ///
 /// # Errors
-/// Fails if `samples` is 0.
+/// Fails if `samples` is 0 or above [`MOST_SAMPLES`].
 pub fn bootstrap(statistics: &Statistics, samples: usize, seed: u64) -> Result<Interval, Error> {
     let mut scores = bootstrap_scores(statistics, samples, seed)?;
     scores.sort_by(f64::total_cmp);
@@ -82,7 +85,8 @@ impl PairedTest {
     /// Tests a system against a baseline.
     ///
     /// # Errors
-    /// Fails if `samples` is 0, or if the two have different numbers of segments or were scored differently.
+    /// Fails if `samples` is 0 or above [`MOST_SAMPLES`], or if the two have different numbers of segments or
+    /// were scored differently.
     pub fn compare(
         self,
         baseline: &Statistics,
@@ -155,6 +159,9 @@ fn resample<D: Send + Sync>(
 ) -> Result<Vec<f64>, Error> {
     if samples == 0 {
         return Err(Error::NoSamples);
+    }
+    if samples > MOST_SAMPLES {
+        return Err(Error::TooManySamples { samples });
     }
     let mut scores = Vec::with_capacity(samples);
     while scores.len() < samples {
