@@ -3,7 +3,6 @@
 //!
 //!     cargo run -p calm-cli --example data_lines -- data/qa/test.parquet 100
 
-use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -15,13 +14,12 @@ fn main() -> anyhow::Result<()> {
     let file = PathBuf::from(arguments.next().context("usage: data_lines FILE COUNT")?);
     let count = arguments.next().and_then(|count| count.to_str()?.parse().ok());
     let count: usize = count.context("COUNT is missing or not a number")?;
-    let mut output = BufWriter::new(std::io::stdout().lock());
-    for example in read_examples(file.as_path(), &Columns::default())?.iter().take(count) {
-        writeln!(
-            output,
-            "{}",
-            json!({ "id": example.id, "source": example.source, "target": example.references })
-        )?;
-    }
-    output.flush().context("cannot write standard output")
+    let examples = read_examples(file.as_path(), &Columns::default())?;
+    calm_files::print(|out| {
+        examples.iter().take(count).try_for_each(|example| {
+            let line = json!({ "id": example.id, "source": example.source, "target": example.references });
+            writeln!(out, "{line}")
+        })
+    })?;
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! `calm calibrate`: a certified threshold, from a file of losses or from a model and data.
 
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
@@ -11,12 +12,16 @@ use calm_calibrate::{
 use calm_core::{Exits, MeasureKind, Threshold};
 use calm_data::Columns;
 use calm_engine::engine::Engine;
+use calm_engine::limits::{AT_LEAST_ONE, Limit, TOKENS, check_flags};
 use calm_engine::program::EngineArguments;
+use calm_engine::signals;
 use calm_experiments::certify::{Certificate, CertifyPlan, certify, lost_by_writing};
 use calm_experiments::config::{DatasetPlan, Objective, ObjectiveKind, Series, loss_kind};
+use calm_files::tell;
 use calm_metrics::Loss;
 
 use crate::policy::measure_help;
+use crate::results::print_table;
 
 /// Says that only the full model holds the guarantee.
 const ONLY_FALLBACK: u8 = 3;
@@ -68,9 +73,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Bound the share of examples with a loss above this instead of the mean loss: delta is that share
-    #[arg(long, value_name = "LIMIT", allow_negative_numbers = true, help_heading = "From a file of losses")]
+    #[arg(long, value_name = "LIMIT", help_heading = "From a file of losses")]
     loss_limit: Option<f64>,
-    /// Receives the result as JSON [default with --model: calibration.json]
+    /// Receives the result as JSON; - is standard output [default with --model: calibration.json]
     #[arg(long, value_name = "FILE.json")]
     output: Option<PathBuf>,
     /// Replace an output that is of another model, type of weights, lengths or data, or no result of this
@@ -92,7 +97,7 @@ struct ModelArguments {
     #[arg(long, value_name = "M", requires = "model", help = measure_help())]
     measure: Option<&'static MeasureKind>,
     /// Decay tau of the threshold along the output; constant if not given
-    #[arg(long, value_name = "TAU", requires = "model", allow_negative_numbers = true)]
+    #[arg(long, value_name = "TAU", requires = "model")]
     decay: Option<f64>,
     /// Layers after which is tested, such as 2,4,6; all but the last if not given
     #[arg(long, value_name = "K,K", requires = "model")]
@@ -103,8 +108,7 @@ struct ModelArguments {
         value_name = "T,T",
         value_delimiter = ',',
         requires = "model",
-        default_value = "0.95,0.9,0.85,0.8,0.75,0.7,0.65,0.6,0.55,0.5,0.45,0.4,0.35,0.3,0.25,0.2,0.15,0.1,0.05",
-        allow_negative_numbers = true
+        default_value = "0.95,0.9,0.85,0.8,0.75,0.7,0.65,0.6,0.55,0.5,0.45,0.4,0.35,0.3,0.25,0.2,0.15,0.1,0.05"
     )]
     thresholds: Vec<f64>,
     /// textual: distance to the full model's outputs; risk: by how much outputs are worse than its, gains not
@@ -156,28 +160,39 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 impl Arguments {
-    fn calibrate_file(&self, losses: &std::path::Path) -> anyhow::Result<Calibration> {
+    fn calibrate_file(&self, losses: &Path) -> anyhow::Result<Calibration> {
         if let Some(flag) = self.model.engine.given() {
             anyhow::bail!("{flag} has no meaning for --losses");
         }
-        self.check_result_file(losses)?;
         let file = LossFile { path: losses.to_owned(), limit: self.loss_limit };
         let options = self.options(self.loss_kind.unwrap_or(LossKind::UnitInterval))?;
+        let output = self.output.as_deref();
+        if let Some(output) = output {
+            calm_files::check_output(output, &self.inputs())?;
+        }
+        self.check_result_file()?;
         let calibration = file.calibrate(&options)?;
-        print_calibration(&calibration);
-        if let Some(output) = &self.output {
+        if let Some(output) = output {
             calm_files::write_json(output, &calibration)?;
         }
+        print_table(&[output], |out| write_calibration(out, &calibration))?;
+        warn(&calibration);
         Ok(calibration)
     }
 
-    fn calibrate_model(&self, model: &std::path::Path) -> anyhow::Result<Calibration> {
+    fn calibrate_model(&self, model: &Path) -> anyhow::Result<Calibration> {
         ensure!(self.loss_limit.is_none(), "--loss-limit has no meaning for --model");
         let output = self.output.clone().unwrap_or_else(|| PathBuf::from("calibration.json"));
         let work = self.model.work.clone().unwrap_or_else(|| output.with_extension(""));
-        ensure!(work != output, "--output needs a name that ends in .json, or --work DIR must be given");
+        let names_work = self.model.work.is_some() || !calm_files::is_standard_output(&output);
+        ensure!(
+            names_work && work != output,
+            "--output needs a name that ends in .json, or --work DIR must be given"
+        );
         let plan = self.plan()?;
         let options = self.model.engine.options(usize::MAX)?;
+        calm_files::check_output(&output, &self.inputs())?;
+        signals::advise("what was decoded stays, and the same command goes on from there");
         let certificate = certify(&plan, &work, || {
             let engine = Engine::load(model, &options)?;
             if let Some(lost) = lost_by_writing(&output, &plan, engine.model().fingerprint()) {
@@ -185,18 +200,19 @@ impl Arguments {
             }
             Ok(engine)
         })?;
-        print_calibration(&certificate.calibration);
-        print_certificate(&certificate);
         certificate.write(&output)?;
-        println!("{}", output.display());
+        print_table(&[Some(&output)], |out| {
+            write_calibration(out, &certificate.calibration)?;
+            write_certificate(out, &certificate)?;
+            writeln!(out, "{}", output.display())
+        })?;
+        warn(&certificate.calibration);
         Ok(certificate.calibration)
     }
 
     /// Refuses to write the result of losses over anything but such a result.
-    fn check_result_file(&self, losses: &std::path::Path) -> anyhow::Result<()> {
+    fn check_result_file(&self) -> anyhow::Result<()> {
         let Some(output) = self.output.as_deref().filter(|output| output.is_file()) else { return Ok(()) };
-        let canonical = |path: &std::path::Path| path.canonicalize().ok();
-        ensure!(canonical(output) != canonical(losses), "--output is the file of losses itself");
         if calm_files::read(output)?.is_empty() {
             return Ok(());
         }
@@ -211,24 +227,27 @@ impl Arguments {
         }
     }
 
-    fn check_overwrite(&self, output: &std::path::Path, lost: &str) -> anyhow::Result<()> {
+    fn check_overwrite(&self, output: &Path, lost: &str) -> anyhow::Result<()> {
         if !self.overwrite {
             bail!("{} is {lost}: name another --output, or replace it with --overwrite", output.display());
         }
         Ok(())
     }
 
+    /// The files that are read.
+    fn inputs(&self) -> Vec<&Path> {
+        [&self.losses, &self.graph, &self.model.data].into_iter().flatten().map(PathBuf::as_path).collect()
+    }
+
     fn plan(&self) -> anyhow::Result<CertifyPlan> {
         let model = &self.model;
-        for (flag, value) in [
-            ("--max-tokens", Some(model.max_tokens)),
-            ("--max-source-tokens", model.max_source_tokens),
-            ("--batch-size", Some(model.batch_size)),
-            ("--limit", model.limit),
-            ("--threads", model.engine.threads),
-        ] {
-            ensure!(value != Some(0), "{flag} is 0, but must be at least 1");
-        }
+        check_flags([
+            ("--max-tokens", Some(model.max_tokens), TOKENS),
+            ("--max-source-tokens", model.max_source_tokens, TOKENS),
+            ("--batch-size", Some(model.batch_size), AT_LEAST_ONE),
+            ("--limit", model.limit, AT_LEAST_ONE),
+            ("--threads", model.engine.threads, Limit::threads()),
+        ])?;
         let mut thresholds = model.thresholds.clone();
         thresholds.sort_by(|a, b| b.total_cmp(a));
         thresholds.dedup();
@@ -291,7 +310,7 @@ impl Arguments {
             }
             _ => {}
         }
-        ensure!(self.starts != Some(0), "--starts is 0, but must be at least 1");
+        check_flags([("--starts", self.starts, AT_LEAST_ONE)])?;
         let unused = [
             ("--starts", starts.is_some()),
             ("--graph", graph.is_some()),
@@ -304,38 +323,40 @@ impl Arguments {
     }
 }
 
-fn read_graph(path: &std::path::Path) -> anyhow::Result<Graph> {
+fn read_graph(path: &Path) -> anyhow::Result<Graph> {
     Ok(calm_files::read_json(path)?)
 }
 
-fn print_calibration(calibration: &Calibration) {
-    println!("{:>9}  {:>9}  {:>12}", "threshold", "mean loss", "p");
+fn write_calibration(out: &mut dyn Write, calibration: &Calibration) -> io::Result<()> {
+    writeln!(out, "{:>9}  {:>9}  {:>12}", "threshold", "mean loss", "p")?;
     for (index, threshold) in calibration.thresholds.iter().enumerate() {
         let mark = if calibration.certified.contains(threshold) { "certified" } else { "" };
         let (loss, p) = (calibration.empirical_losses[index], calibration.p_values[index]);
-        println!("{:>9}  {loss:>9.5}  {p:>12.4e}  {mark}", threshold.to_string());
+        writeln!(out, "{:>9}  {loss:>9.5}  {p:>12.4e}  {mark}", threshold.to_string())?;
     }
     let Calibration { threshold, examples, delta, epsilon, procedure, p_value, .. } = calibration;
-    println!("{examples} examples, delta {delta}, epsilon {epsilon}, {p_value}, {procedure}");
+    writeln!(out, "{examples} examples, delta {delta}, epsilon {epsilon}, {p_value}, {procedure}")?;
     if calibration.fallback {
-        println!("no threshold is certified: only the full model (threshold 1) holds the guarantee");
+        writeln!(out, "no threshold is certified: only the full model (threshold 1) holds the guarantee")
     } else {
-        println!("certified: threshold {threshold}");
-    }
-    if let Some(sorted) = calibration.sorted_losses.first() {
-        eprintln!(
-            "warning: the losses at threshold {sorted} ascend with the examples; if they were sorted, nothing is guaranteed, \
-             since the {p_value} p-value needs an order that was fixed without looking at them"
-        );
-    }
-    if *p_value == PValue::Asymptotic {
-        eprintln!("warning: the asymptotic p-value holds only in the limit of many examples");
+        writeln!(out, "certified: threshold {threshold}")
     }
 }
 
-fn print_certificate(certificate: &Certificate) {
-    println!(
-        "{:.2} of {} layers per token on the calibration examples",
-        certificate.average_layers, certificate.num_layers
-    );
+fn warn(calibration: &Calibration) {
+    let p_value = calibration.p_value;
+    if let Some(sorted) = calibration.sorted_losses.first() {
+        tell(format_args!(
+            "warning: the losses at threshold {sorted} ascend with the examples; if they were sorted, nothing is guaranteed, \
+             since the {p_value} p-value needs an order that was fixed without looking at them"
+        ));
+    }
+    if p_value == PValue::Asymptotic {
+        tell("warning: the asymptotic p-value holds only in the limit of many examples");
+    }
+}
+
+fn write_certificate(out: &mut dyn Write, certificate: &Certificate) -> io::Result<()> {
+    let Certificate { average_layers, num_layers, .. } = certificate;
+    writeln!(out, "{average_layers:.2} of {num_layers} layers per token on the calibration examples")
 }

@@ -1,5 +1,6 @@
 //! `calm fit-confidence`: what a model's confidences mean, fitted to its own outputs.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use calm_core::{AGREEMENT_FILE, Exits};
@@ -7,6 +8,7 @@ use calm_engine::engine::Engine;
 use calm_engine::program::{EngineArguments, note_unused_tensors};
 use calm_fit::reliability::{Reliability, draw};
 
+use crate::results::print_table;
 use crate::training_sources::TrainingSources;
 
 /// Fit the maps of the measures `agreement`: from a confidence to the probability that a layer's token is the
@@ -27,7 +29,8 @@ pub(crate) struct Arguments {
     exits: Vec<Exits>,
     #[command(flatten)]
     engine: EngineArguments,
-    /// Receives how the probabilities fare on a quarter of the examples, which is held out, as JSON
+    /// Receives how the probabilities fare on a quarter of the examples, which is held out, as JSON; - is
+    /// standard output
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
     /// Receives the same as a figure, reliability.svg and reliability.png
@@ -37,32 +40,42 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     arguments.sources.check()?;
+    let figure = |folder: &PathBuf| folder.join("reliability.svg");
+    let maps = arguments.model.join(AGREEMENT_FILE);
+    let (report, drawn) = (arguments.report.clone(), arguments.figure.as_ref().map(figure));
+    for output in [&report, &drawn].into_iter().flatten() {
+        calm_files::check_output(output, &arguments.sources.files())?;
+    }
     let mut engine = Engine::load(&arguments.model, &arguments.engine.options(usize::MAX)?)?;
+    calm_files::check_output(&maps, &[])?;
     note_unused_tensors(&engine);
     let (sources, observations) = arguments.sources.observe(&mut engine, &arguments.exits)?;
     let fitted = calm_fit::fit(&observations, &sources)?;
     fitted.maps.write(&arguments.model)?;
-    print(&fitted.reliability);
-    println!("{}", arguments.model.join(AGREEMENT_FILE).display());
-    if let Some(path) = &arguments.report {
+    let mut written = vec![maps];
+    if let Some(path) = &report {
         calm_files::write_json(path, &fitted.reliability)?;
     }
     if let Some(folder) = &arguments.figure {
-        for path in draw(&fitted.reliability, folder)? {
-            println!("{}", path.display());
-        }
+        written.extend(draw(&fitted.reliability, folder)?);
     }
+    print_table(&[report.as_deref()], |out| {
+        write_table(out, &fitted.reliability)?;
+        written.iter().try_for_each(|path| writeln!(out, "{}", path.display()))
+    })?;
     Ok(())
 }
 
-fn print(reliability: &[Reliability]) {
-    println!("held-out tokens whose best token is the last layer's, and what the maps say of them:");
-    println!(
+fn write_table(out: &mut dyn Write, reliability: &[Reliability]) -> io::Result<()> {
+    writeln!(out, "held-out tokens whose best token is the last layer's, and what the maps say of them:")?;
+    writeln!(
+        out,
         "{:<12} {:>7} {:>5} {:>7} {:>9} {:>7}",
         "measure", "tests", "layer", "tokens", "agreement", "ECE"
-    );
+    )?;
     for row in reliability {
-        println!(
+        writeln!(
+            out,
             "{:<12} {:>7} {:>5} {:>7} {:>9.3} {:>7.4}",
             row.measure,
             row.tests.to_string(),
@@ -70,6 +83,7 @@ fn print(reliability: &[Reliability]) {
             row.tokens,
             row.agreement,
             row.expected_calibration_error
-        );
+        )?;
     }
+    Ok(())
 }

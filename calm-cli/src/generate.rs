@@ -1,7 +1,7 @@
 //! `calm generate`: JSON Lines in, JSON Lines out, in the same order.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -10,8 +10,10 @@ use calm_core::{DecodeOptions, Token};
 use calm_data::JsonLines;
 use calm_engine::decoding::decode_sources;
 use calm_engine::engine::{Engine, TextCodec, load_codec};
+use calm_engine::limits::{AT_LEAST_ONE, TOKENS, check_flags};
 use calm_engine::program::{EngineArguments, note_unused_tensors};
 use calm_experiments::certify::Certificate;
+use calm_files::{Writer, tell};
 use serde::{Deserialize, Serialize};
 
 use crate::policy::PolicyArguments;
@@ -27,7 +29,8 @@ pub(crate) struct Arguments {
     /// A {"source": "text"} or {"input_ids": [1, 2]} per line; - is standard input
     #[arg(long)]
     input: PathBuf,
-    /// Receives a line per input line, in the same order; - is standard output
+    /// Receives a line per input line, in the same order; - is standard output. A file appears when all lines
+    /// are there
     #[arg(long, default_value = "-")]
     output: PathBuf,
     #[command(flatten)]
@@ -77,14 +80,18 @@ struct OutputLine<'a> {
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let inputs = [Some(&arguments.input), arguments.calibration.as_ref()].into_iter().flatten();
+    calm_files::check_output(&arguments.output, &inputs.map(PathBuf::as_path).collect::<Vec<_>>())?;
     let calibration = arguments.calibration.as_deref().map(Certificate::read).transpose()?;
     let (policy, max_tokens, max_source_tokens) = match &calibration {
         Some(calibration) => (calibration.policy()?, calibration.max_tokens, calibration.max_source_tokens),
         None => (arguments.policy.spec()?, arguments.max_tokens, arguments.max_source_tokens),
     };
-    ensure!(max_tokens >= 1, "--max-tokens is 0, but must be at least 1");
-    ensure!(max_source_tokens != Some(0), "--max-source-tokens is 0, but must be at least 1");
-    ensure!(arguments.batch_size >= 1, "--batch-size is 0, but must be at least 1");
+    check_flags([
+        ("--max-tokens", Some(max_tokens), TOKENS),
+        ("--max-source-tokens", max_source_tokens, TOKENS),
+        ("--batch-size", Some(arguments.batch_size), AT_LEAST_ONE),
+    ])?;
 
     // Before the model, which may take long to load: mistakes in the input show at once.
     let codec = load_codec(&arguments.model)?;
@@ -100,9 +107,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let sources = sources.check(engine.model().num_inputs(), max_source_tokens)?;
     let policy = policy.make(engine.model())?;
 
-    let mut output = Output::open(&arguments.output)?;
+    let mut output = Writer::create(&arguments.output)?;
     if let (Some(calibration), Some(path)) = (&calibration, &arguments.calibration) {
-        eprintln!("note: {}: {}", path.display(), calibration.applied()?);
+        tell(format_args!("note: {}: {}", path.display(), calibration.applied()?));
     }
     let decode_options = DecodeOptions::new(max_tokens);
     let batch_size = arguments.batch_size;
@@ -119,20 +126,20 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
                 confidence: &generation.confidence,
                 average_layers: generation.average_layers(),
             };
-            output.write_line(&line)?;
+            write_line(&mut output, &line)?;
         }
     }
-    output.finish()
+    Ok(output.finish()?)
 }
 
 impl Arguments {
     fn check_calibration(&self, calibration: &Certificate, model: &dyn Model) -> anyhow::Result<()> {
         if let Err(error) = calibration.check_model(model.fingerprint(), model.shape().num_layers) {
             ensure!(self.force, "{error}; --force uses it without its guarantee");
-            eprintln!("warning: {error}: nothing is guaranteed");
+            tell(format_args!("warning: {error}: nothing is guaranteed"));
         }
         if calibration.calibration.fallback {
-            eprintln!("note: the calibration certified no threshold, so that no token leaves early");
+            tell("note: the calibration certified no threshold, so that no token leaves early");
         }
         Ok(())
     }
@@ -192,31 +199,9 @@ impl Sources {
     }
 }
 
-/// Where the lines go.
-struct Output {
-    writer: Box<dyn Write>,
-    name: String,
-}
-
-impl Output {
-    fn open(path: &Path) -> anyhow::Result<Self> {
-        if path == Path::new("-") {
-            let writer = Box::new(BufWriter::new(std::io::stdout().lock()));
-            return Ok(Output { writer, name: "standard output".to_owned() });
-        }
-        let name = path.display().to_string();
-        let file = File::create(path).with_context(|| format!("cannot write {name}"))?;
-        Ok(Output { writer: Box::new(BufWriter::new(file)), name })
-    }
-
-    fn write_line(&mut self, line: &OutputLine<'_>) -> anyhow::Result<()> {
-        let written = serde_json::to_writer(&mut self.writer, line)
-            .map_err(std::io::Error::from)
-            .and_then(|()| self.writer.write_all(b"\n"));
-        written.with_context(|| format!("cannot write {}", self.name))
-    }
-
-    fn finish(mut self) -> anyhow::Result<()> {
-        self.writer.flush().with_context(|| format!("cannot write {}", self.name))
-    }
+/// Writes a line at once, so that a reader or an interruption finds no half of one.
+fn write_line(output: &mut Writer, line: &OutputLine<'_>) -> anyhow::Result<()> {
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    output.write_all(&bytes).with_context(|| format!("cannot write {}", output.name().display()))
 }

@@ -7,6 +7,7 @@ mod fit_confidence;
 mod generate;
 mod p_value;
 mod policy;
+mod results;
 mod score;
 #[cfg(feature = "libtorch")]
 mod train;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use calm_engine::program::{finish, report_libtorch_failures};
+use calm_engine::program;
 use clap::{Parser, Subcommand};
 
 /// Text generation with as much computation per token as that token needs.
@@ -77,9 +78,8 @@ struct DebianArguments {
 
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
-    report_libtorch_failures();
     let success = |()| ExitCode::SUCCESS;
-    finish(match Arguments::parse().command {
+    program::main(|arguments: Arguments| match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments).map(success),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::FitConfidence(arguments) => fit_confidence::run(&arguments).map(success),
@@ -94,6 +94,7 @@ pub fn main() -> ExitCode {
 }
 
 fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
+    calm_files::check_output(&arguments.out.join("tokenizer.json"), &[])?;
     let mut options = calm_data::debian::BuildOptions::new(&arguments.out);
     options.lists = arguments.lists.clone();
     options.mirror = arguments.mirror.clone();
@@ -105,15 +106,19 @@ fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
         (options.releases, options.documentation) = (Vec::new(), Vec::new());
     }
     let report = calm_data::debian::build(&options).context("the corpus cannot be built")?;
-    for (index, sha256) in &report.indices {
-        println!("{sha256}  {index}");
-    }
-    println!("{:14} {:>8} {:>12} {:>8}", "task", "train", "calibration", "test");
-    for (task, numbers) in &report.tasks {
-        println!("{task:14} {:>8} {:>12} {:>8}", numbers.train, numbers.calibration, numbers.test);
-    }
-    for origin in &report.added {
-        println!("{} of the training pairs for translation come from {}", origin.added, origin.origin);
-    }
+    calm_files::print(|out| {
+        for (index, sha256) in &report.indices {
+            writeln!(out, "{sha256}  {index}")?;
+        }
+        writeln!(out, "{:14} {:>8} {:>12} {:>8}", "task", "train", "calibration", "test")?;
+        for (task, numbers) in &report.tasks {
+            writeln!(out, "{task:14} {:>8} {:>12} {:>8}", numbers.train, numbers.calibration, numbers.test)?;
+        }
+        for origin in &report.added {
+            let (added, origin) = (origin.added, &origin.origin);
+            writeln!(out, "{added} of the training pairs for translation come from {origin}")?;
+        }
+        Ok(())
+    })?;
     Ok(())
 }

@@ -15,13 +15,7 @@ pub(crate) struct Arguments {
     #[arg(long, required_unless_present = "losses")]
     n: Option<usize>,
     /// Sum of their losses (not the mean)
-    #[arg(
-        long,
-        requires = "n",
-        required_unless_present = "losses",
-        conflicts_with = "losses",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, requires = "n", required_unless_present = "losses", conflicts_with = "losses")]
     sum_losses: Option<f64>,
     /// CSV with a column `loss`, in the order of the data, instead of their sum: betting and asymptotic need
     /// it
@@ -41,8 +35,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let log_p = arguments.log_p()?;
     // 17 significant digits name a double.
-    println!("p {:.16e}", log_p.p());
-    println!("log_p {:.16e}", log_p.ln());
+    calm_files::print(|out| {
+        writeln!(out, "p {:.16e}", log_p.p())?;
+        writeln!(out, "log_p {:.16e}", log_p.ln())
+    })?;
     Ok(())
 }
 

@@ -16,10 +16,10 @@ pub(crate) struct PolicyArguments {
     #[arg(long, value_name = "M", help = measure_help())]
     measure: Option<&'static MeasureKind>,
     /// A token exits once its confidence reaches this, from 0 to 1; at 1 none does (calm)
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T")]
     threshold: Option<f64>,
     /// Decay tau of the threshold along the output; constant if not given (calm)
-    #[arg(long, value_name = "TAU", allow_negative_numbers = true)]
+    #[arg(long, value_name = "TAU")]
     decay: Option<f64>,
     /// Layers after which is tested, such as 2,4,6; all but the last if not given (calm)
     #[arg(long, value_name = "K,K")]

@@ -45,13 +45,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, help_heading = "Options of metrics")]
     smooth: Option<SmoothingMethod>,
     /// How much that is [default: 0.1 for floor, 1 for add-k]
-    #[arg(
-        long,
-        value_name = "V",
-        requires = "smooth",
-        allow_negative_numbers = true,
-        help_heading = "Options of metrics"
-    )]
+    #[arg(long, value_name = "V", requires = "smooth", help_heading = "Options of metrics")]
     smooth_value: Option<f64>,
     /// Ignore case (bleu, chrf and chrf++; the others do anyway)
     #[arg(long, help_heading = "Options of metrics")]
@@ -138,9 +132,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.report(metric, scorer, &hypotheses, &references, baseline.as_deref())
     };
     let reports = arguments.metric.iter().zip(&scorers).map(report).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut output = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut output, &reports).map_err(std::io::Error::from)?;
-    std::io::Write::write_all(&mut output, b"\n").context("cannot write standard output")
+    let text = serde_json::to_string_pretty(&reports)?;
+    Ok(calm_files::print(|out| writeln!(out, "{text}"))?)
 }
 
 impl Arguments {

@@ -1,8 +1,14 @@
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use calm_engine::limits::{Limit, check_flags};
+use calm_engine::signals;
 use calm_train::{TrainConfig, TrainOptions, TrainReport, Trained};
+
+/// Longer times are slips of the keyboard, and the clock has no room for the longest.
+const MOST_MINUTES: f64 = 365.0 * 24.0 * 60.0;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -16,7 +22,7 @@ pub(crate) struct Arguments {
     device: Option<String>,
     /// Threads of libtorch; all cores if not given
     #[arg(long)]
-    threads: Option<i32>,
+    threads: Option<usize>,
     /// Come to the end of the schedule after this time, in fewer steps than configured if need be; the exit
     /// classifier and the scores are extra
     #[arg(long, value_name = "MINUTES")]
@@ -32,47 +38,56 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = TrainConfig::load(&arguments.config, &arguments.overrides)?;
-    if arguments.prepare {
-        let examples = calm_train::prepare(&config)?;
-        println!("{examples} training examples are in {}", config.checkpoints.display());
-        return Ok(());
-    }
-    let device = calm_model::device::init(arguments.device.as_deref())?;
-    if let Some(threads) = arguments.threads {
-        anyhow::ensure!(threads >= 1, "--threads is {threads}, but must be at least 1");
-        tch::set_num_threads(threads);
-    }
+    check_flags([("--threads", arguments.threads, Limit::threads())])?;
     let time_limit = duration("--time-limit", arguments.time_limit)?;
     let pause_after = duration("--pause-after", arguments.pause_after)?;
+    calm_files::check_output(&config.checkpoints.join("log.jsonl"), &[])?;
+    if arguments.prepare {
+        let (examples, folder) = (calm_train::prepare(&config)?, config.checkpoints.display());
+        calm_files::print(|out| writeln!(out, "{examples} training examples are in {folder}"))?;
+        return Ok(());
+    }
+    calm_files::check_output(&config.output.join("config.json"), &[])?;
+    let device = calm_model::device::init(arguments.device.as_deref())?;
+    if let Some(threads) = arguments.threads {
+        tch::set_num_threads(i32::try_from(threads)?);
+    }
+    signals::advise("the same command goes on from the last checkpoint");
     match calm_train::train(&config, &TrainOptions { device, time_limit, pause_after })? {
-        Trained::Finished(report) => show(&config, &report),
+        Trained::Finished(report) => calm_files::print(|out| show(out, &config, &report))?,
         Trained::Paused { step } => {
-            println!(
-                "paused at step {step} of {}; the same command goes on from there",
-                config.schedule.steps
-            );
+            let steps = config.schedule.steps;
+            calm_files::print(|out| {
+                writeln!(out, "paused at step {step} of {steps}; the same command goes on from there")
+            })?;
         }
     }
     Ok(())
 }
 
 fn duration(flag: &str, minutes: Option<f64>) -> anyhow::Result<Option<Duration>> {
+    ensure!(
+        minutes.is_none_or(|minutes| minutes <= MOST_MINUTES || minutes.is_nan()),
+        "{flag}: is {}, but must be at most {MOST_MINUTES}, which is a year",
+        minutes.unwrap_or_default()
+    );
     let duration = minutes.map(|minutes| Duration::try_from_secs_f64(60.0 * minutes)).transpose();
     duration.with_context(|| flag.to_owned())
 }
 
-fn show(config: &TrainConfig, report: &TrainReport) {
-    println!("model          {}", config.output.display());
-    println!("parameters     {}", report.parameters);
-    println!("epochs         {:.1} of {} examples", report.epochs, report.examples);
+fn show(out: &mut dyn Write, config: &TrainConfig, report: &TrainReport) -> io::Result<()> {
+    writeln!(out, "model          {}", config.output.display())?;
+    writeln!(out, "parameters     {}", report.parameters)?;
+    writeln!(out, "epochs         {:.1} of {} examples", report.epochs, report.examples)?;
     for task in report.validation.iter().flat_map(|validation| &validation.tasks) {
-        println!("held out       {task}");
+        writeln!(out, "held out       {task}")?;
     }
     if !report.classifier.is_empty() {
-        println!("exit classifier after each layer, at 0.5 on held-out examples:");
-        println!("{:>5} {:>17} {:>23}", "layer", "F1 of not exiting", "agrees with the last");
+        writeln!(out, "exit classifier after each layer, at 0.5 on held-out examples:")?;
+        writeln!(out, "{:>5} {:>17} {:>23}", "layer", "F1 of not exiting", "agrees with the last")?;
         for scores in &report.classifier {
-            println!("{:>5} {:>17.3} {:>23.3}", scores.layer, scores.do_not_exit_f1, scores.agreement);
+            writeln!(out, "{:>5} {:>17.3} {:>23.3}", scores.layer, scores.do_not_exit_f1, scores.agreement)?;
         }
     }
+    Ok(())
 }

@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use calm_core::{Exits, Token};
 use calm_data::{Columns, DatasetPaths, HubCache, read_examples};
 use calm_engine::engine::{Engine, TextCodec, encode_source};
+use calm_engine::limits::{AT_LEAST_ONE, TOKENS, check_flags};
 use calm_experiments::config;
 use calm_experiments::dataset::random_order;
+use calm_files::tell;
 use calm_fit::Observations;
 use calm_names::counted;
 
@@ -52,15 +54,17 @@ pub(crate) struct TrainingSources {
 impl TrainingSources {
     /// Refuses flags out of range.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        for (flag, value) in [
-            ("--limit", self.limit),
-            ("--max-tokens", self.max_tokens),
-            ("--max-source-tokens", self.max_source_tokens.unwrap_or(1)),
-            ("--batch-size", self.batch_size),
-        ] {
-            ensure!(value >= 1, "{flag} is 0, but must be at least 1");
-        }
-        Ok(())
+        check_flags([
+            ("--limit", Some(self.limit), AT_LEAST_ONE),
+            ("--max-tokens", Some(self.max_tokens), TOKENS),
+            ("--max-source-tokens", self.max_source_tokens, TOKENS),
+            ("--batch-size", Some(self.batch_size), AT_LEAST_ONE),
+        ])
+    }
+
+    /// The files that are read, as they are given.
+    pub(crate) fn files(&self) -> Vec<&Path> {
+        self.data.iter().chain(&self.experiment).map(PathBuf::as_path).collect()
     }
 
     /// Reads the sources and decodes them at full depth, while measures are read as [`calm_fit::observe`]
@@ -72,7 +76,7 @@ impl TrainingSources {
     ) -> anyhow::Result<(Vec<Vec<Token>>, Observations)> {
         let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
         let sources = self.read(codec)?;
-        eprintln!("decoding {} at full depth", counted(sources.len(), "example"));
+        tell(format_args!("decoding {} at full depth", counted(sources.len(), "example")));
         let observations =
             calm_fit::observe(&mut engine.models, &sources, self.batch_size, self.max_tokens, exits)
                 .context("cannot decode the examples")?;
@@ -108,11 +112,8 @@ impl TrainingSources {
                 }
             }
             if left_out > 0 {
-                eprintln!(
-                    "note: left out of {}: {} of experiments",
-                    path.display(),
-                    counted(left_out, "example")
-                );
+                let (path, left_out) = (path.display(), counted(left_out, "example"));
+                tell(format_args!("note: left out of {path}: {left_out} of experiments"));
             }
         }
         Ok(sources)

@@ -109,8 +109,9 @@ impl Weights {
         let views = views.collect::<Result<Vec<_>, _>>()?;
         // transformers refuses files whose metadata lacks the format.
         let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        safetensors::serialize_to_file(views, Some(metadata), &path).map_err(invalid)?;
-        Ok(())
+        let write =
+            |path: &Path| safetensors::serialize_to_file(views, Some(metadata), path).map_err(invalid);
+        Ok(calm_files::write_by(&path, write)?)
     }
 
     /// Returns the tensor of this name.

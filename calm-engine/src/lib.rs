@@ -7,10 +7,14 @@
 //! | [`engine`] | the engine that was asked for, with a checkpoint and its tokenizer |
 //! | [`batches`] | sources of like length together, and back in their order |
 //! | [`decoding`] | reading batches and decoding them, one after the other or side by side |
-//! | [`program`] | the flags that choose an engine, and how a program reports what went wrong |
+//! | [`limits`] | the ranges of numbers on command lines and in configurations |
+//! | [`program`] | how a program starts and ends, and the flags that choose an engine |
+//! | [`signals`] | what a program does when it is told to end |
 
 pub mod batches;
 pub mod decoding;
 pub mod engine;
+pub mod limits;
 pub mod models;
 pub mod program;
+pub mod signals;

@@ -1,13 +1,37 @@
 //! What the command lines of programs have in common.
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
 use calm_checkpoint::{EngineKind, WeightType};
 use calm_cpu::all_cores;
+use calm_files::{print, tell};
+use clap::Parser;
 
 use crate::engine::{Engine, EngineOptions};
+use crate::limits::{Limit, check_flags};
+use crate::signals;
+
+/// Runs a program: parses its command line, does what `run` does with it, and ends with what that came to.
+/// Ctrl-C and SIGTERM end it in order.
+///
+/// An error has a line for each of its causes. A reader of standard output who has seen enough is no error.
+pub fn main<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<ExitCode>) -> ExitCode {
+    report_libtorch_failures();
+    if let Err(error) = signals::end_in_order() {
+        tell(format_args!("warning: an interruption may leave unfinished files behind: {error}"));
+    }
+    match A::try_parse_from(with_negative_numbers(std::env::args_os())) {
+        Ok(arguments) => finish(run(arguments)),
+        Err(error) if error.use_stderr() => error.exit(),
+        // What --help and --version ask for.
+        Err(text) => {
+            finish(print(|out| write!(out, "{text}")).map(|()| ExitCode::SUCCESS).map_err(Into::into))
+        }
+    }
+}
 
 /// The flags that choose an engine, the same for every command that decodes.
 #[derive(Debug, Clone, clap::Args)]
@@ -68,10 +92,10 @@ impl EngineArguments {
     /// For decoding this many batches.
     ///
     /// # Errors
-    /// There are to be no threads.
+    /// There are to be no threads, or far more than cores.
     pub fn options(&self, batches: usize) -> anyhow::Result<EngineOptions> {
+        check_flags([("--threads", self.threads, Limit::threads())])?;
         let threads = self.threads.unwrap_or_else(all_cores);
-        ensure!(threads >= 1, "--threads is 0, but must be at least 1");
         let options = EngineOptions {
             kind: self.engine,
             device: self.device.clone(),
@@ -86,14 +110,37 @@ impl EngineArguments {
 pub fn note_unused_tensors(engine: &Engine) {
     let unexpected = engine.model().unexpected();
     if !unexpected.is_empty() {
-        eprintln!("note: tensors of the checkpoint that are not used: {}", unexpected.join(", "));
+        tell(format_args!("note: tensors of the checkpoint that are not used: {}", unexpected.join(", ")));
     }
 }
 
-/// Ends a program with what its command came to. An error has a line for each of its causes, but for those
-/// that the lines before have told already, as the messages of most libraries do. A reader that has seen
-/// enough is no error.
-pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
+/// Joins a negative number to the flag before it, which clap would take for a flag of its own. What is wrong
+/// with it is then said by its range.
+fn with_negative_numbers(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let is_number = |word: &str| word.split(',').all(|part| part.parse::<f64>().is_ok());
+    let is_negative =
+        |word: &OsString| word.to_str().is_some_and(|word| word.starts_with('-') && is_number(word));
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in words {
+        match joined.last_mut() {
+            Some(flag) if is_negative(&word) && is_flag(flag) => {
+                flag.push("=");
+                flag.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
+}
+
+/// Whether a word is a flag that has no value yet.
+fn is_flag(word: &OsString) -> bool {
+    word.to_str().is_some_and(|word| word.len() > 2 && word.starts_with("--") && !word.contains('='))
+}
+
+/// Ends a program with what its command came to. Of an error's causes those have no line of their own that
+/// the lines before have told already, as the messages of most libraries do.
+fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     let error = match result {
         Ok(code) => return code,
         Err(error) => error,
@@ -106,9 +153,9 @@ pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     for (index, cause) in error.chain().map(ToString::to_string).enumerate() {
         let line = cause.lines().next().unwrap_or_default().trim_end();
         if index == 0 {
-            eprintln!("error: {line}");
+            tell(format_args!("error: {line}"));
         } else if !said.contains(line) {
-            eprintln!("  because: {line}");
+            tell(format_args!("  because: {line}"));
         }
         said.push_str(line);
     }
@@ -117,17 +164,37 @@ pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
 
 /// tch panics where libtorch throws, above all when memory runs out. For the user that is an error like
 /// others; every other panic is a bug and says so.
-pub fn report_libtorch_failures() {
+fn report_libtorch_failures() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         // The first line of libtorch's message, before its C++ backtrace.
         let text = panic.payload().downcast_ref::<String>().and_then(|text| text.split_once(": Torch(\""));
         match text.and_then(|(_, message)| message.split("\\n").next()) {
             Some(message) => {
-                eprintln!("error: libtorch: {message}");
+                tell(format_args!("error: libtorch: {message}"));
+                calm_files::remove_unfinished();
                 std::process::exit(1);
             }
             None => default(panic),
         }
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negative_numbers_are_values_of_flags() {
+        for (words, expected) in [
+            ("--delta -0 --n 5", "--delta=-0 --n 5"),
+            ("--delta -1e-3 -inf", "--delta=-1e-3 -inf"),
+            ("--thresholds -1,.5 x", "--thresholds=-1,.5 x"),
+            ("--input - --delta=1 -2", "--input - --delta=1 -2"),
+            ("-- -1 --output -5x", "-- -1 --output -5x"),
+        ] {
+            let found = with_negative_numbers(words.split(' ').map(OsString::from));
+            assert_eq!(found, expected.split(' ').map(OsString::from).collect::<Vec<_>>());
+        }
+    }
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use calm_engine::engine::Engine;
-use calm_engine::program::{EngineArguments, finish, note_unused_tensors, report_libtorch_failures};
+use calm_engine::limits::{Limit, check_flags};
+use calm_engine::program::{self, EngineArguments, note_unused_tensors};
+use calm_engine::signals;
 use clap::Parser;
 
 use crate::runner::OtherRuns;
@@ -39,11 +41,11 @@ struct Arguments {
 
 /// Runs the experiment that the command line names.
 pub fn main() -> ExitCode {
-    report_libtorch_failures();
-    finish(run(Arguments::parse()).map(|()| ExitCode::SUCCESS))
+    program::main(|arguments| run(arguments).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    check_flags([("--threads", arguments.engine.threads, Limit::threads())])?;
     let mut overrides = arguments.overrides;
     overrides.extend(arguments.engine.threads.map(|threads| format!("threads={threads}")));
     let plan = config::load(&arguments.config, &overrides)?;
@@ -53,6 +55,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = engine_arguments.options(usize::MAX)?;
     rayon::ThreadPoolBuilder::new().num_threads(options.workers).build_global()?;
 
+    signals::advise("what was decoded stays, and the same command goes on from there");
     let report = if arguments.statistics_only {
         engine_arguments.check_decoded_by(&Store::new(&out).any_header()?.unit.common.device)?;
         experiment::run_statistics(&plan, &out)?
@@ -69,9 +72,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(error) => Err(error),
     };
     // The table can be read even where no file can be written.
-    println!("{}\n", summary::table(&plan, &report.results));
-    for file in report.files.iter().chain(&figures?) {
-        println!("{}", file.display());
-    }
+    let table = summary::table(&plan, &report.results);
+    calm_files::print(|out| writeln!(out, "{table}\n"))?;
+    let figures = figures?;
+    calm_files::print(|out| {
+        report.files.iter().chain(&figures).try_for_each(|file| writeln!(out, "{}", file.display()))
+    })?;
     Ok(())
 }

@@ -44,7 +44,7 @@ impl Progress {
             state.last_line = Instant::now();
             let (done, total) = (state.done, self.total);
             let left = self.started.elapsed().as_secs_f64() / done as f64 * (total - done) as f64;
-            eprintln!("decoding: {done}/{total} units, {} left", minutes(left));
+            calm_files::tell(format_args!("decoding: {done}/{total} units, {} left", minutes(left)));
         }
     }
 

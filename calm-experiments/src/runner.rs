@@ -79,6 +79,9 @@ pub fn decode_missing(
     other_runs: OtherRuns,
 ) -> anyhow::Result<UnitCounts> {
     let (jobs, counts) = find_jobs(common, work, store, other_runs)?;
+    if let Some(key) = jobs.first().and_then(|job| job.missing.first()) {
+        calm_files::check_output(&store.path(key), &[])?;
+    }
     let Engine { mut models, codec } = engine;
     let codec = codec.context("the model has no tokenizer.json, which texts need")?;
     models.truncate(jobs.len().max(1));
@@ -141,7 +144,7 @@ fn find_jobs<'a>(
                     UnitState::OfAnotherVersion(age) => {
                         *reasons.entry(format!("in the format of {age} version")).or_insert(0) += 1;
                     }
-                    UnitState::Damaged(reason) => eprintln!("note: decoded again: {reason}"),
+                    UnitState::Damaged(reason) => calm_files::tell(format_args!("note: decoded again: {reason}")),
                     UnitState::Missing => {}
                 }
                 missing.push(key);
@@ -154,7 +157,8 @@ fn find_jobs<'a>(
         }
     }
     for (reason, units) in reasons {
-        eprintln!("note: decoded again: {}, whose files are {reason}", counted(units, "unit"));
+        let units = counted(units, "unit");
+        calm_files::tell(format_args!("note: decoded again: {units}, whose files are {reason}"));
     }
     Ok((jobs, counts))
 }

@@ -122,10 +122,10 @@ impl Progress {
             let done = (step - self.first_step) as f64;
             let left = self.started.elapsed().as_secs_f64() / done * (self.steps - step) as f64;
             let (stage, steps) = (self.stage, self.steps);
-            eprintln!(
+            calm_files::tell(format_args!(
                 "{stage} {step}/{steps}: loss {loss:.3}, {rate:.0} tokens/s, {:.0} min left",
                 left / 60.0
-            );
+            ));
         }
         rate
     }
@@ -136,9 +136,9 @@ impl Progress {
     /// Fails if the log cannot be written.
     pub(crate) fn validation(&mut self, step: u64, validation: &Validation) -> Result<(), Error> {
         self.bar.suspend(|| {
-            eprintln!("step {step}: held-out loss {:.4}", validation.loss);
+            calm_files::tell(format_args!("step {step}: held-out loss {:.4}", validation.loss));
             for task in &validation.tasks {
-                eprintln!("  {task}");
+                calm_files::tell(format_args!("  {task}"));
             }
         });
         self.write(&serde_json::json!({ "step": step, "validation": validation }))?;

@@ -14,11 +14,14 @@ use calm_core::{DecodeOptions, Generation, Policy, PolicySpec, Token};
 use calm_cpu::{Weights, all_cores};
 use calm_engine::decoding::{decode_batches, read_batch};
 use calm_engine::engine::{Engine, EngineOptions};
+use calm_engine::limits::{Limit, REPETITIONS, ROWS, TOKENS, check_flags};
+use calm_files::TemporaryFolder;
 
 use self::exit_trace::ExitTrace;
 use self::profile::{CallProfile, Output};
 use self::report::{Measured, Report};
 use crate::policy::policy_help;
+use crate::results::print_table;
 
 /// Measure the speed of decoding: engines, weight types, policies and batch sizes by turns, whole calls with
 /// the encoder.
@@ -78,7 +81,7 @@ pub(crate) struct Arguments {
     /// a GPU a part has the time of launching its kernels, and the head, which reads results, waits for all.
     #[arg(long)]
     profile: bool,
-    /// Receives the results as JSON
+    /// Receives the results as JSON; - is standard output
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Keeps the random checkpoint here, in f32 and the Hugging Face layout
@@ -115,16 +118,8 @@ struct Case<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    arguments.check()?;
     let threads = arguments.threads.unwrap_or_else(all_cores);
-    for (flag, value) in [
-        ("--source-tokens", arguments.source_tokens),
-        ("--new-tokens", arguments.new_tokens.saturating_sub(1)),
-        ("--threads", threads),
-        ("--repetitions", arguments.repetitions),
-        ("--batch-size", arguments.batch_size.iter().copied().min().unwrap_or(0)),
-    ] {
-        ensure!(value >= 1, "{flag} is too small");
-    }
     let trace = arguments.exit_trace.as_deref().map(ExitTrace::read).transpose()?;
     let folder = Folder::of(arguments)?;
     let models = load_models(arguments, folder.path(), threads)?;
@@ -169,17 +164,36 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         repetitions: arguments.repetitions,
         cases,
     };
-    report.print();
     if let Some(path) = &arguments.json {
         calm_files::write_json(path, &report)?;
     }
+    print_table(&[arguments.json.as_deref()], |out| report.write(out))?;
     Ok(())
+}
+
+impl Arguments {
+    fn check(&self) -> anyhow::Result<()> {
+        check_flags([
+            ("--source-tokens", Some(self.source_tokens), TOKENS),
+            // The first token's time is told apart from that of the others.
+            ("--new-tokens", Some(self.new_tokens), TOKENS.at_least(2)),
+            ("--threads", self.threads, Limit::threads()),
+            ("--repetitions", Some(self.repetitions), REPETITIONS),
+        ])?;
+        check_flags(self.batch_size.iter().map(|&rows| ("--batch-size", Some(rows), ROWS)))?;
+        let outputs = [self.json.clone(), self.save.as_ref().map(|folder| folder.join("config.json"))];
+        for output in outputs.iter().flatten() {
+            let trace = self.exit_trace.as_deref();
+            calm_files::check_output(output, trace.as_slice())?;
+        }
+        Ok(())
+    }
 }
 
 /// The checkpoint's folder; a temporary one, for random weights without --save, is deleted on drop.
 enum Folder {
     Given(PathBuf),
-    Temporary(tempfile::TempDir),
+    Temporary(TemporaryFolder),
 }
 
 impl Folder {
@@ -192,7 +206,7 @@ impl Folder {
             T5Config::published(name).with_context(|| format!("no published shape is called {name}"))?;
         let folder = match &arguments.save {
             Some(folder) => Folder::Given(folder.clone()),
-            None => Folder::Temporary(tempfile::tempdir().context("cannot make a temporary folder")?),
+            None => Folder::Temporary(TemporaryFolder::new("calm-bench-")?),
         };
         Weights::random(&config, SEED).save(folder.path(), &config)?;
         Ok(folder)

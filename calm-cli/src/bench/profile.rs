@@ -1,5 +1,6 @@
 //! Where the time of a benchmark's calls went.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use calm_core::profile::{Part, Profile};
@@ -63,20 +64,22 @@ impl CallProfile {
         })
     }
 
-    pub(super) fn print(&self) {
-        println!("{:<16} {:>9} {:>7}", "part", "us/token", "share");
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{:<16} {:>9} {:>7}", "part", "us/token", "share")?;
         for PartOfCall { part, us_per_token, share } in &self.parts {
-            println!("{part:<16} {us_per_token:>9.2} {:>6.1}%", 100.0 * share);
+            writeln!(out, "{part:<16} {us_per_token:>9.2} {:>6.1}%", 100.0 * share)?;
         }
-        println!(
+        writeln!(
+            out,
             "{:<16} {:>9.2}, {:.1}% of it in no part; recording makes a call {:+.1}% longer",
             "the call",
             self.us_per_token,
             100.0 * self.outside,
             100.0 * self.overhead
-        );
+        )?;
         if let Some(tests) = &self.exit_tests {
-            println!(
+            writeln!(
+                out,
                 "{:<16} {:>9.3} us a test ({:.2} a token), {:.1}% of the {:.3} us of a layer ({:.2} a token)",
                 "exit tests",
                 tests.us_per_test,
@@ -84,8 +87,9 @@ impl CallProfile {
                 100.0 * tests.us_per_test / tests.us_per_layer,
                 tests.us_per_layer,
                 tests.layers_per_token
-            );
+            )?;
         }
+        Ok(())
     }
 }
 

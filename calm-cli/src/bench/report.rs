@@ -1,5 +1,7 @@
 //! What a benchmark found, as tables and as JSON.
 
+use std::io::{self, Write};
+
 use serde::Serialize;
 
 use super::profile::CallProfile;
@@ -42,19 +44,21 @@ pub(super) struct Measured {
 }
 
 impl Report {
-    pub(super) fn print(&self) {
-        println!(
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
             "{}: {} source tokens, {} new tokens, {} threads, memory read at {:.1} GB/s",
             self.model,
             self.source_tokens,
             self.new_tokens,
             self.threads,
             self.memory_rate / 1e9
-        );
+        )?;
         if let Some(rate) = self.device_memory_rate {
-            println!("libtorch on a GPU, whose memory is read at {:.1} GB/s", rate / 1e9);
+            writeln!(out, "libtorch on a GPU, whose memory is read at {:.1} GB/s", rate / 1e9)?;
         }
-        println!(
+        writeln!(
+            out,
             "{:<9} {:<5} {:<22} {:>5} {:>9} {:>17} {:>9} {:>9} {:>7} {:>7}",
             "engine",
             "dtype",
@@ -66,23 +70,25 @@ impl Report {
             "ms/token",
             "memory",
             "layers"
-        );
+        )?;
         for case in &self.cases {
-            case.print();
+            case.write(out)?;
         }
         for case in &self.cases {
             if let Some(profile) = &case.profile {
-                println!("\n{} {} {}, batch {}", case.engine, case.dtype, case.policy, case.batch_size);
-                profile.print();
+                writeln!(out, "\n{} {} {}, batch {}", case.engine, case.dtype, case.policy, case.batch_size)?;
+                profile.write(out)?;
             }
         }
+        Ok(())
     }
 }
 
 impl Measured {
-    fn print(&self) {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let [rate, least, most] = self.tokens_per_second;
-        println!(
+        writeln!(
+            out,
             "{:<9} {:<5} {:<22} {:>5} {:>9.1} {:>17} {:>9.2} {:>9.3} {:>6.0}% {:>7.2}",
             self.engine,
             self.dtype,
@@ -94,6 +100,6 @@ impl Measured {
             self.ms_per_token,
             100.0 * self.memory_fraction,
             self.executed_layers
-        );
+        )
     }
 }

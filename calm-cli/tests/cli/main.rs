@@ -11,4 +11,5 @@ mod generate;
 mod mistakes;
 mod reference;
 mod score;
+mod shells;
 mod training;

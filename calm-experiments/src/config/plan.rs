@@ -5,6 +5,7 @@ use calm_calibrate::{
 };
 use calm_core::{Exits, MeasureKind, PolicySpec, Threshold};
 use calm_data::{Columns, DatasetPaths};
+use calm_engine::limits::{AT_LEAST_ONE, Limit, TOKENS};
 use calm_files::{Document, Error};
 use calm_metrics::{Loss, Metric};
 use calm_names::names;
@@ -171,18 +172,18 @@ impl Plan {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
             return Err(document.invalid("name", "must be fit for the name of a folder"));
         }
-        let positive = [
-            ("threads", raw.threads),
-            ("data.test_examples", raw.data.test_examples),
-            ("data.calibration_examples", raw.data.calibration_examples),
-            ("decode.max_tokens", Some(raw.decode.max_tokens)),
-            ("decode.max_source_tokens", raw.decode.max_source_tokens),
-            ("decode.batch_size", Some(raw.decode.batch_size)),
-            ("decode.shard_size", Some(raw.decode.shard_size)),
-            ("calibration.starts", raw.calibration.starts),
+        let numbers = [
+            ("threads", raw.threads, Limit::threads()),
+            ("data.test_examples", raw.data.test_examples, AT_LEAST_ONE),
+            ("data.calibration_examples", raw.data.calibration_examples, AT_LEAST_ONE),
+            ("decode.max_tokens", Some(raw.decode.max_tokens), TOKENS),
+            ("decode.max_source_tokens", raw.decode.max_source_tokens, TOKENS),
+            ("decode.batch_size", Some(raw.decode.batch_size), AT_LEAST_ONE),
+            ("decode.shard_size", Some(raw.decode.shard_size), AT_LEAST_ONE),
+            ("calibration.starts", raw.calibration.starts, AT_LEAST_ONE),
         ];
-        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == Some(0)) {
-            return Err(document.invalid(key, "must be at least 1"));
+        for (key, value, limit) in numbers {
+            value.map_or(Ok(()), |value| limit.check(value)).map_err(|wrong| document.invalid(key, wrong))?;
         }
         check_distinct(document, "sweep.policies", &raw.sweep.policies)?;
         if let StaticLayers::Some(layers) = &raw.sweep.static_layers {

@@ -218,6 +218,50 @@ fn fewer_examples_than_asked_for_are_told() {
     assert!(errors.contains(expected), "{errors}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_is_told_to_end_says_how_to_go_on_and_a_full_disk_is_told_last() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = Folder::new();
+    let mut child =
+        folder.command(&["--threads", "2"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !folder.path("runs/trial/generations/test/static-1").exists() && child.try_wait().unwrap().is_none()
+    {
+        std::thread::yield_now();
+    }
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.signal(), Some(15), "{said}");
+    assert!(
+        said.ends_with(
+            "interrupted by SIGTERM; what was decoded stays, and the same command goes on from there\n"
+        ),
+        "{said}"
+    );
+    let find = Command::new("find").arg(folder.path("runs")).args(["-name", "*.partial"]).output().unwrap();
+    assert_eq!(String::from_utf8(find.stdout).unwrap(), "");
+
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = folder.command(&[]).stdout(full()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.ends_with("error: cannot write standard output: No space left on device (os error 28)\n"),
+        "{said}"
+    );
+    for file in ["sweep.csv", "calibration.csv", "trials.csv", "summary.json", "plots"] {
+        assert!(folder.path("runs/trial").join(file).exists(), "{file}");
+    }
+    let status = folder.command(&["--statistics-only"]).stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = folder.command(&["--statistics-only"]).stdout(writer).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
 #[test]
 fn overrides_reach_the_run() {
     let folder = Folder::new();
@@ -254,6 +298,12 @@ fn bad_input_gives_one_clear_error() {
         .unwrap();
     check(&["--set", "data.test=broken.jsonl"], "broken.jsonl:2");
     check(&["--set", "model=absent"], "absent/config.json");
+    check(&["--threads", "1000000"], "--threads is 1000000, but must be at most ");
+    check(&["--threads", "0"], "--threads is 0, but must be at least 1");
+    check(
+        &["--out", "trial.toml/out"],
+        "cannot write trial.toml/out/generations/test/full/shard-0000.jsonl: ",
+    );
     let without_libtorch = "this program was built without libtorch";
     check(
         &["--device", "tpu"],

@@ -159,7 +159,13 @@ fn errors_name_the_line_and_the_key() {
     check("seed", "seed = ", "a.toml:2: ");
     check("name", "seed = 1", "a.toml:2: duplicate key");
     check("batch_size", "", "a.toml:9: decode: missing field `batch_size`");
-    check("batch_size", "batch_size = 0", "a.toml:11: decode.batch_size: must be at least 1");
+    check("seed = ", "threads = 1000000", "a.toml:2: threads: is 1000000, but must be at most ");
+    check(
+        "max_tokens",
+        "max_tokens = 1000000000000",
+        "a.toml:10: decode.max_tokens: is 1000000000000, but must be at most 1000000: memory is set aside for as many",
+    );
+    check("batch_size", "batch_size = 0", "a.toml:11: decode.batch_size: is 0, but must be at least 1");
     check("batch_size", "batch_size = -1", "a.toml:11: decode.batch_size: ");
     check("model", "", "a.toml: missing field `model`");
     check("name", "name = '../x'", "a.toml:1: name: must be fit");
@@ -232,7 +238,7 @@ fn errors_in_the_calibration_say_what_does_not_go_together() {
         "starts = 3",
         "26: calibration.starts: belongs to the multi-start procedure, but the procedure is fixed-sequence",
     );
-    check("procedure = 'multi-start'\nstarts = 0", "27: calibration.starts: must be at least 1");
+    check("procedure = 'multi-start'\nstarts = 0", "27: calibration.starts: is 0, but must be at least 1");
     check(
         "procedure = 'multi-start'\nsplit_seed = 0",
         "27: calibration.split_seed: belongs to the pareto procedure, but the procedure is multi-start",

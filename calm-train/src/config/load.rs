@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use calm_checkpoint::T5Config;
+use calm_engine::limits::{LAYERS, ROWS, TOKENS, WIDTH};
 use calm_files::{Document, Error};
 
 use super::{ModelConfig, TrainConfig};
@@ -70,6 +71,27 @@ impl TrainConfig {
         let unfit = |(_, value): &(&str, f64)| !(value.is_finite() && *value > 0.0);
         if let Some((key, value)) = model.chain(others).find(unfit) {
             return fail(key, format!("is {value}, but must be positive"));
+        }
+        let model = self.model.iter().flat_map(|model| {
+            [
+                ("model.d_model", model.d_model, WIDTH),
+                ("model.d_kv", model.d_kv, WIDTH),
+                ("model.d_ff", model.d_ff, WIDTH),
+                ("model.num_heads", model.num_heads, WIDTH),
+                ("model.num_layers", model.num_layers, LAYERS),
+                ("model.num_decoder_layers", model.num_decoder_layers, LAYERS),
+            ]
+        });
+        for (key, value, limit) in model {
+            limit.check(value).map_err(|reason| (key.to_owned(), reason))?;
+        }
+        let others = [
+            ("data.max_source_tokens", self.data.max_source_tokens, TOKENS),
+            ("data.max_target_tokens", self.data.max_target_tokens, TOKENS),
+            ("validation.batch_size", self.validation.batch_size, ROWS),
+        ];
+        for (key, value, limit) in others {
+            limit.check(value).map_err(|reason| (key.to_owned(), reason))?;
         }
         self.optimizer.check()?;
         self.schedule.check()?;

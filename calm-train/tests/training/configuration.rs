@@ -52,6 +52,11 @@ fn syntax() {
 #[test]
 fn ranges() {
     check("d_model = 32", "d_model = 0", ":8: model.d_model: is 0, but must be positive");
+    check(
+        "d_model = 32",
+        "d_model = 4611686018427387904",
+        ":8: model.d_model: is 4611686018427387904, but must be at most 65536",
+    );
     check("num_heads = 2", "num_heads = -2", ":11: model.num_heads: is -2, but must be positive");
     check("num_layers = 1", "num_layers = 0", ":12: model.num_layers: is 0");
     check("num_decoder_layers = 3", "num_decoder_layers = 0", ":13: model.num_decoder_layers: is 0");
