@@ -1,6 +1,8 @@
 //! Build script of every crate that has binaries or tests on libtorch: lets them find it at run time without
 //! LD_LIBRARY_PATH (which still has precedence, as on a machine with a libtorch of its own).
 
+// Cargo is told by standard output.
+#[allow(clippy::print_stdout)]
 fn main() {
     println!("cargo:rerun-if-changed=../build-rpath.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");

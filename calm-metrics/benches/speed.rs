@@ -8,7 +8,7 @@
 //! time is the best of several repetitions.
 
 // A benchmark that fails has nothing to report but the panic.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use std::collections::BTreeMap;
 use std::fs::File;

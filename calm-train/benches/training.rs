@@ -8,6 +8,8 @@
 //!
 //! SHAPE is debian-en-fr (the default), bundled or t5-v1_1-small.
 
+#![allow(clippy::print_stdout)]
+
 use std::time::{Duration, Instant};
 
 use calm_checkpoint::T5Config;
