@@ -124,9 +124,9 @@ impl Dataset {
 /// Says that fewer examples are taken than were asked for.
 fn warn_of_fewer(paths: &DatasetPaths, count: usize, wanted: usize) {
     if count < wanted {
-        eprintln!(
+        calm_files::tell(format_args!(
             "warning: {paths}: {wanted} examples are asked for, but there are only {count}, and all are taken"
-        );
+        ));
     }
 }
 
@@ -154,11 +154,11 @@ fn check_disjoint(plan: &Plan, [test, calibration]: &[Dataset; 2]) -> anyhow::Re
         bail!("{test_paths} and {calibration_paths} have the same texts under other ids: {advice}");
     }
     if !shared.is_empty() {
-        eprintln!(
-            "warning: {} of the {} have the texts of calibration examples",
-            shared.len(),
-            counted(test.examples.len(), "test example")
-        );
+        let of_test = counted(test.examples.len(), "test example");
+        calm_files::tell(format_args!(
+            "warning: {} of the {of_test} have the texts of calibration examples",
+            shared.len()
+        ));
     }
     Ok(())
 }
