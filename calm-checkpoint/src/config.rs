@@ -1,13 +1,17 @@
 use std::path::Path;
 
-use calm_core::{BackboneShape, Cost};
-use serde::{Deserialize, Serialize};
+use calm_core::{BackboneShape, Cost, Token};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Error;
+use crate::config_file::ConfigFile;
+
+/// The largest size that a key of `config.json` may have, so that products of two of them do not overflow.
+const LARGEST_SIZE: i64 = i32::MAX as i64;
 
 /// `config.json` of a Hugging Face T5 checkpoint: the keys that decide what is computed, under their
 /// published names.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct T5Config {
     /// Width of the residual stream.
     pub d_model: i64,
@@ -18,43 +22,40 @@ pub struct T5Config {
     /// Number of encoder blocks.
     pub num_layers: i64,
     /// Number of decoder blocks; as many as encoder blocks if the key is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub num_decoder_layers: Option<i64>,
     /// Number of attention heads.
     pub num_heads: i64,
     /// Number of rows of the embedding and of columns of the logits.
     pub vocab_size: i64,
     /// Number of buckets of the relative position bias.
-    #[serde(default = "default_buckets")]
     pub relative_attention_num_buckets: i64,
     /// Distance from which on all positions share the last bucket.
-    #[serde(default = "default_max_distance")]
     pub relative_attention_max_distance: i64,
     /// Number that every normalisation adds to the variance.
-    #[serde(default = "default_epsilon")]
     pub layer_norm_epsilon: f64,
     /// The feed-forward variant: `relu` (v1.0), `gated-gelu` (v1.1, FLAN) or `gated-silu`.
-    #[serde(default = "default_feed_forward")]
     pub feed_forward_proj: FeedForward,
     /// Whether the output head was trained as the embedding.
     ///
     /// It never decides which tensor is the head: the file does.
-    #[serde(default = "default_true")]
     pub tie_word_embeddings: bool,
     /// Whether states are scaled by `d_model^-0.5` before the head.
     ///
     /// transformers 5 writes this key; before that, tied embeddings implied it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub scale_decoder_outputs: Option<bool>,
     /// The token that fills up batches of unequal length.
-    #[serde(default)]
-    pub pad_token_id: u32,
-    /// The token that ends a sequence.
-    #[serde(default = "default_eos")]
-    pub eos_token_id: u32,
-    /// The first input of the decoder; the padding token if the key is missing or null.
-    #[serde(default)]
-    pub decoder_start_token_id: Option<u32>,
+    pub pad_token_id: Token,
+    /// The tokens that end a sequence: one, or a list in the file.
+    #[serde(serialize_with = "one_or_list")]
+    pub eos_token_id: Vec<Token>,
+    /// The first input of the decoder; the padding token if there is none. That of `generation_config.json`
+    /// has precedence.
+    pub decoder_start_token_id: Option<Token>,
+    /// The tokens that end an output, where `generation_config.json` has a list of its own.
+    #[serde(skip)]
+    pub generation_eos_token_id: Option<Vec<Token>>,
 }
 
 /// The feed-forward variants of the T5 family, as `feed_forward_proj` names them.
@@ -100,24 +101,26 @@ impl T5Config {
             num_decoder_layers: None,
             num_heads,
             vocab_size: 32_128,
-            relative_attention_num_buckets: default_buckets(),
-            relative_attention_max_distance: default_max_distance(),
-            layer_norm_epsilon: default_epsilon(),
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            layer_norm_epsilon: 1e-6,
             feed_forward_proj: if is_first_version { FeedForward::Relu } else { FeedForward::GatedGelu },
             tie_word_embeddings: is_first_version,
             scale_decoder_outputs: None,
             pad_token_id: 0,
-            eos_token_id: default_eos(),
+            eos_token_id: vec![1],
             decoder_start_token_id: Some(0),
+            generation_eos_token_id: None,
         })
     }
 
-    /// Reads and checks `config.json`.
+    /// Reads and checks `config.json`, and the special tokens of `generation_config.json` beside it if there
+    /// is one. Keys that are left out have transformers' defaults for the file's `model_type`.
     ///
     /// # Errors
-    /// Fails if the file is missing, is not JSON, lacks a key, or holds a value that no T5 has.
+    /// Fails if the file is missing, is not JSON, or holds a value that no T5 has.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let config: T5Config = calm_files::read_json(path)?;
+        let config = ConfigFile::read(path)?;
         config.check().map_err(|reason| Error::Config { path: path.to_owned(), reason })?;
         Ok(config)
     }
@@ -155,6 +158,14 @@ impl T5Config {
         if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value < 1) {
             return Err(format!("{key} is {value}, but must be at least 1"));
         }
+        if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value > LARGEST_SIZE) {
+            return Err(format!("{key} is {value}, but must be at most {LARGEST_SIZE}"));
+        }
+        // It must not vanish in f32 either: a normalisation of zeros would then divide by zero.
+        let epsilon = self.layer_norm_epsilon;
+        if !(epsilon.is_finite() && epsilon as f32 > 0.0) {
+            return Err(format!("layer_norm_epsilon is {epsilon}, but must be positive, such as 1e-6"));
+        }
         // The number of bidirectional buckets is halved twice, and the far half is spaced logarithmically.
         let buckets = self.relative_attention_num_buckets;
         if buckets < 4 || buckets % 2 != 0 || self.relative_attention_max_distance <= buckets / 2 {
@@ -162,14 +173,8 @@ impl T5Config {
                 "relative_attention_num_buckets is {buckets}, but must be even, at least 4 and below twice relative_attention_max_distance"
             ));
         }
-        for (key, token) in [
-            ("pad_token_id", self.pad_token_id),
-            ("eos_token_id", self.eos_token_id),
-            ("decoder_start_token_id", self.start_token()),
-        ] {
-            if i64::from(token) >= self.vocab_size {
-                return Err(format!("{key} is {token}, but the vocabulary ends at {}", self.vocab_size));
-            }
+        if self.end_tokens().is_empty() {
+            return Err("eos_token_id names no token, so that no output would end".to_owned());
         }
         Ok(())
     }
@@ -185,8 +190,13 @@ impl T5Config {
     }
 
     /// The first input of the decoder.
-    pub fn start_token(&self) -> u32 {
+    pub fn start_token(&self) -> Token {
         self.decoder_start_token_id.unwrap_or(self.pad_token_id)
+    }
+
+    /// The tokens that end an output, at least one.
+    pub fn end_tokens(&self) -> &[Token] {
+        self.generation_eos_token_id.as_ref().unwrap_or(&self.eos_token_id)
     }
 
     /// What the decoding loop and the cost model know of this network, with weights of 4 bytes.
@@ -205,7 +215,7 @@ impl T5Config {
             num_layers: self.decoder_layers() as usize,
             d_model: self.d_model as usize,
             vocab_size: self.vocab_size as usize,
-            eos_tokens: vec![self.eos_token_id],
+            eos_tokens: self.end_tokens().to_vec(),
             flops: Cost {
                 layer: 2.0 * layer_weights,
                 layer_per_key: 4.0 * inner,
@@ -239,21 +249,9 @@ impl T5Config {
     }
 }
 
-fn default_buckets() -> i64 {
-    32
-}
-fn default_max_distance() -> i64 {
-    128
-}
-fn default_epsilon() -> f64 {
-    1e-6
-}
-fn default_feed_forward() -> FeedForward {
-    FeedForward::Relu
-}
-fn default_true() -> bool {
-    true
-}
-fn default_eos() -> u32 {
-    1
+fn one_or_list<S: Serializer>(tokens: &[Token], serializer: S) -> Result<S::Ok, S::Error> {
+    match tokens {
+        [token] => token.serialize(serializer),
+        tokens => tokens.serialize(serializer),
+    }
 }

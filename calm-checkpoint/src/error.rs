@@ -55,9 +55,22 @@ pub enum Error {
         /// The tensor's shape in the file.
         found: Vec<i64>,
     },
-    /// `tokenizer.json` is missing, does not parse, or failed on a text.
-    #[error("tokenizer: {0}")]
-    Tokenizer(String),
+    /// A tokenizer does not parse, contradicts its model, or failed on a text.
+    #[error("{}: {reason}", path.display())]
+    Tokenizer {
+        /// Path of the file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no `tokenizer.json`.
+    #[error("{} holds no tokenizer.json, which texts need{advice}", dir.display())]
+    NoTokenizer {
+        /// Path of the directory.
+        dir: PathBuf,
+        /// The command that makes one of what there is, or empty.
+        advice: String,
+    },
     /// A source has not a single token, so that attention is undefined.
     #[error("source {row} of the batch has no tokens")]
     EmptySource {

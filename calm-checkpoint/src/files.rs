@@ -65,13 +65,15 @@ fn weights_hash(dir: &Path) -> Result<String, Error> {
 }
 
 /// SHA-256, in hexadecimal, of all that a checkpoint's outputs depend on: weight files, `config.json`,
-/// `tokenizer.json` where there is one, and what measures keep in files `calm.*`.
+/// `generation_config.json` and `tokenizer.json` where there are such, and what measures keep in files
+/// `calm.*`.
 ///
 /// # Errors
 /// A file cannot be read.
 pub fn fingerprint(dir: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new_with_prefix(weights_hash(dir)?);
-    for path in [dir.join("config.json"), dir.join("tokenizer.json")].iter().filter(|path| path.is_file()) {
+    let files = ["config.json", "generation_config.json", "tokenizer.json"].map(|name| dir.join(name));
+    for path in files.iter().filter(|path| path.is_file()) {
         hash.update(calm_files::read(path)?);
     }
     for path in measure_files(dir)? {

@@ -4,6 +4,7 @@
 //! written in any of these.
 
 mod config;
+mod config_file;
 mod error;
 mod files;
 pub mod init;
@@ -21,7 +22,7 @@ pub use crate::files::{
 pub use crate::model::{EngineKind, LoadOptions, Loader, Model};
 pub use crate::position::{Direction, bucket};
 pub use crate::sources::{check_sources, cut_source, source_hash};
-pub use crate::tokenizer::Tokenizer;
+pub use crate::tokenizer::{SpecialTokens, Tokenizer};
 pub use crate::weight_type::WeightType;
 
 /// Name of the exit classifier's weight `[d_model]` in a checkpoint.

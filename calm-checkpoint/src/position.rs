@@ -34,10 +34,7 @@ mod tests {
     use super::*;
 
     fn config() -> T5Config {
-        serde_json::from_str(
-            r#"{"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "vocab_size": 10}"#,
-        )
-        .unwrap()
+        T5Config::published("t5-small").expect("a published shape")
     }
 
     /// The first distance of each bucket from 16 (decoder) or 8 (encoder) on, as transformers 5.17 computes

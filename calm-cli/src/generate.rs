@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use calm_checkpoint::{Model, cut_source};
+use calm_checkpoint::{Model, Tokenizer, cut_source};
 use calm_core::{DecodeOptions, Token};
 use calm_data::JsonLines;
 use calm_engine::decoding::decode_sources;
@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Before the model, which may take long to load: mistakes in the input show at once.
     let codec = load_codec(&arguments.model)?;
     let prefix = calibration.as_ref().map_or(&arguments.prefix, |calibration| &calibration.columns.prefix);
-    let sources = Sources::read(&arguments.input, codec.as_deref(), prefix)?;
+    let sources = Sources::read(&arguments, codec.as_deref(), prefix)?;
     let batches = sources.tokens.len().div_ceil(arguments.batch_size);
     let options = arguments.engine.options(batches)?;
     let mut engine = Engine::with_codec(&arguments.model, &options, codec)?;
@@ -155,7 +155,8 @@ struct Sources {
 }
 
 impl Sources {
-    fn read(path: &Path, codec: Option<&dyn TextCodec>, prefix: &str) -> anyhow::Result<Self> {
+    fn read(arguments: &Arguments, codec: Option<&dyn TextCodec>, prefix: &str) -> anyhow::Result<Self> {
+        let path = arguments.input.as_path();
         let (reader, name): (Box<dyn BufRead>, PathBuf) = if path == Path::new("-") {
             (Box::new(std::io::stdin().lock()), "standard input".into())
         } else {
@@ -172,7 +173,9 @@ impl Sources {
                     let text = if text.starts_with(prefix) { text } else { format!("{prefix}{text}") };
                     codec.encode(&text).with_context(place)?
                 }
-                (Some(_), None, None) => bail!("{}: a source, but the model has no tokenizer.json", place()),
+                (Some(_), None, None) => {
+                    bail!("{}: a source, but {}", place(), Tokenizer::missing(&arguments.model))
+                }
                 (None, Some(tokens), _) => tokens,
                 _ => bail!("{}: expected either source or input_ids", place()),
             };

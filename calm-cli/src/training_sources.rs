@@ -74,7 +74,7 @@ impl TrainingSources {
         engine: &mut Engine,
         exits: &[Exits],
     ) -> anyhow::Result<(Vec<Vec<Token>>, Observations)> {
-        let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
+        let codec = engine.text_codec()?;
         let sources = self.read(codec)?;
         tell(format_args!("decoding {} at full depth", counted(sources.len(), "example")));
         let observations =

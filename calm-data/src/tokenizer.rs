@@ -14,6 +14,8 @@ use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper, PreTokenizedSt
 
 /// The special tokens for padding, end of sequence and unknown text; their numbers are their positions.
 pub const SPECIAL_TOKENS: [&str; 3] = ["<pad>", "</s>", "<unk>"];
+const END: usize = 1;
+const UNKNOWN: usize = 2;
 
 /// Trains a unigram tokenizer with exactly `vocab_size` tokens.
 ///
@@ -39,7 +41,7 @@ pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
         .show_progress(false)
         .vocab_size(vocab_size)
         .special_tokens(special.clone())
-        .unk_token(Some("<unk>".to_owned()))
+        .unk_token(Some(SPECIAL_TOKENS[UNKNOWN].to_owned()))
         .build()
         .map_err(|e| Error::Tokenizer(e.into()))?;
     let one_thread =
@@ -48,18 +50,19 @@ pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
     let mut model = Unigram::default();
     one_thread.install(|| trainer.do_train(words, &mut model)).map_err(Error::Tokenizer)?;
     let vocabulary = in_fixed_order(model.iter().cloned().collect(), &frequencies);
-    let model = Unigram::from(vocabulary, Some(2), false).map_err(Error::Tokenizer)?;
+    let model = Unigram::from(vocabulary, Some(UNKNOWN), false).map_err(Error::Tokenizer)?;
     if model.get_vocab_size() != vocab_size as usize {
         let message = format!("only {} tokens can be learnt from this text", model.get_vocab_size());
         return Err(Error::Tokenizer(message.into()));
     }
 
     let mut tokenizer = Tokenizer::new(model);
+    let name = SPECIAL_TOKENS[END];
     let end = TemplateProcessing::builder()
-        .try_single("$A </s>")
-        .and_then(|builder| builder.try_pair("$A </s> $B </s>"))
+        .try_single(format!("$A {name}"))
+        .and_then(|builder| builder.try_pair(format!("$A {name} $B {name}")))
         .map_err(|e| Error::Tokenizer(e.into()))?
-        .special_tokens(vec![("</s>", 1)])
+        .special_tokens(vec![(name, END as u32)])
         .build()
         .map_err(|e| Error::Tokenizer(e.into()))?;
     tokenizer

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::bail;
-use calm_checkpoint::{EngineKind, LoadOptions, Model, Tokenizer, WeightType, cut_source};
+use calm_checkpoint::{EngineKind, LoadOptions, Model, T5Config, Tokenizer, WeightType, cut_source};
 use calm_core::Token;
 
 use crate::models::loader;
@@ -110,6 +110,14 @@ impl Engine {
     pub fn model(&self) -> &dyn Model {
         &*self.models[0]
     }
+
+    /// The tokenizer, which whatever reads texts needs.
+    ///
+    /// # Errors
+    /// The checkpoint has none.
+    pub fn text_codec(&self) -> anyhow::Result<&dyn TextCodec> {
+        Ok(self.codec.as_deref().ok_or_else(|| missing_codec(self.model()))?)
+    }
 }
 
 /// Tokens of a source, cut to `limit` if there is one, which is at least 1.
@@ -127,13 +135,16 @@ pub fn encode_source(codec: &dyn TextCodec, text: &str, limit: Option<usize>) ->
 /// The tokenizer of a checkpoint directory, if it has one.
 ///
 /// # Errors
-/// It has one that cannot be read.
+/// It has one that cannot be read, or that is not of the model beside it.
 pub fn load_codec(directory: &Path) -> anyhow::Result<Option<Box<dyn TextCodec>>> {
-    let file = directory.join("tokenizer.json");
-    if !file.is_file() {
-        return Ok(None);
-    }
-    Ok(Some(Box::new(Tokenizer::load(&file)?)))
+    let config = T5Config::load(&directory.join("config.json"))?;
+    let tokenizer = Tokenizer::of_checkpoint(directory, &config)?;
+    Ok(tokenizer.map(|tokenizer| Box::new(tokenizer) as Box<dyn TextCodec>))
+}
+
+/// The error of something that needs the tokenizer of a model that has none.
+pub fn missing_codec(model: &dyn Model) -> calm_checkpoint::Error {
+    Tokenizer::missing(model.folder().unwrap_or(Path::new("the model")))
 }
 
 fn choose(options: &EngineOptions) -> anyhow::Result<EngineKind> {

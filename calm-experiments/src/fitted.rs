@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use calm_checkpoint::source_hash;
 use calm_core::{AgreementMaps, PolicySpec};
 use calm_engine::engine::{Engine, encode_source};
@@ -25,7 +25,7 @@ pub fn check_not_fitted_to(
     let (Some(folder), true) = (engine.model().folder(), policies.iter().any(maps)) else { return Ok(()) };
     let Some(maps) = AgreementMaps::read(folder)? else { return Ok(()) };
     let fitted_to: HashSet<String> = maps.fitted_to.sources.into_iter().collect();
-    let codec = engine.codec.as_deref().context("the model has no tokenizer.json, which texts need")?;
+    let codec = engine.text_codec()?;
     for example in &dataset.examples {
         let tokens = encode_source(codec, &example.source, max_source_tokens)?;
         if fitted_to.contains(&source_hash(&tokens)) {

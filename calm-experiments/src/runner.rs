@@ -15,7 +15,7 @@ use calm_checkpoint::Model;
 use calm_core::{DecodeOptions, Full, Generation, Policy, PolicySpec, Token};
 use calm_engine::batches::Batches;
 use calm_engine::decoding::{decode_batches, read_batch};
-use calm_engine::engine::{Engine, TextCodec, encode_source};
+use calm_engine::engine::{Engine, TextCodec, encode_source, missing_codec};
 use calm_names::counted;
 
 use crate::dataset::{Dataset, Shard};
@@ -83,7 +83,7 @@ pub fn decode_missing(
         calm_files::check_output(&store.path(key), &[])?;
     }
     let Engine { mut models, codec } = engine;
-    let codec = codec.context("the model has no tokenizer.json, which texts need")?;
+    let codec = codec.ok_or_else(|| missing_codec(&*models[0]))?;
     models.truncate(jobs.len().max(1));
     let workers = models.len();
     let progress = Progress::new(counts.decoded);

@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use calm_checkpoint::T5Config;
+use calm_checkpoint::{SpecialTokens, T5Config};
 use calm_model::{T5, TeacherForcing, init};
 use calm_train::batches::{Batch, FrameTokens, collate};
 use calm_train::objective::exits_of_step;
@@ -162,7 +162,7 @@ fn t5_config(shape: &str) -> T5Config {
     let tie_word_embeddings = shape != "t5-v1_1-small";
     let model =
         ModelConfig { d_model, d_kv, d_ff, num_heads, num_layers, num_decoder_layers, tie_word_embeddings };
-    model.t5_config(vocab_size)
+    model.t5_config(vocab_size, SpecialTokens { pad: 0, end: 1 })
 }
 
 fn batch(config: &T5Config, rows: usize, source: usize, target: usize) -> Batch {

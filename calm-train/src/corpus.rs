@@ -175,7 +175,7 @@ fn open_token_file(
     task: &TaskConfig,
     tokenizer: &Tokenizer,
 ) -> Result<TokenFile, Error> {
-    let fingerprint = Fingerprint::new(data, config, task)?;
+    let fingerprint = Fingerprint::new(data, config, task, tokenizer)?;
     if path.is_file() {
         let (file, found) = TokenFile::open(path)?;
         if fingerprint.is_of(&found) {
@@ -201,11 +201,15 @@ struct Fingerprint {
 }
 
 impl Fingerprint {
-    fn new(data: &DatasetPaths, config: &TrainConfig, task: &TaskConfig) -> Result<Self, Error> {
-        let path = config.tokenizer_file();
-        let tokenizer = calm_files::read(&path)?;
+    fn new(
+        data: &DatasetPaths,
+        config: &TrainConfig,
+        task: &TaskConfig,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, Error> {
+        let file = calm_files::read(&config.tokenizer_file())?;
         let settings = serde_json::json!([
-            hex(&Sha256::digest(tokenizer)),
+            hex(&Sha256::digest(file)) + &tokenizer.departures().unwrap_or_default(),
             task.columns,
             config.data.max_source_tokens,
             config.data.max_target_tokens,

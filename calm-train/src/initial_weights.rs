@@ -17,6 +17,8 @@ pub(crate) struct InitialWeights {
     pub t5_config: T5Config,
     /// The `config.json` of the finished checkpoint. Keys that this project has no use for come from `init`.
     pub published_config: Value,
+    /// The `generation_config.json` of the finished checkpoint, likewise.
+    pub published_generation_config: Value,
     pub parameters: Parameters,
 }
 
@@ -29,7 +31,7 @@ impl InitialWeights {
         let (t5_config, published_config, weights) = match (&config.model, &config.init) {
             (_, Some(dir)) => from_checkpoint(dir, tokenizer)?,
             (Some(model), None) => {
-                let t5_config = model.t5_config(tokenizer.vocab_size());
+                let t5_config = model.t5_config(tokenizer.vocab_size(), tokenizer.special_tokens()?);
                 let weights = calm_model::init::random_weights(&t5_config, config.seed as i64);
                 let base = serde_json::json!({
                     "architectures": ["T5ForConditionalGeneration"],
@@ -48,7 +50,8 @@ impl InitialWeights {
         };
         let parameters = Parameters::of_network(&t5_config, &weights, device)?;
         let published_config = published(published_config, &t5_config, dtype);
-        Ok(InitialWeights { t5_config, published_config, parameters })
+        let published_generation_config = published_generation(config.init.as_deref(), &t5_config)?;
+        Ok(InitialWeights { t5_config, published_config, published_generation_config, parameters })
     }
 }
 
@@ -75,6 +78,7 @@ fn from_checkpoint(dir: &Path, tokenizer: &Tokenizer) -> Result<(T5Config, Value
     // The scale of the head's input must not change with the key that transformers 5 always sets.
     t5_config.scale_decoder_outputs = Some(t5_config.head_scale() != 1.0);
     t5_config.tie_word_embeddings = !tensors.contains_key("lm_head.weight");
+    t5_config.decoder_start_token_id = Some(t5_config.start_token());
     Ok((t5_config, base, Weights::new(tensors)))
 }
 
@@ -85,4 +89,16 @@ fn published(mut base: Value, config: &T5Config, dtype: &str) -> Value {
         base.insert("dtype".to_owned(), dtype.into());
     }
     base
+}
+
+/// Returns `generation_config.json`, which transformers prefers to `config.json`. One that an earlier run
+/// left in the output folder must not speak for this model.
+fn published_generation(init: Option<&Path>, config: &T5Config) -> Result<Value, Error> {
+    let path = init.map(|dir| dir.join("generation_config.json")).filter(|path| path.is_file());
+    let base: Option<BTreeMap<String, Value>> = path.map(|path| calm_files::read_json(&path)).transpose()?;
+    let mut keys = base.unwrap_or_default();
+    keys.insert("decoder_start_token_id".to_owned(), config.start_token().into());
+    keys.insert("eos_token_id".to_owned(), config.end_tokens().into());
+    keys.insert("pad_token_id".to_owned(), config.pad_token_id.into());
+    Ok(keys.into_iter().collect())
 }

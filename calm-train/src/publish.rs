@@ -54,6 +54,7 @@ pub(crate) struct Finished<'a> {
     pub corpus: &'a Arc<Corpus>,
     pub t5_config: &'a T5Config,
     pub published_config: &'a Value,
+    pub published_generation_config: &'a Value,
     pub parameters: Weights,
     pub state: &'a checkpoint::RunState,
 }
@@ -113,6 +114,8 @@ impl Finished<'_> {
             calm_files::write(&tokenizer_file, calm_files::read(&source)?)?;
         }
         calm_files::write_json(&config.output.join("config.json"), self.published_config)?;
+        let generation_config = config.output.join("generation_config.json");
+        calm_files::write_json(&generation_config, self.published_generation_config)?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calm_checkpoint::Tokenizer;
+use calm_checkpoint::{T5Config, Tokenizer};
 use calm_model::{T5, Weights};
 use tch::{Device, Kind, Tensor};
 
@@ -58,7 +58,7 @@ pub enum Trained {
 /// Fails if input is missing or unusable, if a file cannot be written, or if the loss jumps or stops being a
 /// number.
 pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Error> {
-    let tokenizer = Tokenizer::load(&config.tokenizer_file())?;
+    let tokenizer = load_tokenizer(config)?;
     create_dir(&config.checkpoints)?;
     let corpus = Arc::new(Corpus::open(config, &tokenizer)?);
     create_dir(&config.output)?;
@@ -78,9 +78,18 @@ pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Er
 /// # Errors
 /// Fails if input is missing or unusable, or if a file cannot be written.
 pub fn prepare(config: &TrainConfig) -> Result<usize, Error> {
-    let tokenizer = Tokenizer::load(&config.tokenizer_file())?;
+    let tokenizer = load_tokenizer(config)?;
     create_dir(&config.checkpoints)?;
     Ok(Corpus::open(config, &tokenizer)?.len())
+}
+
+/// The tokenizer of a run, which ends texts as the network does or will do.
+fn load_tokenizer(config: &TrainConfig) -> Result<Tokenizer, Error> {
+    let tokenizer = Tokenizer::load(&config.tokenizer_file())?;
+    Ok(match &config.init {
+        Some(dir) => tokenizer.for_model(&T5Config::load(&dir.join("config.json"))?)?,
+        None => tokenizer.for_new_model()?,
+    })
 }
 
 struct Run<'a> {
@@ -274,6 +283,7 @@ impl<'a> Run<'a> {
             corpus: &self.corpus,
             t5_config: &self.start.t5_config,
             published_config: &self.start.published_config,
+            published_generation_config: &self.start.published_generation_config,
             parameters,
             state: &state,
         };

@@ -1,33 +1,96 @@
-use std::path::Path;
+//! The `tokenizer.json` of a checkpoint, used as transformers uses it.
+
+mod file;
+mod special;
+
+use std::path::{Path, PathBuf};
 
 use calm_core::Token;
+use calm_files::catch_panic;
+use tokenizers::{AddedToken, Encoding};
 
-use crate::Error;
+use crate::{Error, T5Config};
+
+pub use self::special::SpecialTokens;
+
+/// Name of a tokenizer's file in a checkpoint.
+const FILE: &str = "tokenizer.json";
+
+/// The tokens that T5's tokenizer in transformers takes for special whether the file says so or not.
+const SPECIAL: [&str; 3] = ["<pad>", "</s>", "<unk>"];
 
 /// The `tokenizer.json` of a checkpoint.
+///
+/// Its `padding` and `truncation` are ignored, as transformers does: they are what the last call before
+/// saving asked for.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    vocab_size: usize,
+    /// What the template puts behind a text.
+    template_end: Vec<Token>,
+    /// What is put behind a text because the template puts nothing there.
+    added_end: Option<Token>,
+    /// Whether the file says how texts were to be padded or cut.
+    pads_or_cuts: bool,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json` without its model. Texts end as its template says.
     ///
     /// # Errors
     /// Fails if the file is missing or is not a tokenizer.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let inner = tokenizers::Tokenizer::from_file(path)
-            .map_err(|error| Error::Tokenizer(format!("{}: {error}", path.display())))?;
-        Ok(Tokenizer { inner })
+        let text = file::read(path)?;
+        let failed = |reason| Error::Tokenizer { path: path.to_owned(), reason };
+        let mut inner: tokenizers::Tokenizer = catch(|| text.parse()).map_err(failed)?;
+        let pads_or_cuts = inner.get_padding().is_some() || inner.get_truncation().is_some();
+        inner.with_padding(None);
+        catch(|| inner.with_truncation(None).map(drop)).map_err(failed)?;
+        let largest = inner.get_vocab(true).into_values().max();
+        let vocab_size = largest.map_or(0, |token| token as usize + 1);
+        let template_end = template_end(&inner).map_err(failed)?;
+        let path = path.to_owned();
+        let mut tokenizer =
+            Tokenizer { inner, path, vocab_size, template_end, added_end: None, pads_or_cuts };
+        for name in SPECIAL {
+            tokenizer.make_special(name)?;
+        }
+        for token in tokenizer.template_end.clone() {
+            if let Some(name) = tokenizer.name(token) {
+                tokenizer.make_special(&name)?;
+            }
+        }
+        Ok(tokenizer)
     }
 
-    /// Returns the tokens of a text, with the end-of-sequence token that the tokenizer's template appends.
+    /// Reads the `tokenizer.json` of a checkpoint directory, if there is one, for the model beside it.
+    ///
+    /// # Errors
+    /// Fails if the file is not a tokenizer, or contradicts `config`.
+    pub fn of_checkpoint(dir: &Path, config: &T5Config) -> Result<Option<Self>, Error> {
+        let path = dir.join(FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        Ok(Some(Self::load(&path)?.for_model(config)?))
+    }
+
+    /// The error of something that needs the tokenizer of a checkpoint directory that has none.
+    pub fn missing(dir: &Path) -> Error {
+        file::missing(dir)
+    }
+
+    /// Returns the tokens of a text and the token that ends it.
     ///
     /// # Errors
     /// Fails if the tokenizer cannot represent the text.
     pub fn encode(&self, text: &str) -> Result<Vec<Token>, Error> {
-        let encoding =
-            self.inner.encode_fast(text, true).map_err(|error| Error::Tokenizer(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding = catch(|| self.inner.encode_fast(text, true))
+            .map_err(|reason| self.failed("encode a text", reason))?;
+        let mut tokens = encoding.get_ids().to_vec();
+        tokens.extend(self.added_end);
+        Ok(tokens)
     }
 
     /// Returns the text of tokens, without the special ones.
@@ -35,11 +98,65 @@ impl Tokenizer {
     /// # Errors
     /// Fails if the tokenizer's decoder fails.
     pub fn decode(&self, tokens: &[Token]) -> Result<String, Error> {
-        self.inner.decode(tokens, true).map_err(|error| Error::Tokenizer(error.to_string()))
+        catch(|| self.inner.decode(tokens, true)).map_err(|reason| self.failed("decode tokens", reason))
     }
 
-    /// Number of tokens; a model's padded vocabulary may be larger.
+    /// Number from which on there are no tokens; a model's padded vocabulary may be larger.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.vocab_size
+    }
+
+    /// In what texts are tokenised otherwise than the file alone says, if in anything: part of the
+    /// fingerprint of what is made with it.
+    pub fn departures(&self) -> Option<String> {
+        let departs = self.added_end.is_some() || self.pads_or_cuts;
+        let end = self.added_end;
+        departs.then(|| format!("added end {end:?}, no padding, no truncation"))
+    }
+
+    fn failed(&self, what: &str, reason: String) -> Error {
+        self.error(format!("cannot {what}: {reason}"))
+    }
+
+    fn error(&self, reason: String) -> Error {
+        Error::Tokenizer { path: self.path.clone(), reason }
+    }
+
+    fn name(&self, token: Token) -> Option<String> {
+        self.inner.id_to_token(token)
+    }
+
+    fn is_special(&self, name: &str) -> bool {
+        self.inner.get_added_vocabulary().is_special_token(name)
+    }
+
+    /// Has a token of the vocabulary left out of decoded texts.
+    fn make_special(&mut self, name: &str) -> Result<(), Error> {
+        if self.inner.token_to_id(name).is_none() || self.is_special(name) {
+            return Ok(());
+        }
+        let token = AddedToken::from(name, true);
+        let added = catch(|| self.inner.add_special_tokens([token]));
+        added.map(drop).map_err(|reason| self.error(reason))
+    }
+}
+
+/// Runs something of the crate `tokenizers`, which panics on some damaged files.
+fn catch<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_panic(call) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => Err(format!("the tokenizer is damaged: {panic}")),
+    }
+}
+
+/// The tokens behind a text, found by what the template makes of a token that no vocabulary has.
+fn template_end(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<Token>, String> {
+    const TEXT: Token = Token::MAX;
+    let text = tokenizers::Token::new(TEXT, String::new(), (0, 0));
+    let framed = catch(|| tokenizer.post_process(Encoding::from_tokens(vec![text], 0), None, true))?;
+    let framed = framed.get_ids();
+    match framed.iter().rposition(|&token| token == TEXT) {
+        Some(place) => Ok(framed[place + 1..].to_vec()),
+        None => Err("its template leaves the text out".to_owned()),
     }
 }

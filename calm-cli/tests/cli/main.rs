@@ -12,4 +12,5 @@ mod mistakes;
 mod reference;
 mod score;
 mod shells;
+mod tokens;
 mod training;

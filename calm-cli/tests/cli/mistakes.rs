@@ -23,7 +23,13 @@ fn input_lines() {
     check(&format!("{TOKENS}\n{{\"input_ids\": [5,\n"), "standard input:3:17: EOF while parsing");
     check(&format!("{TOKENS}{{\"text\": \"a\"}}\n"), "standard input:2: expected either source or input_ids");
     check("{\"source\": \"a\", \"input_ids\": [5]}", "standard input:1: expected either source or input_ids");
-    check("{\"source\": \"a\"}", "standard input:1: a source, but the model has no tokenizer.json");
+    check(
+        "{\"source\": \"a\"}",
+        &format!(
+            "standard input:1: a source, but {} holds no tokenizer.json, which texts need",
+            model.display()
+        ),
+    );
     check("{\"input_ids\": []}", "standard input:1: the source has no tokens");
     check(
         "{\"input_ids\": [5, 211]}",

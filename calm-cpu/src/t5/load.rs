@@ -21,9 +21,9 @@ impl Network {
     /// Reads a checkpoint directory.
     pub(super) fn load(dir: &Path, weight_type: Option<WeightType>) -> Result<Self, Error> {
         let config = T5Config::load(&dir.join("config.json"))?;
-        let tokenizer = dir.join("tokenizer.json");
         // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
-        let tokens = if tokenizer.is_file() { Tokenizer::load(&tokenizer)?.vocab_size() } else { usize::MAX };
+        let tokenizer = Tokenizer::of_checkpoint(dir, &config)?;
+        let tokens = tokenizer.map_or(usize::MAX, |tokenizer| tokenizer.vocab_size());
         // Before the weights are mapped, so that the files are not in memory twice.
         let hash = fingerprint(dir)?;
         let weights = Weights::load(dir)?;

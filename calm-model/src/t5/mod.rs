@@ -81,13 +81,12 @@ impl T5 {
         let config = T5Config::load(&dir.join("config.json"))?;
         let weights = Weights::load(dir, device)?.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| T5::new(&config, &weights))?;
-        let tokenizer = dir.join("tokenizer.json");
         model.fingerprint = fingerprint(dir)?;
         model.folder = Some(dir.to_owned());
-        if tokenizer.is_file() {
+        if let Some(tokenizer) = Tokenizer::of_checkpoint(dir, &config)? {
             // A vocabulary padded to a round size has logits that stand for no token and must never be
             // emitted.
-            let tokens = Tokenizer::load(&tokenizer)?.vocab_size() as i64;
+            let tokens = tokenizer.vocab_size() as i64;
             if tokens < config.vocab_size {
                 model.head = model.head.narrow(0, 0, tokens);
                 model.shape.vocab_size = tokens as usize;

@@ -98,8 +98,12 @@ fn configurations_that_make_no_sense_are_refused() {
         assert!(message.contains(expected), "{key}: {message}");
     };
     check("num_heads", 0.into(), "num_heads is 0");
-    check("d_model", "wide".into(), "config.json: invalid type");
-    check("feed_forward_proj", "gated-tanh".into(), "unknown variant `gated-tanh`");
+    check("d_model", "wide".into(), "config.json: d_model: invalid type");
+    check(
+        "feed_forward_proj",
+        "gated-tanh".into(),
+        "config.json: feed_forward_proj: unknown variant `gated-tanh`",
+    );
     check("relative_attention_num_buckets", 3.into(), "relative_attention_num_buckets is 3");
     check("eos_token_id", 211.into(), "eos_token_id is 211");
 }

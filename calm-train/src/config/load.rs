@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use calm_checkpoint::T5Config;
+use calm_checkpoint::{SpecialTokens, T5Config};
 use calm_engine::limits::{LAYERS, ROWS, TOKENS, WIDTH};
 use calm_files::{Document, Error};
 
@@ -140,8 +140,8 @@ impl TrainConfig {
 }
 
 impl ModelConfig {
-    /// The network's `config.json` over a vocabulary of the given size.
-    pub fn t5_config(&self, vocab_size: usize) -> T5Config {
+    /// The network's `config.json` over a vocabulary of the given size with the given special tokens.
+    pub fn t5_config(&self, vocab_size: usize, tokens: SpecialTokens) -> T5Config {
         T5Config {
             d_model: self.d_model,
             d_kv: self.d_kv,
@@ -156,9 +156,10 @@ impl ModelConfig {
             relative_attention_num_buckets: 32,
             relative_attention_max_distance: 128,
             layer_norm_epsilon: 1e-6,
-            pad_token_id: 0,
-            eos_token_id: 1,
-            decoder_start_token_id: Some(0),
+            pad_token_id: tokens.pad,
+            eos_token_id: vec![tokens.end],
+            decoder_start_token_id: Some(tokens.pad),
+            generation_eos_token_id: None,
         }
     }
 }

@@ -22,7 +22,8 @@ pub struct TrainConfig {
     pub output: PathBuf,
     /// Directory of the resumable checkpoint, the tokenised data and the log.
     pub checkpoints: PathBuf,
-    /// `tokenizer.json`, copied next to the weights; that of `init` if the key is missing.
+    /// `tokenizer.json`, copied next to the weights; that of `init` if the key is missing. A network of
+    /// random weights has its special tokens.
     #[serde(default)]
     pub tokenizer: Option<PathBuf>,
     /// Checkpoint directory of any T5 to start from, instead of `model`.

@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-use calm_checkpoint::T5Config;
+use calm_checkpoint::{SpecialTokens, T5Config};
 use calm_model::init;
 use calm_train::batches::{Batch, FrameTokens, collate};
 use calm_train::optimizer::Optimizer;
@@ -38,7 +38,7 @@ fn t5_config(d_kv: i64) -> T5Config {
         num_decoder_layers: 3,
         tie_word_embeddings: true,
     };
-    model.t5_config(101)
+    model.t5_config(101, SpecialTokens { pad: 0, end: 1 })
 }
 
 /// Makes a batch of rows of unequal lengths, none of them a multiple of 8.

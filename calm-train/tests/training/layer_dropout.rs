@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use calm_checkpoint::T5Config;
+use calm_checkpoint::{SpecialTokens, T5Config};
 use calm_model::{Dropout, T5, TeacherForcing, Weights, init};
 use calm_train::batches::{FrameTokens, collate};
 use calm_train::objective::skip_probabilities;
@@ -27,7 +27,7 @@ fn t5_config(layers: i64) -> T5Config {
         num_decoder_layers: layers,
         tie_word_embeddings: true,
     };
-    model.t5_config(50)
+    model.t5_config(50, SpecialTokens { pad: 0, end: 1 })
 }
 
 fn model(layers: i64) -> T5 {

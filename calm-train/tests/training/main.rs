@@ -11,5 +11,6 @@ mod objective;
 mod optimizer;
 mod runs;
 mod schedule;
+mod special_tokens;
 mod teacher_forcing;
 mod tiny;

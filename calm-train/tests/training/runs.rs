@@ -271,7 +271,8 @@ fn a_step_follows_the_weighted_loss_of_all_exits() {
             })
             .collect();
         let batch = collate(&pairs, FrameTokens { start: 0, pad: 0 });
-        let t5_config = shape(&mut config).t5_config(tokenizer.vocab_size());
+        let t5_config =
+            shape(&mut config).t5_config(tokenizer.vocab_size(), tokenizer.special_tokens().unwrap());
         let weights = init::random_weights(&t5_config, config.seed as i64);
         let weights = weights.map(|tensor| tensor.set_requires_grad(true));
         let model = T5::new(&t5_config, &weights).unwrap();

@@ -1,0 +1,8 @@
+//! Configurations and tokenizers as people have them.
+
+#![allow(clippy::unwrap_used)]
+
+mod configurations;
+mod damaged_tokenizers;
+mod golden;
+mod tokenizers;
