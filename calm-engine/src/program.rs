@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use calm_checkpoint::{EngineKind, WeightType};
 use calm_cpu::all_cores;
 use calm_files::{print, tell};

@@ -144,7 +144,9 @@ fn find_jobs<'a>(
                     UnitState::OfAnotherVersion(age) => {
                         *reasons.entry(format!("in the format of {age} version")).or_insert(0) += 1;
                     }
-                    UnitState::Damaged(reason) => calm_files::tell(format_args!("note: decoded again: {reason}")),
+                    UnitState::Damaged(reason) => {
+                        calm_files::tell(format_args!("note: decoded again: {reason}"))
+                    }
                     UnitState::Missing => {}
                 }
                 missing.push(key);

@@ -12,11 +12,16 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use tch::{Device, Kind};
 
 fn config() -> T5Config {
-    let config = serde_json::json!({
-        "d_model": 256, "d_kv": 64, "num_heads": 4, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8,
-        "vocab_size": 8192, "tie_word_embeddings": true, "feed_forward_proj": "gated-gelu",
-    });
-    serde_json::from_value(config).unwrap()
+    let shape = T5Config {
+        d_model: 256,
+        d_kv: 64,
+        num_heads: 4,
+        d_ff: 1024,
+        vocab_size: 8192,
+        tie_word_embeddings: true,
+        ..T5Config::published("t5-v1_1-small").unwrap()
+    };
+    T5Config { num_layers: 8, num_decoder_layers: Some(8), ..shape }
 }
 
 fn steps(criterion: &mut Criterion) {
