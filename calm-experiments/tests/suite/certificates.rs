@@ -1,7 +1,7 @@
 //! Certificates: what they say, and that nobody believes one that is not as it was written.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use calm_calibrate::{CalibrationOptions, LossKind, PValue, Tolerance};
 use calm_core::{MEASURES, Threshold};
@@ -55,19 +55,19 @@ fn certificate(setting: &Setting) -> (Certificate, PathBuf) {
     (certificate, path)
 }
 
-fn keys(path: &PathBuf) -> Map<String, Value> {
+fn keys(path: &Path) -> Map<String, Value> {
     calm_files::read_json(path).unwrap()
 }
 
 /// Writes keys under a hash that fits them.
-fn write(path: &PathBuf, mut keys: Map<String, Value>) {
+fn write(path: &Path, mut keys: Map<String, Value>) {
     keys.remove("sha256");
     let hash = hex(&Sha256::digest(serde_json::to_string(&keys).unwrap()));
     keys.insert("sha256".to_owned(), hash.into());
     calm_files::write_json(path, &keys).unwrap();
 }
 
-fn complaint(path: &PathBuf) -> String {
+fn complaint(path: &Path) -> String {
     format!("{:#}", Certificate::read(path).unwrap_err())
 }
 

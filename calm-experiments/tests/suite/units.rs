@@ -1,12 +1,12 @@
 //! Files of units that are damaged, forged, of another version or of another run, and files that stay.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use calm_experiments::dataset::Dataset;
 use calm_experiments::experiment::{run, run_statistics};
 use calm_experiments::runner::OtherRuns;
-use calm_experiments::unit::{Store, UnitState};
+use calm_experiments::unit::{Store, UnitKey, UnitState};
 use calm_files::hex;
 use sha2::{Digest, Sha256};
 
@@ -26,7 +26,8 @@ pub(crate) fn forge(path: &Path, edit: impl FnOnce(&str) -> String) {
 struct First {
     setting: Setting,
     store: Store,
-    file: std::path::PathBuf,
+    key: UnitKey,
+    file: PathBuf,
 }
 
 impl First {
@@ -34,22 +35,14 @@ impl First {
         let setting = Setting::new();
         setting.run("out", 1, &[]);
         let store = Store::new(&setting.path("out"));
-        let file = setting.path("out/generations/test/full/shard-0000.jsonl");
-        Self { setting, store, file }
+        let key = store.any_header().unwrap().unit;
+        let file = store.path(&key);
+        Self { setting, store, key, file }
     }
 
     fn state(&self) -> UnitState {
         let [test, _] = Dataset::read_splits(&self.setting.plan(&[])).unwrap();
-        let bytes = fs::read(&self.file).unwrap();
-        fs::write(&self.file, &self.good()).unwrap();
-        let key = self.store.any_header().unwrap().unit;
-        fs::write(&self.file, bytes).unwrap();
-        self.store.state(&key, &test.examples[test.shards[0].range.clone()])
-    }
-
-    /// The file as a run writes it.
-    fn good(&self) -> Vec<u8> {
-        fs::read(self.file.with_extension("good")).unwrap()
+        self.store.state(&self.key, &test.examples[test.shards[0].range.clone()])
     }
 }
 
@@ -57,7 +50,6 @@ impl First {
 fn a_changed_bit_is_noticed_wherever_it_is() {
     let first = First::new();
     let bytes = fs::read(&first.file).unwrap();
-    fs::write(first.file.with_extension("good"), &bytes).unwrap();
     assert_eq!(first.state(), UnitState::Finished);
     for place in (0..bytes.len()).step_by(bytes.len() / 300) {
         let mut changed = bytes.clone();
@@ -76,7 +68,6 @@ fn a_changed_bit_is_noticed_wherever_it_is() {
 fn impossible_contents_are_decoded_again() {
     let first = First::new();
     let tables = first.setting.tables("out");
-    fs::copy(&first.file, first.file.with_extension("good")).unwrap();
     let check = |from: &str, to: &str, expected: &str| {
         forge(&first.file, |text| {
             assert!(text.contains(from), "{from}");
@@ -108,7 +99,6 @@ fn impossible_contents_are_decoded_again() {
 fn files_of_an_earlier_version_are_decoded_again_unless_they_are_another_finished_runs() {
     let first = First::new();
     let tables = first.setting.tables("out");
-    fs::copy(&first.file, first.file.with_extension("good")).unwrap();
     let text = fs::read_to_string(&first.file).unwrap();
     // The format 2 had no hash.
     let earlier =
