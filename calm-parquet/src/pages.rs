@@ -16,7 +16,8 @@ use crate::{damaged, delta};
 
 /// Values of a list column that may be in one page.
 ///
-/// Memory is needed for each of them until the list ends, while a few bytes of a page can stand for any number.
+/// Memory is needed for each of them until the list ends, while a few bytes of a page can stand for any
+/// number.
 const MOST_IN_LISTS: u64 = 1 << 24;
 
 /// Reads pages as the crate `parquet` does.
@@ -34,7 +35,7 @@ pub(crate) struct CheckedPages {
 /// What the header of a page says.
 #[derive(Debug, Default)]
 struct Header {
-    /// Its length in bytes.
+    /// Length of the header itself in bytes.
     length: u64,
     compressed: i64,
     uncompressed: i64,

@@ -1,7 +1,7 @@
 //! Damaged Parquet files end in an error that names the file, never in a panic or in gigabytes of memory.
 //!
-//! Each byte of each file is replaced in one way, which takes seconds. `CALM_TEST_DAMAGE=100` replaces it in 100
-//! ways.
+//! Each byte of each file is replaced in one way, which takes seconds. `CALM_TEST_DAMAGE=100` replaces it in
+//! 100 ways.
 
 // Clippy exempts test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
