@@ -289,6 +289,12 @@ impl Arguments {
     }
 
     fn options(&self, loss_kind: LossKind) -> anyhow::Result<CalibrationOptions> {
+        if let Some(limit) = self.loss_limit {
+            ensure!(
+                limit.is_finite(),
+                "--loss-limit is {limit}, but must be finite: no loss is above another"
+            );
+        }
         // A loss above a limit or not is binary, whatever the loss itself can be.
         let loss_kind = if self.loss_limit.is_some() { LossKind::Binary } else { loss_kind };
         let p_value = self.p_value.unwrap_or(PValue::default_for(loss_kind));
