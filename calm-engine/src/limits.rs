@@ -24,9 +24,9 @@ pub const TOKENS: Limit = Limit {
 /// Rows decoded together where all of them are made up.
 pub const ROWS: Limit = Limit { least: 1, most: 65_536, reason: "each row takes memory of its own" };
 /// Widths of a network.
-pub const WIDTH: Limit = Limit { least: 1, most: 65_536, reason: "no T5 is as wide" };
+pub const WIDTH: Limit = Limit { least: 1, most: 65_536, reason: "no T5 is wider" };
 /// Layers of a network.
-pub const LAYERS: Limit = Limit { least: 1, most: 1_000, reason: "no T5 is as deep" };
+pub const LAYERS: Limit = Limit { least: 1, most: 1_000, reason: "no T5 comes near" };
 /// Times that something is measured.
 pub const REPETITIONS: Limit =
     Limit { least: 1, most: 1_000_000, reason: "all times are kept, and the median is long known by then" };
