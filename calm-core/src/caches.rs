@@ -65,7 +65,8 @@ impl Caches {
     /// `entry` counts as having left at `layer`: what the layers above wrote for it is to be replaced.
     pub(crate) fn discard_above(&mut self, layer: usize, entry: Entry) {
         for filled in self.filled.chunks_exact_mut(self.num_rows).skip(layer) {
-            filled[entry.row] = entry.position;
+            // Layers that nobody ran lack earlier positions too.
+            filled[entry.row] = filled[entry.row].min(entry.position);
         }
     }
 }

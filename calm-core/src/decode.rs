@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use crate::backbone::{BackboneShape, DecoderSession, Entry, Prompt, Token};
 use crate::caches::Caches;
-use crate::error::{DecodeError, PolicyError};
+use crate::error::{DecodeError, NotFinite, PolicyError};
+use crate::finite;
 use crate::generation::Generation;
 use crate::layer::{Layer, expect_rows};
 use crate::policy::{Decision, Policy};
@@ -46,7 +47,7 @@ impl DecodeOptions {
 /// out. Generations come in the order of the sources.
 ///
 /// # Errors
-/// [`DecodeError`] when the backbone cannot follow the policy or the engine fails.
+/// [`DecodeError`] when the backbone cannot follow the policy, the engine fails, or numbers become too large.
 pub fn decode(
     prompt: &dyn Prompt,
     policy: &dyn Policy,
@@ -77,7 +78,9 @@ pub fn decode(
     };
     let mut running: Vec<Entry> = (0..rows).map(|row| Entry { row, position: 0 }).collect();
     while !running.is_empty() {
-        decoder.step(&running, &inputs)?;
+        if let Err(error) = decoder.step(&running, &inputs) {
+            return Err(decoder.with_first_layer(error, &running, &inputs));
+        }
         inputs.clear();
         running.retain_mut(|entry| {
             let exit = &decoder.exits[entry.row];
@@ -197,6 +200,36 @@ impl Decoder<'_> {
         Ok(())
     }
 
+    /// Names the layer that made a state too large, which was noticed where the state was made use of.
+    fn with_first_layer(&mut self, error: DecodeError, entries: &[Entry], inputs: &[Token]) -> DecodeError {
+        let DecodeError::NotFinite { what: NotFinite::States, row, layer: last, .. } = error else {
+            return error;
+        };
+        let found = entries.iter().zip(inputs).find(|(entry, _)| entry.row == row);
+        found.and_then(|(&entry, &input)| self.first_layer(entry, input, last).ok()?).unwrap_or(error)
+    }
+
+    /// Takes an entry through the layers again, up to the one that makes its state too large.
+    fn first_layer(
+        &mut self,
+        entry: Entry,
+        input: Token,
+        last: usize,
+    ) -> Result<Option<DecodeError>, DecodeError> {
+        let entries = [entry];
+        self.caches.discard_above(0, entry);
+        self.session.embed(&entries, &[input])?;
+        for layer in 0..=last {
+            if layer > 0 {
+                self.run_layer(layer, &entries)?;
+            }
+            if finite::first_too_large(&mut *self.session, &entries)?.is_some() {
+                return Ok(Some(finite::error(NotFinite::States, layer, entry)));
+            }
+        }
+        Ok(None)
+    }
+
     /// The tokens that are not known yet, with one product of the head for all layers they left at.
     fn predict(&mut self, mut entries: Vec<Entry>) -> Result<(), DecodeError> {
         if entries.is_empty() {
@@ -205,8 +238,18 @@ impl Decoder<'_> {
         entries.sort_unstable();
         let tokens = self.session.predict(&entries)?;
         expect_rows("the engine's predict", tokens.len(), &entries)?;
+        let mut suspicious = Vec::new();
         for (entry, token) in entries.into_iter().zip(tokens) {
             self.exits[entry.row].token = token;
+            if token == finite::LOWEST_TOKEN {
+                suspicious.push(entry);
+            }
+        }
+        if suspicious.is_empty() {
+            return Ok(());
+        }
+        if let Some(entry) = finite::first_too_large(&mut *self.session, &suspicious)? {
+            return Err(finite::error(NotFinite::States, self.exits[entry.row].layer, entry));
         }
         Ok(())
     }

@@ -23,6 +23,21 @@ pub enum DecodeError {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Numbers became too large for f32 on the way through the network, so that its outputs mean nothing.
+    #[error(
+        "{what} of row {row} of the batch are not finite after layer {layer} at step {step}: the model's \
+         weights, or its type of weights, make numbers too large"
+    )]
+    NotFinite {
+        /// What is not finite.
+        what: NotFinite,
+        /// The layer after which it is not, from 1; 0 for the embedding.
+        layer: usize,
+        /// Row of the batch, from 0.
+        row: usize,
+        /// Number of the output's token, from 1.
+        step: usize,
+    },
     /// An engine or a measure answered for another number of entries than it was asked about.
     #[error("{whose} answered for {found} rows instead of {expected}")]
     Rows {
@@ -33,6 +48,24 @@ pub enum DecodeError {
         /// Entries in the answer.
         found: usize,
     },
+}
+
+/// What can become infinite or not a number while decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotFinite {
+    /// The residual state, or its square.
+    States,
+    /// The logits of a state that is finite.
+    Logits,
+}
+
+impl std::fmt::Display for NotFinite {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::States => "the states",
+            Self::Logits => "the logits",
+        })
+    }
 }
 
 /// Why a policy cannot be followed.

@@ -1,7 +1,8 @@
 //! The layer that has just run, as measures and policies see it.
 
 use crate::backbone::{BackboneShape, DecoderSession, Entry, Token};
-use crate::error::DecodeError;
+use crate::error::{DecodeError, NotFinite};
+use crate::finite;
 use crate::matrix::{Matrix, Shortlist, Top2};
 
 /// The layer that has just run and the entries that it ran for. The engine computes only what is asked for.
@@ -53,7 +54,8 @@ impl<'a> Layer<'a> {
     /// Residual states after this layer, before any final norm: `[entries, d_model]`.
     ///
     /// # Errors
-    /// The engine fails, here as in the methods below.
+    /// The engine fails, here as in the methods below. Those that give tokens also fail if states or logits
+    /// are not finite.
     pub fn hidden(&mut self) -> Result<Matrix, DecodeError> {
         let states = self.session.hidden(self.entries)?;
         expect_rows("the engine's hidden", states.num_rows(), self.entries)?;
@@ -86,6 +88,7 @@ impl<'a> Layer<'a> {
     pub fn top2(&mut self) -> Result<Vec<Top2>, DecodeError> {
         let top2 = self.session.top2(self.entries)?;
         expect_rows("the engine's top2", top2.len(), self.entries)?;
+        self.check(top2.iter())?;
         Ok(top2)
     }
 
@@ -94,6 +97,7 @@ impl<'a> Layer<'a> {
     pub fn estimated_top2(&mut self) -> Result<Vec<Top2>, DecodeError> {
         let top2 = self.session.estimated_top2(self.entries)?;
         expect_rows("the engine's estimated_top2", top2.len(), self.entries)?;
+        self.check(top2.iter())?;
         Ok(top2)
     }
 
@@ -101,6 +105,12 @@ impl<'a> Layer<'a> {
     pub fn best_tokens(&mut self, count: usize) -> Result<Vec<Vec<Token>>, DecodeError> {
         let best = self.session.best_tokens(self.entries, count)?;
         expect_rows("the engine's best_tokens", best.len(), self.entries)?;
+        // An engine that compares logits finds none that is best among those that are no numbers.
+        let first = |tokens: &Vec<Token>| Top2 {
+            token: tokens.first().copied().unwrap_or(finite::LOWEST_TOKEN),
+            margin: if tokens.is_empty() { f32::NAN } else { 1.0 },
+        };
+        self.check(best.iter().map(first).collect::<Vec<_>>().iter())?;
         Ok(best)
     }
 
@@ -108,6 +118,7 @@ impl<'a> Layer<'a> {
     pub fn shortlists(&mut self, count: usize) -> Result<Vec<Shortlist>, DecodeError> {
         let shortlists = self.session.shortlists(self.entries, count)?;
         expect_rows("the engine's shortlists", shortlists.len(), self.entries)?;
+        self.check(shortlists.iter().map(|shortlist| &shortlist.top2))?;
         Ok(shortlists)
     }
 
@@ -116,7 +127,28 @@ impl<'a> Layer<'a> {
     pub fn top2_among(&mut self, candidates: &[&[Token]]) -> Result<Vec<Top2>, DecodeError> {
         let top2 = self.session.top2_among(self.entries, candidates)?;
         expect_rows("the engine's top2_among", top2.len(), self.entries)?;
+        self.check(top2.iter())?;
         Ok(top2)
+    }
+}
+
+impl Layer<'_> {
+    /// Makes sure that these answers, one for each entry, come of finite numbers.
+    fn check<'t>(&mut self, answers: impl Iterator<Item = &'t Top2>) -> Result<(), DecodeError> {
+        let (mut suspicious, mut not_a_number) = (Vec::new(), None);
+        for (&entry, answer) in self.entries.iter().zip(answers) {
+            if finite::is_suspicious(answer) {
+                suspicious.push(entry);
+                not_a_number = not_a_number.or(answer.margin.is_nan().then_some(entry));
+            }
+        }
+        if suspicious.is_empty() {
+            return Ok(());
+        }
+        if let Some(entry) = finite::first_too_large(self.session, &suspicious)? {
+            return Err(finite::error(NotFinite::States, self.number, entry));
+        }
+        not_a_number.map_or(Ok(()), |entry| Err(finite::error(NotFinite::Logits, self.number, entry)))
     }
 }
 

@@ -5,14 +5,18 @@ use calm_core::{
     ExitClassifier, Matrix, PolicyError, PolicySpec, Prompt, StaticDepth, Token, decode,
 };
 
-/// Gives one answer too few or an error, in one method; elsewhere every state is `[1]` and the best token is
-/// 0.
+/// Gives one answer too few or an error, in one method, or numbers that are too large; elsewhere every state is
+/// `[1]` and the best token is 0.
 #[derive(Clone, Copy, PartialEq)]
 enum Flaw {
     Error,
     Hidden,
     Top2,
     Predict,
+    /// States from layer 2 on.
+    States(f32),
+    /// Logits of layer 2, of states that are finite.
+    Logits,
 }
 
 struct Flawed {
@@ -50,12 +54,13 @@ impl Prompt for FlawedPrompt<'_> {
     }
 
     fn start(&self, _: usize) -> Result<Box<dyn DecoderSession + '_>, EngineError> {
-        Ok(Box::new(FlawedSession { flaw: self.0.flaw }))
+        Ok(Box::new(FlawedSession { flaw: self.0.flaw, layer: 0 }))
     }
 }
 
 struct FlawedSession {
     flaw: Flaw,
+    layer: usize,
 }
 
 impl FlawedSession {
@@ -66,10 +71,12 @@ impl FlawedSession {
 
 impl DecoderSession for FlawedSession {
     fn embed(&mut self, _: &[Entry], _: &[Token]) -> Result<(), EngineError> {
+        self.layer = 0;
         Ok(())
     }
 
     fn run_layer(&mut self, layer: usize, _: &[Entry]) -> Result<(), EngineError> {
+        self.layer = layer;
         if self.flaw == Flaw::Error && layer == 2 { Err(EngineError::new(OutOfMemory)) } else { Ok(()) }
     }
 
@@ -78,7 +85,11 @@ impl DecoderSession for FlawedSession {
     }
 
     fn hidden(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
-        Ok(Matrix { data: vec![1.0; self.answers(Flaw::Hidden, entries)], columns: 1 })
+        let state = match self.flaw {
+            Flaw::States(state) if self.layer >= 2 => state,
+            _ => 1.0,
+        };
+        Ok(Matrix { data: vec![state; self.answers(Flaw::Hidden, entries)], columns: 1 })
     }
 
     fn set_hidden(&mut self, _: &[Entry], _: &Matrix) -> Result<(), EngineError> {
@@ -86,7 +97,13 @@ impl DecoderSession for FlawedSession {
     }
 
     fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
-        Ok(Matrix { data: [1.0, 0.0].repeat(self.answers(Flaw::Top2, entries)), columns: 2 })
+        let logits = match self.flaw {
+            // A norm of zeros if the square is infinite.
+            Flaw::States(state) if self.layer >= 2 => [0.0 * state; 2],
+            Flaw::Logits if self.layer == 2 => [f32::INFINITY; 2],
+            _ => [1.0, 0.0],
+        };
+        Ok(Matrix { data: logits.repeat(self.answers(Flaw::Top2, entries)), columns: 2 })
     }
 
     fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
@@ -138,4 +155,34 @@ fn a_depth_that_the_decoder_has_not_is_refused() {
         let expected = PolicyError::StaticLayers { layers, available: 3 };
         assert!(matches!(&failed, DecodeError::Policy(error) if *error == expected), "{failed}");
     }
+}
+
+/// Whoever asks first, and wherever a token leaves: the layer that made the state is named.
+#[test]
+fn numbers_that_are_not_finite_are_an_error_of_layer_and_step() {
+    let what = |of: &str| format!("{of} of row 0 of the batch are not finite after layer 2 at step 1: ");
+    for state in [f32::NAN, f32::INFINITY, -1e25] {
+        for policy in [
+            "full",
+            "static-2",
+            "oracle",
+            "patience-1",
+            "calm-softmax-0.999",
+            "calm-pruned-0.999",
+            "calm-state-0.999",
+            "calm-state-0-exits2",
+        ] {
+            let message = failure(Flaw::States(state), policy);
+            assert!(message.starts_with(&what("the states")), "{state} {policy}: {message}");
+        }
+    }
+    for policy in ["oracle", "calm-softmax-0.999", "calm-pruned-0.999"] {
+        let message = failure(Flaw::Logits, policy);
+        assert!(message.starts_with(&what("the logits")), "{policy}: {message}");
+    }
+    // Token 0 is an answer like others where nothing is wrong.
+    let (flawed, policy) = (flawed(Flaw::States(1.0)), "full".parse::<PolicySpec>().unwrap());
+    let policy = policy.make(&flawed).unwrap();
+    let decoded = decode(&FlawedPrompt(&flawed), &*policy, &DecodeOptions::new(4)).unwrap();
+    assert_eq!(decoded[1].tokens, [0; 4]);
 }
