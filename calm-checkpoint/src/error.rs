@@ -1,5 +1,8 @@
 use std::path::PathBuf;
 
+use crate::model_type::T5_MODEL_TYPES;
+use crate::tensor_names::first_names;
+
 /// What can be wrong with a checkpoint, or with tokens that are given to it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -7,11 +10,100 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] calm_files::Error),
-    /// The directory holds no checkpoint.
-    #[error("{} holds neither model.safetensors nor model.safetensors.index.json", dir.display())]
+    /// The directory holds no weights.
+    #[error("{} holds neither {stem}.safetensors nor {stem}.safetensors.index.json, {instead}", dir.display())]
     NoWeights {
         /// Path of the directory.
         dir: PathBuf,
+        /// What the weight files would be called.
+        stem: String,
+        /// What is there instead and what to do, as the end of the sentence.
+        instead: String,
+    },
+    /// A file was not fetched from where it was published.
+    #[error(
+        "{} is a Git LFS pointer and not the file itself: run `git lfs pull` in its folder, or download it \
+         with `hf download`",
+        path.display()
+    )]
+    LfsPointer {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// A file was overwritten or cut off while it was read.
+    #[error("{} has changed while it was read: start again when nothing writes to it", path.display())]
+    Changed {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// `config.json` is that of another kind of network.
+    #[error(
+        "{}: model_type is `{found}`, a network that computes something else than T5: there are {}",
+        path.display(),
+        T5_MODEL_TYPES.join(", ")
+    )]
+    ModelType {
+        /// Path of the file.
+        path: PathBuf,
+        /// The type in it.
+        found: String,
+    },
+    /// The list of shards names the wrong one.
+    #[error("{} says that {shard} holds the tensor {name}, which is not there", path.display())]
+    NotInShard {
+        /// Path of the list.
+        path: PathBuf,
+        /// Name of the tensor.
+        name: String,
+        /// The file that it should be in.
+        shard: String,
+    },
+    /// Two tensors of one name differ.
+    #[error(
+        "tensor {name} is in {} and again in {}, with other numbers: files of different checkpoints",
+        paths[0].display(),
+        paths[1].display()
+    )]
+    Contradiction {
+        /// Name of the tensor.
+        name: String,
+        /// The files that hold it.
+        paths: [PathBuf; 2],
+    },
+    /// The weights are not those of the network that `config.json` describes.
+    #[error("{}: {source}", dir.display())]
+    Weights {
+        /// Path of the checkpoint.
+        dir: PathBuf,
+        /// What is wrong with which tensor.
+        source: Box<Error>,
+    },
+    /// A weight is infinite or not a number, so that no output can be computed.
+    #[error(
+        "{}: tensor {name} holds {value} at {index:?}: the training that made it diverged, or the file is \
+         damaged",
+        path.display()
+    )]
+    NotFinite {
+        /// Path of the file.
+        path: PathBuf,
+        /// Name of the tensor.
+        name: String,
+        /// The first such number.
+        value: f32,
+        /// Where it is, an index for each dimension.
+        index: Vec<usize>,
+    },
+    /// Tensors inside the network that `config.json` has no place for.
+    #[error(
+        "{} of the network's tensors have no place in it, and outputs without them would be wrong: {}. \
+         Either config.json is another model's, or adapters were not merged into the weights",
+        names.len(),
+        first_names(names)
+    )]
+    UnusedTensors {
+        /// Names of the tensors.
+        names: Vec<String>,
     },
     /// `config.json` describes something that is not a T5 that can be run.
     #[error("{}: {reason}", path.display())]
@@ -38,12 +130,14 @@ pub enum Error {
         found: String,
     },
     /// The checkpoint lacks a tensor that the configuration asks for.
-    #[error("tensor {name} of shape {expected:?} is missing")]
+    #[error("tensor {name} of shape {expected:?} is missing{}", there_is(found))]
     MissingTensor {
         /// Name of the tensor.
         name: String,
         /// The tensor's shape according to `config.json`.
         expected: Vec<i64>,
+        /// Names of the tensors that are there.
+        found: Vec<String>,
     },
     /// A tensor's shape contradicts the configuration.
     #[error("tensor {name} has the shape {found:?}, but config.json asks for {expected:?}")]
@@ -77,6 +171,15 @@ pub enum Error {
         /// Number of the source in the batch, from 0.
         row: usize,
     },
+    /// Numbers became too large for f32 in the encoder.
+    #[error(
+        "the states of source {row} of the batch are not finite after the encoder: the model's weights, or its \
+         type of weights, make numbers too large"
+    )]
+    EncoderNotFinite {
+        /// Number of the source in the batch, from 0.
+        row: usize,
+    },
     /// A source has a token for which the embedding has no row.
     #[error("source {row} of the batch holds token {token}, but the vocabulary ends at {vocab_size}")]
     TokenOutOfRange {
@@ -87,6 +190,20 @@ pub enum Error {
         /// Number of rows of the embedding.
         vocab_size: usize,
     },
+}
+
+/// What else there is, where nothing is called as in T5.
+fn there_is(found: &[String]) -> String {
+    let adapter = if found.iter().any(|name| name.contains("lora_")) {
+        "; adapters have to be merged into the weights, as peft's merge_and_unload() does"
+    } else {
+        ""
+    };
+    match found {
+        [] => String::new(),
+        _ if found.iter().any(|name| name.starts_with("encoder.block.")) => adapter.to_owned(),
+        _ => format!("; there are {}{adapter}", first_names(found)),
+    }
 }
 
 impl From<Error> for calm_core::EngineError {

@@ -2,43 +2,124 @@
 //! apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use calm_files::hex;
 use sha2::{Digest, Sha256};
 
 use crate::Error;
+use crate::safetensors_file::SafetensorsFile;
+use crate::tensor_names::first_names;
 
 /// What the weight files of a published checkpoint are called.
 pub const MODEL_STEM: &str = "model";
 
-/// Whether a tensor of this name may be left unused: transformers before PR #8518 stored the embedding up to
-/// three times and a position bias that was never used.
-pub fn is_known_leftover(name: &str) -> bool {
-    matches!(name, "encoder.embed_tokens.weight" | "decoder.embed_tokens.weight")
-        || name.ends_with("EncDecAttention.relative_attention_bias.weight")
-}
+/// Bytes of a file that are read at once where all of them go into a hash.
+const HASHED_BYTES: usize = 1 << 20;
 
 /// `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` lists.
 ///
 /// # Errors
 /// There is neither, or the list cannot be read.
 pub fn files_of(dir: &Path, stem: &str) -> Result<Vec<PathBuf>, Error> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
     let single = dir.join(format!("{stem}.safetensors"));
     if single.is_file() {
         return Ok(vec![single]);
     }
-    let path = dir.join(format!("{stem}.safetensors.index.json"));
-    if !path.is_file() {
-        return Err(Error::NoWeights { dir: dir.to_owned() });
-    }
-    let index: Index = calm_files::read_json(&path)?;
-    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+    let Some(map) = WeightMap::read(dir, stem)? else {
+        return Err(Error::NoWeights { dir: dir.to_owned(), stem: stem.to_owned(), instead: instead(dir) });
+    };
+    let shards: BTreeSet<String> = map.index.weight_map.into_values().collect();
     Ok(shards.into_iter().map(|shard| dir.join(shard)).collect())
+}
+
+/// The list of shards of a checkpoint of several files.
+pub(crate) struct WeightMap {
+    path: PathBuf,
+    index: Index,
+}
+
+#[derive(serde::Deserialize)]
+struct Index {
+    /// Numbers and words about the whole checkpoint.
+    #[serde(default)]
+    metadata: BTreeMap<String, serde_json::Value>,
+    /// The file of each tensor.
+    weight_map: BTreeMap<String, String>,
+}
+
+impl WeightMap {
+    /// Reads the list, if the checkpoint has one and goes by it.
+    pub(crate) fn read(dir: &Path, stem: &str) -> Result<Option<Self>, Error> {
+        let path = dir.join(format!("{stem}.safetensors.index.json"));
+        if dir.join(format!("{stem}.safetensors")).is_file() || !path.is_file() {
+            return Ok(None);
+        }
+        let index = calm_files::read_json(&path)?;
+        Ok(Some(WeightMap { path, index }))
+    }
+
+    /// Checks that each tensor is where the list says it is.
+    pub(crate) fn check(&self, files: &[SafetensorsFile]) -> Result<(), Error> {
+        let stored: BTreeMap<&OsStr, BTreeSet<String>> = files
+            .iter()
+            .filter_map(|file| {
+                Some((file.path().file_name()?, file.tensors().map(|(name, _)| name).collect()))
+            })
+            .collect();
+        for (name, shard) in &self.index.weight_map {
+            let holds = Path::new(shard).file_name().and_then(|shard| stored.get(shard));
+            if !holds.is_some_and(|names| names.contains(name)) {
+                let (path, name, shard) = (self.path.clone(), name.clone(), shard.clone());
+                return Err(Error::NotInShard { path, name, shard });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists what is written about the whole checkpoint.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.index.metadata.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+    }
+}
+
+/// What a folder without weights holds instead, and what to do about it: the end of a sentence.
+fn instead(dir: &Path) -> String {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let find = |is: &dyn Fn(&str) -> bool| names.iter().find(|name| is(name));
+    if let Some(adapter) = find(&|name| name.starts_with("adapter_model.")) {
+        return format!(
+            "but {adapter}, an adapter without its model: merge it into the model with peft's \
+             merge_and_unload(), and save that with save_pretrained"
+        );
+    }
+    let is_pickled = |name: &str| name.starts_with("pytorch_model") && name.ends_with(".bin");
+    if let Some(pickled) = find(&is_pickled) {
+        let dir = dir.display();
+        return format!(
+            "but {pickled}, which is a Python pickle: convert it with python -c \"from transformers import \
+             AutoModelForSeq2SeqLM as M; M.from_pretrained('{dir}').save_pretrained('{dir}')\""
+        );
+    }
+    let others = [("tf_model.h5", "from_tf"), ("flax_model.msgpack", "from_flax")];
+    if let Some((name, flag)) = others.into_iter().find(|(name, _)| names.iter().any(|found| found == name)) {
+        return format!(
+            "but {name}: convert it with a transformers before 5, by from_pretrained(.., {flag}=True) and \
+             save_pretrained"
+        );
+    }
+    if let Some(shard) = find(&|name| name.ends_with(".safetensors")) {
+        return format!("but {shard}: a file of another name, or one of several whose list is missing");
+    }
+    match names.is_empty() {
+        true => "and is empty".to_owned(),
+        false => format!("but {}", first_names(&names)),
+    }
 }
 
 /// Maps a file that nobody changes while the map lives.
@@ -59,7 +140,17 @@ pub fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
 fn weights_hash(dir: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new();
     for path in files_of(dir, MODEL_STEM)? {
-        hash.update(&map_file(&path)?);
+        let failed = calm_files::Error::read(&path);
+        let mut file = File::open(&path).map_err(&failed)?;
+        let mut block = vec![0; HASHED_BYTES];
+        loop {
+            match file.read(&mut block) {
+                Ok(0) => break,
+                Ok(length) => hash.update(&block[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error).into()),
+            }
+        }
     }
     Ok(hex(&hash.finalize()))
 }

@@ -9,23 +9,26 @@ mod error;
 mod files;
 pub mod init;
 mod model;
+mod model_type;
 mod position;
+mod safetensors_file;
 mod sources;
+mod tensor_names;
 mod tokenizer;
+mod weight_files;
 mod weight_type;
 
 pub use crate::config::{FeedForward, T5Config};
 pub use crate::error::Error;
-pub use crate::files::{
-    MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, is_known_leftover, map_file,
-};
+pub use crate::files::{MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, map_file};
 pub use crate::model::{EngineKind, LoadOptions, Loader, Model};
+pub use crate::model_type::{T5_MODEL_TYPES, model_type};
 pub use crate::position::{Direction, bucket};
+pub use crate::safetensors_file::SafetensorsFile;
 pub use crate::sources::{check_sources, cut_source, source_hash};
+pub use crate::tensor_names::{
+    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, DECODER_EMBEDDING, ENCODER_EMBEDDING, HEAD, SHARED, first_names,
+};
 pub use crate::tokenizer::{SpecialTokens, Tokenizer};
+pub use crate::weight_files::{StoredTensor, WeightFiles};
 pub use crate::weight_type::WeightType;
-
-/// Name of the exit classifier's weight `[d_model]` in a checkpoint.
-pub const CLASSIFIER_WEIGHT: &str = "calm.classifier.weight";
-/// Name of the exit classifier's bias `[1]` in a checkpoint.
-pub const CLASSIFIER_BIAS: &str = "calm.classifier.bias";

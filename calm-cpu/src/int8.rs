@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::elementwise::{ROUND, larger, largest_of};
+use crate::elementwise::ROUND;
 use crate::panels::{PANEL, Panels, Weight};
 use crate::simd::{LANES, Simd};
 
@@ -91,7 +91,7 @@ pub(crate) fn quantise(input: &[f32], width: usize, quantised: &mut Vec<i16>, sc
     scales.clear();
     for (x, to) in input.chunks_exact(width).zip(quantised.chunks_exact_mut(width)) {
         let largest = largest_size(x);
-        let scale = if largest > 0.0 { largest / largest_integer } else { 1.0 };
+        let scale = if largest == 0.0 { 1.0 } else { largest / largest_integer };
         let factor = 1.0 / scale;
         for (to, &x) in to.iter_mut().zip(x) {
             // A cast of the rounded number would be checked, number by number.
@@ -147,17 +147,21 @@ pub(crate) fn lead(inputs: &[i8], lead: &mut [i8]) {
     }
 }
 
+/// The largest size of a row's numbers. What is no number is larger than all, so that it does not get lost
+/// among integers.
 #[inline(always)]
 pub(crate) fn largest_size(x: &[f32]) -> f32 {
-    let mut largest = [0.0_f32; LANES];
+    // The bits of a size are in the order of sizes.
+    let size = |x: f32| x.abs().to_bits();
+    let mut largest = [0; LANES];
     let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().fold(0.0_f32, |largest, x| larger(largest, x.abs()));
+    let rest = chunks.remainder().iter().fold(0, |largest, &x| size(x).max(largest));
     for chunk in chunks {
         for i in 0..LANES {
-            largest[i] = larger(largest[i], chunk[i].abs());
+            largest[i] = size(chunk[i]).max(largest[i]);
         }
     }
-    larger(largest_of(largest), rest)
+    f32::from_bits(largest.into_iter().fold(rest, u32::max))
 }
 
 /// 1 / scale, or 0 for the scale of a row of zeros.

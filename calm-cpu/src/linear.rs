@@ -270,8 +270,9 @@ impl Writer<'_, '_> {
                 }
             }
             Mode::Relu => {
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = sum.max(0.0);
+                for (out, &sum) in out.iter_mut().zip(sums) {
+                    // `f32::max` makes 0 of what is no number.
+                    *out = if sum < 0.0 { 0.0 } else { sum };
                 }
             }
             Mode::Gate(activation) => {

@@ -94,7 +94,7 @@ impl DecoderSession for Session<'_> {
         }
         let (mut states, _) = self.states(entries);
         for (index, &token) in tokens.iter().enumerate() {
-            network.shared.read_row(token as usize, states.row_mut(index));
+            network.decoder.embed_tokens.read_row(token as usize, states.row_mut(index));
         }
         Ok(())
     }

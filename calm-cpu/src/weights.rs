@@ -1,29 +1,28 @@
-//! The tensors of a checkpoint, left in the mapped files until they are packed, or made from random numbers.
+//! The tensors of a checkpoint, read from its files when they are packed, or made from random numbers.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use calm_checkpoint::init::{Parameter, parameters};
-use calm_checkpoint::{
-    Error as CheckpointError, MODEL_STEM, T5Config, WeightType, files_of, is_known_leftover, map_file,
-};
+use calm_checkpoint::{Error as CheckpointError, MODEL_STEM, StoredTensor, T5Config, WeightFiles, WeightType};
 use half::f16;
-use memmap2::Mmap;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
 use crate::Error;
 use crate::elementwise::{dot, dot_rounded, dot_stored};
 use crate::simd::Simd;
 
 /// All tensors of a checkpoint.
-pub struct Weights {
-    tensors: BTreeMap<String, (Vec<usize>, Stored)>,
-    files: Vec<Arc<Mmap>>,
-    taken: RefCell<BTreeSet<String>>,
+pub struct Weights(Source);
+
+enum Source {
+    /// Read when they are asked for.
+    Files(WeightFiles),
+    /// In memory, with their shapes.
+    Random(BTreeMap<String, (Vec<usize>, Stored)>),
 }
 
 /// A matrix as it is stored, [rows, columns]; a vector is one row.
@@ -36,40 +35,21 @@ pub(crate) struct Stored {
 
 #[derive(Clone)]
 enum Numbers {
-    Owned(Arc<[f32]>),
-    /// The numbers are bytes from `start` on in a file.
-    Mapped {
-        file: Arc<Mmap>,
-        start: usize,
+    Floats(Arc<[f32]>),
+    /// As in the file, which keeps narrow types narrow.
+    Bytes {
+        bytes: Arc<Vec<u8>>,
         dtype: Dtype,
     },
 }
 
 impl Weights {
-    /// Maps the weight files of a checkpoint.
+    /// Opens the weight files of a checkpoint.
     ///
     /// # Errors
-    /// Fails if there are no weight files, or if one is invalid or holds a type that weights cannot have.
-    pub fn load(dir: &Path) -> Result<Self, Error> {
-        let (mut tensors, mut files) = (BTreeMap::new(), Vec::new());
-        for path in files_of(dir, MODEL_STEM)? {
-            let file = Arc::new(map_file(&path)?);
-            let header = SafeTensors::deserialize(&file)
-                .map_err(|source| CheckpointError::Safetensors { path: path.clone(), source })?;
-            for (name, view) in header.iter() {
-                let dtype = view.dtype();
-                if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                    let (name, found) = (name.to_owned(), format!("{dtype:?}"));
-                    return Err(CheckpointError::TensorType { name, found }.into());
-                }
-                let shape = view.shape().to_vec();
-                let start = view.data().as_ptr().addr() - file.as_ptr().addr();
-                let numbers = Numbers::Mapped { file: Arc::clone(&file), start, dtype };
-                tensors.insert(name.to_owned(), (shape.clone(), Stored::new(numbers, &shape)));
-            }
-            files.push(file);
-        }
-        Ok(Weights { tensors, files, taken: RefCell::default() })
+    /// Fails as [`WeightFiles::open`] does.
+    pub fn load(dir: &Path, config: &T5Config) -> Result<Self, Error> {
+        Ok(Weights(Source::Files(WeightFiles::open(dir, config)?)))
     }
 
     /// Makes the weights of an untrained network.
@@ -81,30 +61,28 @@ impl Weights {
             if let Some(deviation) = deviation {
                 numbers.iter_mut().for_each(|x| *x = (normal(&mut random) * deviation) as f32);
             }
-            (name, (shape.clone(), Stored::new(Numbers::Owned(numbers.into()), &shape)))
+            (name, (shape.clone(), Stored::new(Numbers::Floats(numbers.into()), &shape)))
         });
-        Weights { tensors: tensors.collect(), files: Vec::new(), taken: RefCell::default() }
+        Weights(Source::Random(tensors.collect()))
     }
 
     /// Writes `config.json` and `model.safetensors` in f32.
     ///
     /// # Errors
-    /// Fails if a file cannot be written.
+    /// Fails if a file cannot be read or written.
     pub fn save(&self, dir: &Path, config: &T5Config) -> Result<(), Error> {
         config.save(dir)?;
-        let blobs: Vec<(&str, &[usize], Vec<u8>)> = self
-            .tensors
-            .iter()
-            .map(|(name, (shape, stored))| {
-                let bytes = stored.to_vec().into_iter().flat_map(f32::to_le_bytes).collect();
-                (name.as_str(), shape.as_slice(), bytes)
-            })
-            .collect();
+        let mut blobs: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        for name in self.names() {
+            let Some((shape, stored)) = self.find(&name)? else { continue };
+            let bytes = stored.to_vec().into_iter().flat_map(f32::to_le_bytes).collect();
+            blobs.push((name, shape, bytes));
+        }
         let path = dir.join(format!("{MODEL_STEM}.safetensors"));
         let invalid = |source| CheckpointError::Safetensors { path: path.clone(), source };
         let views = blobs.iter().map(|(name, shape, bytes)| {
             let view = safetensors::tensor::TensorView::new(Dtype::F32, shape.to_vec(), bytes);
-            view.map(|view| (*name, view)).map_err(invalid)
+            view.map(|view| (name.as_str(), view)).map_err(invalid)
         });
         let views = views.collect::<Result<Vec<_>, _>>()?;
         // transformers refuses files whose metadata lacks the format.
@@ -117,55 +95,65 @@ impl Weights {
     /// Returns the tensor of this name.
     pub(crate) fn tensor(&self, name: &str, expected: &[i64]) -> Result<Stored, Error> {
         self.optional_tensor(name, expected)?.ok_or_else(|| {
-            CheckpointError::MissingTensor { name: name.to_owned(), expected: expected.to_vec() }.into()
+            let (name, expected, found) = (name.to_owned(), expected.to_vec(), self.names());
+            CheckpointError::MissingTensor { name, expected, found }.into()
         })
     }
 
     /// Returns the tensor of this name, if the checkpoint has it.
     pub(crate) fn optional_tensor(&self, name: &str, expected: &[i64]) -> Result<Option<Stored>, Error> {
-        let Some((shape, stored)) = self.tensors.get(name) else { return Ok(None) };
+        let Some((shape, stored)) = self.find(name)? else { return Ok(None) };
         let found: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
         if found != expected {
             let (name, expected) = (name.to_owned(), expected.to_vec());
             return Err(CheckpointError::TensorShape { name, expected, found }.into());
         }
-        self.taken.borrow_mut().insert(name.to_owned());
-        Ok(Some(stored.clone()))
+        Ok(Some(stored))
     }
 
-    /// Tells the system that what was read of the mapped files so far need not stay in memory.
-    #[cfg(unix)]
-    #[allow(unsafe_code)]
-    pub(crate) fn release(&self) {
-        for file in &self.files {
-            // SAFETY: the map is of a file and read-only; its pages come back with the same bytes when they
-            // are read again.
-            let advised = unsafe { file.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-            // It is no reason to fail if memory is not given back.
-            drop(advised);
+    /// Computes the fingerprint of the files that the weights were read from, which is empty for others.
+    pub(crate) fn fingerprint(&self) -> Result<String, Error> {
+        match &self.0 {
+            Source::Files(files) => Ok(files.fingerprint()?),
+            Source::Random(_) => Ok(String::new()),
         }
     }
 
-    #[cfg(not(unix))]
-    pub(crate) fn release(&self) {}
-
-    /// Whether matrices in memory are not what the file has, among those that were asked for.
+    /// Whether matrices in memory are not what the files have.
     pub(crate) fn are_rounded_by(&self, weight_type: WeightType) -> bool {
-        let taken = self.taken.borrow();
-        let mut matrices =
-            self.tensors.iter().filter(|(name, (shape, _))| taken.contains(*name) && shape.len() > 1);
-        match weight_type {
-            WeightType::F32 => false,
-            WeightType::Bf16 => matrices.any(|(_, (_, stored))| !stored.is_bf16()),
-            WeightType::Int8 => true,
+        match (weight_type, &self.0) {
+            (WeightType::F32, _) => false,
+            (WeightType::Int8, _) | (WeightType::Bf16, Source::Random(_)) => true,
+            (WeightType::Bf16, Source::Files(files)) => {
+                files.matrix_types().any(|dtype| dtype != Dtype::BF16)
+            }
         }
     }
 
-    /// Lists the names that nobody asked for, except those that old checkpoints are known to have.
+    /// Lists the tensors of the files that the network has no use for.
     pub(crate) fn unexpected(&self) -> Vec<String> {
-        let taken = self.taken.borrow();
-        let unused = self.tensors.keys().filter(|name| !taken.contains(*name) && !is_known_leftover(name));
-        unused.cloned().collect()
+        match &self.0 {
+            Source::Files(files) => files.unexpected().to_vec(),
+            Source::Random(_) => Vec::new(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match &self.0 {
+            Source::Files(files) => files.names().map(str::to_owned).collect(),
+            Source::Random(tensors) => tensors.keys().cloned().collect(),
+        }
+    }
+
+    /// Returns a tensor and its shape.
+    fn find(&self, name: &str) -> Result<Option<(Vec<usize>, Stored)>, Error> {
+        match &self.0 {
+            Source::Files(files) => Ok(files.read(name)?.map(|StoredTensor { dtype, shape, bytes }| {
+                let stored = Stored::new(Numbers::Bytes { bytes: Arc::new(bytes), dtype }, &shape);
+                (shape, stored)
+            })),
+            Source::Random(tensors) => Ok(tensors.get(name).cloned()),
+        }
     }
 }
 
@@ -178,7 +166,7 @@ impl Stored {
     #[cfg(test)]
     pub(crate) fn from_rows(numbers: Vec<f32>, columns: usize) -> Self {
         let shape = [numbers.len() / columns, columns];
-        Stored::new(Numbers::Owned(numbers.into()), &shape)
+        Stored::new(Numbers::Floats(numbers.into()), &shape)
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -197,7 +185,7 @@ impl Stored {
 
     /// Whether the numbers are stored as bf16.
     pub(crate) fn is_bf16(&self) -> bool {
-        matches!(self.numbers, Numbers::Mapped { dtype: Dtype::BF16, .. })
+        matches!(self.numbers, Numbers::Bytes { dtype: Dtype::BF16, .. })
     }
 
     /// Returns one row as f32: [columns]
@@ -205,9 +193,9 @@ impl Stored {
     pub(crate) fn read_row(&self, row: usize, to: &mut [f32]) {
         let width = self.columns;
         match &self.numbers {
-            Numbers::Owned(numbers) => to.copy_from_slice(&numbers[row * width..][..width]),
-            Numbers::Mapped { file, start, dtype } => {
-                let bytes = |size: usize| &file[start + row * width * size..][..width * size];
+            Numbers::Floats(numbers) => to.copy_from_slice(&numbers[row * width..][..width]),
+            Numbers::Bytes { bytes, dtype } => {
+                let bytes = |size: usize| &bytes[row * width * size..][..width * size];
                 match dtype {
                     Dtype::F32 => read(to, bytes(4), f32::from_le_bytes),
                     Dtype::BF16 => read(to, bytes(2), widen),
@@ -228,9 +216,9 @@ impl Stored {
     pub(crate) fn dot_row<S: Simd>(&self, row: usize, x: &[f32]) -> f32 {
         let width = self.columns;
         match &self.numbers {
-            Numbers::Owned(numbers) => dot(x, &numbers[row * width..][..width]),
-            Numbers::Mapped { file, start, dtype } => {
-                let bytes = |size: usize| &file[start + row * width * size..][..width * size];
+            Numbers::Floats(numbers) => dot(x, &numbers[row * width..][..width]),
+            Numbers::Bytes { bytes, dtype } => {
+                let bytes = |size: usize| &bytes[row * width * size..][..width * size];
                 match dtype {
                     Dtype::F32 => dot_stored::<S, 4>(x, bytes(4).as_chunks().0, f32::from_le_bytes),
                     Dtype::BF16 => dot_stored::<S, 2>(x, bytes(2).as_chunks().0, widen),
@@ -249,9 +237,9 @@ impl Stored {
     pub(crate) fn dot_rounded(&self, row: usize, factor: f32, x: &[i16]) -> i32 {
         let width = self.columns;
         match &self.numbers {
-            Numbers::Owned(numbers) => dot_rounded(x, &numbers[row * width..][..width], factor, |w| w),
-            Numbers::Mapped { file, start, dtype } => {
-                let bytes = |size: usize| &file[start + row * width * size..][..width * size];
+            Numbers::Floats(numbers) => dot_rounded(x, &numbers[row * width..][..width], factor, |w| w),
+            Numbers::Bytes { bytes, dtype } => {
+                let bytes = |size: usize| &bytes[row * width * size..][..width * size];
                 match dtype {
                     Dtype::F32 => dot_rounded(x, bytes(4).as_chunks().0, factor, f32::from_le_bytes),
                     Dtype::BF16 => dot_rounded(x, bytes(2).as_chunks().0, factor, widen),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use calm_checkpoint::{EngineKind, Loader};
+use calm_checkpoint::{EngineKind, Loader, model_type};
 
 /// Every architecture on every engine of this program.
 pub static LOADERS: &[&Loader] = &[
@@ -32,18 +32,4 @@ pub(crate) fn loader(directory: &Path, engine: EngineKind) -> anyhow::Result<&'s
             known.join(", ")
         )
     })
-}
-
-/// `model_type` of `config.json`. The first T5 checkpoints have none.
-fn model_type(directory: &Path) -> anyhow::Result<String> {
-    #[derive(serde::Deserialize)]
-    struct Config {
-        #[serde(default = "t5")]
-        model_type: String,
-    }
-    fn t5() -> String {
-        "t5".to_owned()
-    }
-    let config: Config = calm_files::read_json(&directory.join("config.json"))?;
-    Ok(config.model_type)
 }

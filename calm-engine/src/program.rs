@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use calm_checkpoint::{EngineKind, WeightType};
+use calm_checkpoint::{EngineKind, WeightType, first_names};
 use calm_cpu::all_cores;
 use calm_files::{print, tell};
 use clap::Parser;
@@ -110,7 +110,8 @@ impl EngineArguments {
 pub fn note_unused_tensors(engine: &Engine) {
     let unexpected = engine.model().unexpected();
     if !unexpected.is_empty() {
-        tell(format_args!("note: tensors of the checkpoint that are not used: {}", unexpected.join(", ")));
+        let names = first_names(unexpected);
+        tell(format_args!("note: tensors of the checkpoint that are not used: {names}"));
     }
 }
 

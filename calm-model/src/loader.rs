@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
-use calm_checkpoint::{EngineKind, LoadOptions, Loader, Model};
+use calm_checkpoint::{EngineKind, LoadOptions, Loader, Model, T5_MODEL_TYPES};
 use calm_core::EngineError;
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{Error, T5, device};
 
 /// Loads T5 checkpoints on libtorch.
-pub static LOADER: Loader = Loader { engine: EngineKind::Libtorch, model_types: &["t5", "mt5"], load };
+pub static LOADER: Loader = Loader { engine: EngineKind::Libtorch, model_types: T5_MODEL_TYPES, load };
 
 /// A GPU reads so much in less than a millisecond.
 const READ_BYTES: usize = 1 << 30;

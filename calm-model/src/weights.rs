@@ -4,8 +4,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use calm_checkpoint::{Error as CheckpointError, MODEL_STEM, files_of, is_known_leftover, map_file};
-use safetensors::{Dtype, SafeTensors};
+use calm_checkpoint::{
+    Error as CheckpointError, MODEL_STEM, SafetensorsFile, StoredTensor, T5Config, WeightFiles, files_of,
+};
+use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
 use crate::Error;
@@ -20,6 +22,10 @@ pub struct Weights {
     stacked: BTreeMap<Vec<String>, Tensor>,
     /// The names that were asked for, in that order: one name, or several for matrices below each other.
     requests: RefCell<Vec<Vec<String>>>,
+    /// Tensors of the files that were left there.
+    unexpected: Vec<String>,
+    /// Identifies the files, empty for tensors that were made.
+    fingerprint: String,
 }
 
 /// A place in the tree of names, such as `decoder.block.0.layer.1.EncDecAttention`.
@@ -32,7 +38,13 @@ pub struct Scope<'a> {
 impl Weights {
     /// Wraps tensors that are already in memory.
     pub fn new(tensors: BTreeMap<String, Tensor>) -> Self {
-        Weights { tensors, stacked: BTreeMap::new(), requests: RefCell::default() }
+        Weights {
+            tensors,
+            stacked: BTreeMap::new(),
+            requests: RefCell::default(),
+            unexpected: Vec::new(),
+            fingerprint: String::new(),
+        }
     }
 
     /// Adds stacked matrices, which a network that wants these names below each other gets without a copy.
@@ -42,13 +54,21 @@ impl Weights {
         self
     }
 
-    /// Reads the weight files of a checkpoint onto `device`, in the types they are stored in.
+    /// Reads the weights of a checkpoint that its configuration asks for onto `device`, in the types they are
+    /// stored in.
     ///
     /// # Errors
-    /// Fails if there is no such file, if a file is invalid or truncated, or if a tensor is neither F32 nor
-    /// F16 nor BF16.
-    pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
-        Ok(Weights::new(read_shards(dir, MODEL_STEM, device)?))
+    /// Fails as [`WeightFiles`] does.
+    pub fn load(dir: &Path, config: &T5Config, device: Device) -> Result<Self, Error> {
+        let files = WeightFiles::open(dir, config)?;
+        let mut tensors = BTreeMap::new();
+        for name in files.names() {
+            if let Some(StoredTensor { dtype, shape, bytes }) = files.read(name)? {
+                tensors.insert(name.to_owned(), to_tensor(name, dtype, &shape, &bytes, device)?);
+            }
+        }
+        let unexpected = files.unexpected().to_vec();
+        Ok(Weights { unexpected, fingerprint: files.fingerprint()?, ..Weights::new(tensors) })
     }
 
     /// Returns the root of the tree of names.
@@ -70,18 +90,14 @@ impl Weights {
         requests.iter().filter(|names| seen.insert(names.as_slice())).cloned().collect()
     }
 
-    /// Lists the names that nobody asked for.
-    pub fn unused(&self) -> BTreeSet<String> {
-        let requests = self.requests.borrow();
-        let taken: BTreeSet<&String> = requests.iter().flatten().collect();
-        self.tensors.keys().filter(|name| !taken.contains(name)).cloned().collect()
+    /// Lists the tensors of a checkpoint that have nothing to do with the network, and were not read.
+    pub fn unexpected(&self) -> &[String] {
+        &self.unexpected
     }
 
-    /// Lists the names that nobody asked for, except those that old checkpoints are known to have.
-    ///
-    /// Old checkpoints have some tensors twice or by mistake.
-    pub fn unexpected(&self) -> Vec<String> {
-        self.unused().into_iter().filter(|name| !is_known_leftover(name)).collect()
+    /// Identifies the checkpoint that the weights were read from; empty for others.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// Lists all tensors with their names.
@@ -91,7 +107,12 @@ impl Weights {
 
     /// Makes other tensors of the same names, such as a differentiable cast of each.
     pub fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
-        Weights::new(self.tensors.iter().map(|(name, tensor)| (name.clone(), f(tensor))).collect())
+        let tensors = self.tensors.iter().map(|(name, tensor)| (name.clone(), f(tensor)));
+        Weights {
+            unexpected: self.unexpected.clone(),
+            fingerprint: self.fingerprint.clone(),
+            ..Weights::new(tensors.collect())
+        }
     }
 
     /// Returns the tensor of this full name, without a note that it was asked for.
@@ -104,7 +125,10 @@ impl Weights {
         match self.get(&name) {
             Some(tensor) if tensor.size() == shape => Ok(tensor.shallow_clone()),
             Some(tensor) => Err(CheckpointError::TensorShape { name, expected, found: tensor.size() }.into()),
-            None => Err(CheckpointError::MissingTensor { name, expected }.into()),
+            None => {
+                let found = self.tensors.keys().cloned().collect();
+                Err(CheckpointError::MissingTensor { name, expected, found }.into())
+            }
         }
     }
 
@@ -274,7 +298,7 @@ pub fn write_shards(
 pub fn read_shards(dir: &Path, stem: &str, device: Device) -> Result<BTreeMap<String, Tensor>, Error> {
     let mut tensors = BTreeMap::new();
     for path in files_of(dir, stem)? {
-        read_tensors(&path, &map_file(&path)?, device, &mut tensors)?;
+        tensors.append(&mut read_safetensors(&path, device)?);
     }
     Ok(tensors)
 }
@@ -284,39 +308,33 @@ pub fn read_shards(dir: &Path, stem: &str, device: Device) -> Result<BTreeMap<St
 /// # Errors
 /// Fails if the file is missing or invalid, or holds a type that libtorch does not have.
 pub fn read_safetensors(path: &Path, device: Device) -> Result<BTreeMap<String, Tensor>, Error> {
-    let bytes = map_file(path)?;
-    let mut tensors = BTreeMap::new();
-    read_tensors(path, &bytes, device, &mut tensors)?;
-    Ok(tensors)
+    let file = SafetensorsFile::open(path)?;
+    let tensors = file.tensors().map(|(name, info)| {
+        let tensor = to_tensor(&name, info.dtype, &info.shape, &file.read(info)?, device)?;
+        Ok((name, tensor))
+    });
+    tensors.collect()
 }
 
-fn read_tensors(
-    path: &Path,
+fn to_tensor(
+    name: &str,
+    dtype: Dtype,
+    shape: &[usize],
     bytes: &[u8],
     device: Device,
-    tensors: &mut BTreeMap<String, Tensor>,
-) -> Result<(), Error> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|source| CheckpointError::Safetensors { path: path.to_owned(), source })?;
-    for (name, view) in file.iter() {
-        let kind = match view.dtype() {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::I64 => Kind::Int64,
-            other => {
-                return Err(CheckpointError::TensorType {
-                    name: name.to_owned(),
-                    found: format!("{other:?}"),
-                }
-                .into());
-            }
-        };
-        let shape = view.shape().iter().map(|&n| n as i64).collect::<Vec<_>>();
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?.to_device(device);
-        tensors.insert(name.to_owned(), tensor);
-    }
-    Ok(())
+) -> Result<Tensor, Error> {
+    let kind = match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        other => {
+            let (name, found) = (name.to_owned(), format!("{other:?}"));
+            return Err(CheckpointError::TensorType { name, found }.into());
+        }
+    };
+    let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+    Ok(Tensor::f_from_data_size(bytes, &shape, kind)?.to_device(device))
 }
 
 fn stored_type(kind: Kind, name: &str) -> Result<(Dtype, usize), Error> {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5Config, Tokenizer};
-use calm_model::{T5, Weights};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, HEAD, T5Config, Tokenizer};
+use calm_model::Weights;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -60,14 +60,11 @@ fn from_checkpoint(dir: &Path, tokenizer: &Tokenizer) -> Result<(T5Config, Value
     let path = dir.join("config.json");
     let mut t5_config = T5Config::load(&path)?;
     let base = calm_files::read_json(&path)?;
-    let weights = Weights::load(dir, Device::Cpu)?;
-    // Building the network tells which tensors it takes. The file decides what the head is, and from here on
-    // config.json does too.
-    T5::new(&t5_config, &weights)?;
-    let unused = weights.unused();
+    // The file decides what the head is, and from here on config.json does too.
+    let weights = Weights::load(dir, &t5_config, Device::Cpu)?;
     let tensors: BTreeMap<String, Tensor> = weights
         .iter()
-        .filter(|(name, _)| !unused.contains(*name) && ![CLASSIFIER_WEIGHT, CLASSIFIER_BIAS].contains(name))
+        .filter(|(name, _)| ![CLASSIFIER_WEIGHT, CLASSIFIER_BIAS].contains(name))
         .map(|(name, tensor)| (name.to_owned(), tensor.to_dtype(Kind::Float, false, true)))
         .collect();
     let tokens = tokenizer.vocab_size() as i64;
@@ -77,7 +74,7 @@ fn from_checkpoint(dir: &Path, tokenizer: &Tokenizer) -> Result<(T5Config, Value
     }
     // The scale of the head's input must not change with the key that transformers 5 always sets.
     t5_config.scale_decoder_outputs = Some(t5_config.head_scale() != 1.0);
-    t5_config.tie_word_embeddings = !tensors.contains_key("lm_head.weight");
+    t5_config.tie_word_embeddings = !tensors.contains_key(HEAD);
     t5_config.decoder_start_token_id = Some(t5_config.start_token());
     Ok((t5_config, base, Weights::new(tensors)))
 }

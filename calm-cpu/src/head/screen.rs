@@ -79,7 +79,7 @@ impl Row {
 #[inline(always)]
 pub(super) fn narrow(x: &[f32], to: &mut [i8]) -> (f32, f32) {
     let largest = largest_size(x);
-    let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+    let scale = if largest == 0.0 { 1.0 } else { largest / 127.0 };
     let factor = 1.0 / scale;
     let (of_lead, integers) = to.split_at_mut(<i8 as Weight>::LEAD);
     let mut squares = [0.0; LANES];

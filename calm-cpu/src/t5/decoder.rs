@@ -11,6 +11,8 @@ use crate::linear::{Input, Linear, Output};
 use crate::weights::Stored;
 
 pub(crate) struct Decoder {
+    /// [vocab_size, d_model]
+    pub(crate) embed_tokens: Stored,
     pub(crate) blocks: Vec<DecoderBlock>,
     /// [buckets, heads]
     pub(super) relative_attention_bias: Stored,

@@ -6,12 +6,14 @@ use calm_core::{Entry, Token};
 use super::Network;
 use super::layers::{Activations, DenseReluDense, Pass, PositionBias, SelfAttention};
 use crate::attention::KeysValues;
-use crate::elementwise::RmsNorm;
+use crate::elementwise::{RmsNorm, dot};
 use crate::linear::Processor;
 use crate::states::States;
 use crate::weights::Stored;
 
 pub(super) struct Encoder {
+    /// [vocab_size, d_model]
+    pub(super) embed_tokens: Stored,
     pub(super) blocks: Vec<EncoderBlock>,
     /// [buckets, heads]
     pub(super) relative_attention_bias: Stored,
@@ -43,13 +45,19 @@ impl EncoderBlock {
 }
 
 impl Network {
-    /// Encodes one source: [length, d_model]
-    pub(super) fn encode(&self, processor: &Processor, source: &[Token], memory: &mut Memory) -> Vec<f32> {
+    /// Encodes one source: [length, d_model]. Returns none if a state is not finite or its square is not,
+    /// which the norm would hide.
+    pub(super) fn encode(
+        &self,
+        processor: &Processor,
+        source: &[Token],
+        memory: &mut Memory,
+    ) -> Option<Vec<f32>> {
         let (encoder, width, length) = (&self.encoder, self.shape.d_model, source.len());
         let Memory { states, slots, entries, activations, cache } = memory;
         states.resize(length * width, 0.0);
         for (&token, state) in source.iter().zip(states.chunks_exact_mut(width)) {
-            self.shared.read_row(token as usize, state);
+            encoder.embed_tokens.read_row(token as usize, state);
         }
         let learned = encoder.relative_attention_bias.to_vec();
         slots.clear();
@@ -68,10 +76,13 @@ impl Network {
             cache.clear(length);
             block.forward(&mut pass, std::slice::from_mut(cache));
         }
+        if !pass.states.rows().all(|state| dot(state, state).is_finite()) {
+            return None;
+        }
         let mut encoded = vec![0.0; length * width];
         for (state, to) in pass.states.rows().zip(encoded.chunks_exact_mut(width)) {
             encoder.final_layer_norm.apply(state, to);
         }
-        encoded
+        Some(encoded)
     }
 }

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, T5Config, Tokenizer, WeightType, fingerprint};
+use calm_checkpoint::{
+    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, DECODER_EMBEDDING, ENCODER_EMBEDDING, HEAD, SHARED, T5Config,
+    Tokenizer, WeightType,
+};
 use calm_core::{BackboneShape, ExitClassifier};
 
 use super::Network;
@@ -24,10 +27,9 @@ impl Network {
         // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
         let tokenizer = Tokenizer::of_checkpoint(dir, &config)?;
         let tokens = tokenizer.map_or(usize::MAX, |tokenizer| tokenizer.vocab_size());
-        // Before the weights are mapped, so that the files are not in memory twice.
-        let hash = fingerprint(dir)?;
-        let weights = Weights::load(dir)?;
+        let weights = Weights::load(dir, &config)?;
         let mut network = Network::new(&config, &weights, weight_type, tokens)?;
+        let hash = weights.fingerprint()?;
         network.folder = Some(dir.to_owned());
         // Rounded weights are another model: what was certified for the one says nothing about the other.
         network.fingerprint = match network.weight_type {
@@ -46,13 +48,17 @@ impl Network {
     ) -> Result<Self, Error> {
         let d_model = config.d_model;
         let table = [config.vocab_size, d_model];
-        let shared = weights.tensor("shared.weight", &table)?;
+        let shared = weights.tensor(SHARED, &table)?;
         let weight_type =
             weight_type.unwrap_or(if shared.is_bf16() { WeightType::Bf16 } else { WeightType::F32 });
         let build = Builder { config, weights, weight_type };
         // The file decides whether the head is separate, never `tie_word_embeddings`, which transformers 5
         // always sets.
-        let head = weights.optional_tensor("lm_head.weight", &table)?.unwrap_or_else(|| shared.clone());
+        let table_of = |name| {
+            let own = weights.optional_tensor(name, &table);
+            own.map(|own| own.unwrap_or_else(|| shared.clone()))
+        };
+        let head = table_of(HEAD)?;
         let classifier = match (
             weights.optional_tensor(CLASSIFIER_WEIGHT, &[d_model])?,
             weights.optional_tensor(CLASSIFIER_BIAS, &[1])?,
@@ -67,11 +73,13 @@ impl Network {
         let mut norm = build.norm("decoder.final_layer_norm")?;
         norm.scale = config.head_scale() as f32;
         let encoder = Encoder {
+            embed_tokens: table_of(ENCODER_EMBEDDING)?,
             blocks: (0..config.num_layers).map(|i| build.encoder_block(i)).collect::<Result<_, _>>()?,
             relative_attention_bias: build.relative_attention_bias("encoder")?,
             final_layer_norm: build.norm("encoder.final_layer_norm")?,
         };
         let decoder = Decoder {
+            embed_tokens: table_of(DECODER_EMBEDDING)?,
             blocks: (0..config.decoder_layers()).map(|i| build.decoder_block(i)).collect::<Result<_, _>>()?,
             relative_attention_bias: build.relative_attention_bias("decoder")?,
             head: Head::new(norm, head, weight_type),
@@ -81,11 +89,9 @@ impl Network {
         shape.bytes.layer = block.bytes() as f64;
         shape.bytes.skipped_layer = block.self_attention.kv.bytes() as f64;
         shape.bytes.head = decoder.head.bytes() as f64;
-        weights.release();
         Ok(Network {
             config: config.clone(),
             shape,
-            shared,
             encoder,
             decoder,
             classifier,
@@ -107,18 +113,16 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn encoder_block(&self, block: i64) -> Result<EncoderBlock, Error> {
         let path = format!("encoder.block.{block}.layer");
-        let block = Ok(EncoderBlock {
+        Ok(EncoderBlock {
             self_attention: self.self_attention(&path)?,
             feed_forward: self.feed_forward(&format!("{path}.1"))?,
-        });
-        self.weights.release();
-        block
+        })
     }
 
     fn decoder_block(&self, block: i64) -> Result<DecoderBlock, Error> {
         let path = format!("decoder.block.{block}.layer");
         let cross = format!("{path}.1.EncDecAttention");
-        let block = Ok(DecoderBlock {
+        Ok(DecoderBlock {
             self_attention: self.self_attention(&path)?,
             cross_attention: EncDecAttention {
                 heads: self.heads(),
@@ -128,9 +132,7 @@ impl Builder<'_> {
                 o: self.linear(&self.output(&cross)?),
             },
             feed_forward: self.feed_forward(&format!("{path}.2"))?,
-        });
-        self.weights.release();
-        block
+        })
     }
 
     fn self_attention(&self, path: &str) -> Result<SelfAttention, Error> {

@@ -9,7 +9,10 @@ mod load;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use calm_checkpoint::{EngineKind, LoadOptions, Loader, Model, T5Config, WeightType, check_sources};
+use calm_checkpoint::{
+    EngineKind, Error as CheckpointError, LoadOptions, Loader, Model, T5_MODEL_TYPES, T5Config, WeightType,
+    check_sources,
+};
 use calm_core::profile::{self, Part};
 use calm_core::{Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, Prompt, Token};
 
@@ -22,12 +25,12 @@ use crate::pool::Pool;
 use crate::session::{self, Session};
 use crate::simd::InstructionSet;
 use crate::team::Team;
-use crate::weights::{Stored, Weights};
+use crate::weights::Weights;
 
 /// The entry of this engine in the table of models.
 pub static LOADER: Loader = Loader {
     engine: EngineKind::Cpu,
-    model_types: &["t5", "mt5"],
+    model_types: T5_MODEL_TYPES,
     load: |dir, options| Ok(Box::new(T5::load(dir, options)?)),
 };
 
@@ -43,8 +46,6 @@ pub struct T5 {
 pub(crate) struct Network {
     pub(crate) config: T5Config,
     pub(crate) shape: BackboneShape,
-    /// The embedding of both stacks: [vocab_size, d_model]
-    pub(crate) shared: Stored,
     encoder: Encoder,
     pub(crate) decoder: Decoder,
     classifier: Option<ExitClassifier>,
@@ -128,10 +129,13 @@ impl Backbone for T5 {
         // Each is encoded by itself, so that there is no padding to compute and the others of a batch cannot
         // change a result.
         let mut memory = self.encoders.take();
-        let encode = |source: &&[Token]| self.network.encode(&self.processor, source, &mut memory);
-        let sources = sources.iter().map(encode).collect();
+        let encode = |(row, source): (usize, &&[Token])| {
+            let encoded = self.network.encode(&self.processor, source, &mut memory);
+            encoded.ok_or(CheckpointError::EncoderNotFinite { row })
+        };
+        let encoded: Result<Vec<_>, _> = sources.iter().enumerate().map(encode).collect();
         self.encoders.give(memory);
-        Ok(Box::new(Encoded { model: self, sources }))
+        Ok(Box::new(Encoded { model: self, sources: encoded? }))
     }
 }
 
@@ -167,6 +171,6 @@ impl Model for T5 {
     }
 
     fn num_inputs(&self) -> usize {
-        self.network.shared.rows()
+        self.network.encoder.embed_tokens.rows()
     }
 }

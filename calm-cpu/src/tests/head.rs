@@ -49,6 +49,42 @@ proptest! {
         }
     }
 
+    /// One row far longer than all others, as a token that was hardly trained may have it, makes no margin
+    /// infinite and none wrong.
+    #[test]
+    fn a_long_row_leaves_margins_what_they_are(
+        vocab_size in 2_usize..3000,
+        width in 1_usize..80,
+        sharpness in 0.01_f32..8.0,
+        factor in prop::sample::select(vec![1e2_f32, -1e2, 1e4, -1e4, 1e8, -1e8, 1e30]),
+        seed: u64,
+    ) {
+        let mut rows = matrix(vocab_size, width, seed).to_vec();
+        let long = seed as usize % vocab_size;
+        rows[long * width..][..width].iter_mut().for_each(|weight| *weight *= factor);
+        let norm = || RmsNorm { weight: vec![sharpness; width], epsilon: 1e-6, scale: 1.0 };
+        for &weight_type in WeightType::ALL {
+            let head = Head::new(norm(), Stored::from_rows(rows.clone(), width), weight_type);
+            let mut states = numbers(3 * width, !seed);
+            let states = States::new(&mut states, width, &[0, 1, 2]);
+            for processor in processors() {
+                let room = &mut Room::default();
+                let logits = head.logits(&processor, &states, room);
+                let expected: Vec<Top2> = logits.chunks_exact(vocab_size).map(Top2::from_logits).collect();
+                let found = head.top2(&processor, &states, room);
+                for (found, expected) in found.iter().zip(&expected) {
+                    prop_assert_eq!(found.token, expected.token, "{}", name(&processor));
+                    let difference = (found.margin - expected.margin).abs();
+                    prop_assert!(difference <= MARGIN_ERROR, "{} instead of {}", found.margin, expected.margin);
+                }
+                for (found, expected) in head.estimated_top2(&processor, &states, room).iter().zip(&expected) {
+                    prop_assert_eq!(found.token, expected.token, "{}", name(&processor));
+                    prop_assert!((0.0..=1.0).contains(&found.margin), "{}", found.margin);
+                }
+            }
+        }
+    }
+
     /// Estimates give the exact token, which is in its shortlist. Their margin is near the exact one where
     /// logits have usual sizes, and the same to the last bit beside other states and for any number of
     /// threads.

@@ -142,12 +142,33 @@ fn what_is_wrong_with_a_checkpoint_is_said() {
     Weights::random(&config, 1).save(folder.path(), &config).unwrap();
     T5Config { d_ff: 41, ..config.clone() }.save(folder.path()).unwrap();
     let expected = "tensor encoder.block.0.layer.1.DenseReluDense.wi_0.weight has the shape [40, 24], but config.json asks for [41, 24]";
-    assert_eq!(complaint(), expected);
+    assert_eq!(complaint(), format!("{}: {expected}", folder.path().display()));
     T5Config { num_layers: 3, ..config.clone() }.save(folder.path()).unwrap();
-    assert!(complaint().starts_with("tensor encoder.block.2."), "{}", complaint());
+    assert!(complaint().contains(": tensor encoder.block.2."), "{}", complaint());
     config.save(folder.path()).unwrap();
     let file = folder.path().join("model.safetensors");
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
     assert!(complaint().contains("model.safetensors is not a valid safetensors file"), "{}", complaint());
+}
+
+/// A program that maps a file is killed when the file is cut off, and computes something else when it is
+/// written anew.
+#[test]
+fn a_model_stays_what_it_is_when_its_file_is_overwritten() {
+    let (config, folder) = (tiny(), tempfile::tempdir().unwrap());
+    Weights::random(&config, 7).save(folder.path(), &config).unwrap();
+    let path = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    for &weight_type in WeightType::ALL {
+        let model = T5::load(folder.path(), &options(Some(weight_type))).unwrap();
+        let expected = generate(&model);
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(0).unwrap();
+        assert_eq!(generate(&model), expected);
+        // In place, as `cp` does.
+        std::fs::write(&path, vec![0; bytes.len()]).unwrap();
+        assert_eq!(generate(&model), expected);
+        std::fs::write(&path, &bytes).unwrap();
+    }
 }

@@ -1,15 +1,26 @@
 //! Every decoding of the reference cases, alone and in batches of mixed lengths.
 
+use std::path::Path;
+
 use calm_checkpoint::{LoadOptions, Model};
 use calm_core::{Backbone, Propagation, Token};
 use calm_cpu::{T5, WeightType};
 
+#[path = "../../../calm-model/tests/reference/damaged.rs"]
+mod damaged;
 #[path = "../../../calm-model/tests/reference/cases.rs"]
 mod shared;
 
 use self::shared::{
     F32_TOLERANCE, cases, check, check_alone, check_entries, check_in_batches, checkpoint, decode_cases,
 };
+
+/// Loads a folder in some type of weights.
+fn load(folder: &Path, weight_type: WeightType) -> Result<Box<dyn Model>, String> {
+    let options = LoadOptions { device: None, weight_type: Some(weight_type), threads: 2 };
+    let model = T5::load(folder, &options).map_err(|error| error.to_string())?;
+    Ok(Box::new(model))
+}
 
 fn model(name: &str, weight_type: WeightType, threads: usize) -> T5 {
     let options = LoadOptions { device: None, weight_type: Some(weight_type), threads };
@@ -60,6 +71,25 @@ fn narrow_weights_decode_the_same_whatever_the_batch_and_threads() {
                 assert_eq!(alone.tokens, together.tokens, "{}", weight_type.name());
             }
         }
+    }
+}
+
+#[test]
+fn tables_of_the_embedding_are_those_of_transformers() {
+    damaged::check_embeddings(&|folder| load(folder, WeightType::F32));
+}
+
+#[test]
+fn weights_that_cannot_be_decoded_with_are_refused() {
+    for &weight_type in WeightType::ALL {
+        damaged::check_refusals(&|folder| load(folder, weight_type));
+    }
+}
+
+#[test]
+fn numbers_that_become_too_large_are_an_error_whatever_the_policy() {
+    for &weight_type in WeightType::ALL {
+        damaged::check_too_large(&|folder| load(folder, weight_type));
     }
 }
 

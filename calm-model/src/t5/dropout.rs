@@ -31,7 +31,7 @@ impl T5 {
         let config = &self.config;
         let (rows, source_length) = sources.size2().expect("two dimensions");
         let target_length = decoder_inputs.size()[1];
-        let is_fused = has_fused_attention(self.device(), self.shared.kind(), config.d_kv);
+        let is_fused = has_fused_attention(self.device(), self.head.kind(), config.d_kv);
         // The fused kernel drops attention weights by itself.
         let weights = |keys: i64| if is_fused { 0 } else { config.num_heads * keys };
         let encoder_layer = 2 * config.d_model + config.d_ff + weights(source_length);

@@ -9,7 +9,10 @@ mod session;
 
 use std::path::{Path, PathBuf};
 
-use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Direction, T5Config, Tokenizer, fingerprint};
+use calm_checkpoint::{
+    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, DECODER_EMBEDDING, Direction, ENCODER_EMBEDDING, HEAD, SHARED,
+    T5Config, Tokenizer,
+};
 use calm_core::{BackboneShape, ExitClassifier};
 use tch::{Device, Kind, Tensor};
 
@@ -22,7 +25,6 @@ use crate::weights::{Scope, Weights};
 pub struct T5 {
     config: T5Config,
     shape: BackboneShape,
-    shared: Tensor,
     encoder: Encoder,
     decoder: Decoder,
     head: Tensor,
@@ -33,6 +35,8 @@ pub struct T5 {
 }
 
 struct Encoder {
+    /// [vocab_size, d_model]
+    embed_tokens: Tensor,
     blocks: Vec<EncoderBlock>,
     relative_attention_bias: Tensor,
     final_layer_norm: LayerNorm,
@@ -46,6 +50,8 @@ struct EncoderBlock {
 }
 
 struct Decoder {
+    /// [vocab_size, d_model]
+    embed_tokens: Tensor,
     blocks: Vec<DecoderBlock>,
     relative_attention_bias: Tensor,
     final_layer_norm: LayerNorm,
@@ -79,9 +85,8 @@ impl T5 {
     /// `config.json` says.
     pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
         let config = T5Config::load(&dir.join("config.json"))?;
-        let weights = Weights::load(dir, device)?.map(|tensor| tensor.to_kind(Kind::Float));
+        let weights = Weights::load(dir, &config, device)?.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| T5::new(&config, &weights))?;
-        model.fingerprint = fingerprint(dir)?;
         model.folder = Some(dir.to_owned());
         if let Some(tokenizer) = Tokenizer::of_checkpoint(dir, &config)? {
             // A vocabulary padded to a round size has logits that stand for no token and must never be
@@ -102,12 +107,15 @@ impl T5 {
     /// A tensor is missing or has another shape than the configuration says.
     pub fn new(config: &T5Config, weights: &Weights) -> Result<Self, Error> {
         let root = weights.root();
-        let shared = root.tensor("shared.weight", &[config.vocab_size, config.d_model])?;
+        let table = [config.vocab_size, config.d_model];
+        let shared = root.tensor(SHARED, &table)?;
+        let table_of = |name| {
+            let own = root.optional_tensor(name, &table)?;
+            Ok::<_, Error>(own.unwrap_or_else(|| shared.shallow_clone()))
+        };
         // The file decides whether the head is separate, never `tie_word_embeddings`, which transformers 5
         // always sets.
-        let head = root
-            .optional_tensor("lm_head.weight", &[config.vocab_size, config.d_model])?
-            .unwrap_or_else(|| shared.shallow_clone());
+        let head = table_of(HEAD)?;
         let weight = root.optional_tensor(CLASSIFIER_WEIGHT, &[config.d_model])?;
         let bias = root.optional_tensor(CLASSIFIER_BIAS, &[1])?;
         let classifier = match weight.zip(bias) {
@@ -117,18 +125,17 @@ impl T5 {
             }),
             None => None,
         };
-        let encoder = Encoder::new(&root.enter("encoder"), config)?;
-        let decoder = Decoder::new(&root.enter("decoder"), config)?;
+        let encoder = Encoder::new(&root.enter("encoder"), table_of(ENCODER_EMBEDDING)?, config)?;
+        let decoder = Decoder::new(&root.enter("decoder"), table_of(DECODER_EMBEDDING)?, config)?;
         Ok(T5 {
             shape: config.shape(),
             config: config.clone(),
-            shared,
             encoder,
             decoder,
             head,
             classifier,
-            fingerprint: String::new(),
-            unexpected: weights.unexpected(),
+            fingerprint: weights.fingerprint().to_owned(),
+            unexpected: weights.unexpected().to_vec(),
             folder: None,
         })
     }
@@ -139,7 +146,6 @@ impl T5 {
         T5 {
             config: self.config.clone(),
             shape: self.shape.clone(),
-            shared: self.shared.shallow_clone(),
             encoder: self.encoder.share(),
             decoder: self.decoder.share(),
             head: self.head.shallow_clone(),
@@ -157,7 +163,7 @@ impl T5 {
 
     /// Where the weights are.
     pub fn device(&self) -> Device {
-        self.shared.device()
+        self.head.device()
     }
 
     /// SHA-256, in hexadecimal, of all that the outputs depend on: weight files, `config.json` and
@@ -177,12 +183,13 @@ impl T5 {
         let dropout = batch.dropout;
         let source_mask = self.padding_mask(batch.sources);
         let encoded = self.encode_tokens(batch.sources, &source_mask, dropout);
+        let encoded = self.normed(&encoded, dropout);
         let source_mask = source_mask.narrow(-1, 0, batch.sources.size()[1]);
         let length = batch.decoder_inputs.size()[1];
         let table = &self.decoder.relative_attention_bias;
         let bias = position::square_bias(table, &self.config, Direction::Causal, length);
         let bias = bias.narrow(-1, 0, length);
-        let mut x = dropout.apply(&self.embed(batch.decoder_inputs));
+        let mut x = dropout.apply(&embed(&self.decoder.embed_tokens, batch.decoder_inputs));
         let mut states = Vec::with_capacity(self.decoder.blocks.len());
         for (layer, block) in self.decoder.blocks.iter().enumerate() {
             let after = block.forward(&x, &bias, &encoded, &source_mask, dropout);
@@ -216,44 +223,47 @@ impl T5 {
         &self.head
     }
 
-    fn embed(&self, tokens: &Tensor) -> Tensor {
-        Tensor::embedding(&self.shared, tokens, -1, false, false)
-    }
-
     /// 0 for tokens and minus infinity for padding: [batch, length] -> [batch, 1, 1, aligned length]; nobody
     /// reads behind the length.
     fn padding_mask(&self, tokens: &Tensor) -> Tensor {
         let length = tokens.size()[1];
-        let mask = Tensor::zeros(tokens.size(), (self.shared.kind(), self.device()));
+        let mask = Tensor::zeros(tokens.size(), (self.head.kind(), self.device()));
         let padding = tokens.eq(i64::from(self.config.pad_token_id));
         let mask = mask.masked_fill(&padding, f64::NEG_INFINITY);
         mask.constant_pad_nd([0, position::aligned(length) - length]).unsqueeze(1).unsqueeze(1)
     }
 
-    /// tokens [batch, length], mask [batch, 1, 1, aligned length] -> [batch, length, d_model]
+    /// States before the final norm: tokens [batch, length], mask [batch, 1, 1, aligned length] ->
+    /// [batch, length, d_model]
     fn encode_tokens(&self, tokens: &Tensor, mask: &Tensor, dropout: &Dropout) -> Tensor {
         let length = tokens.size()[1];
         let table = &self.encoder.relative_attention_bias;
         let bias = position::square_bias(table, &self.config, Direction::Bidirectional, length) + mask;
         let bias = bias.narrow(-1, 0, length);
-        let mut x = dropout.apply(&self.embed(tokens));
+        let mut x = dropout.apply(&embed(&self.encoder.embed_tokens, tokens));
         for block in &self.encoder.blocks {
             x = block.forward(&x, &bias, dropout);
         }
-        dropout.apply(&self.encoder.final_layer_norm.forward(&x))
+        x
+    }
+
+    /// The same through the final norm.
+    fn normed(&self, encoded: &Tensor, dropout: &Dropout) -> Tensor {
+        dropout.apply(&self.encoder.final_layer_norm.forward(encoded))
     }
 }
 
 impl Encoder {
     fn share(&self) -> Self {
         Encoder {
+            embed_tokens: self.embed_tokens.shallow_clone(),
             blocks: self.blocks.iter().map(EncoderBlock::share).collect(),
             relative_attention_bias: self.relative_attention_bias.shallow_clone(),
             final_layer_norm: self.final_layer_norm.share(),
         }
     }
 
-    fn new(scope: &Scope<'_>, config: &T5Config) -> Result<Self, Error> {
+    fn new(scope: &Scope<'_>, embed_tokens: Tensor, config: &T5Config) -> Result<Self, Error> {
         let block = |i| {
             let scope = scope.enter("block").enter(i);
             let (attention, feed_forward) = (scope.enter("layer.0"), scope.enter("layer.1"));
@@ -265,6 +275,7 @@ impl Encoder {
             })
         };
         Ok(Encoder {
+            embed_tokens,
             blocks: (0..config.num_layers).map(block).collect::<Result<_, Error>>()?,
             relative_attention_bias: relative_attention_bias(scope, config)?,
             final_layer_norm: LayerNorm::new(&scope.enter("final_layer_norm"), config)?,
@@ -293,13 +304,14 @@ impl EncoderBlock {
 impl Decoder {
     fn share(&self) -> Self {
         Decoder {
+            embed_tokens: self.embed_tokens.shallow_clone(),
             blocks: self.blocks.iter().map(DecoderBlock::share).collect(),
             relative_attention_bias: self.relative_attention_bias.shallow_clone(),
             final_layer_norm: self.final_layer_norm.share(),
         }
     }
 
-    fn new(scope: &Scope<'_>, config: &T5Config) -> Result<Self, Error> {
+    fn new(scope: &Scope<'_>, embed_tokens: Tensor, config: &T5Config) -> Result<Self, Error> {
         let block = |i| {
             let scope = scope.enter("block").enter(i);
             let [attention, cross, feed_forward] = [0, 1, 2].map(|layer| scope.enter("layer").enter(layer));
@@ -313,6 +325,7 @@ impl Decoder {
             })
         };
         Ok(Decoder {
+            embed_tokens,
             blocks: (0..config.decoder_layers()).map(block).collect::<Result<_, Error>>()?,
             relative_attention_bias: relative_attention_bias(scope, config)?,
             final_layer_norm: LayerNorm::new(&scope.enter("final_layer_norm"), config)?,
@@ -348,6 +361,11 @@ impl DecoderBlock {
         let h = self.feed_forward.forward(&self.feed_forward_norm.forward(&x), dropout);
         dropout.add(&x, &h)
     }
+}
+
+/// Rows of a table [vocab_size, d_model] by tokens of any shape: [.., d_model]
+fn embed(table: &Tensor, tokens: &Tensor) -> Tensor {
+    Tensor::embedding(table, tokens, -1, false, false)
 }
 
 /// Only the first block of a stack has the table [buckets, heads]; all blocks use it.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use calm_checkpoint::check_sources;
+use calm_checkpoint::{Error as CheckpointError, check_sources};
 use calm_core::profile::{self, Part};
 use calm_core::{Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, Prompt, Token};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::dropout::Dropout;
 use super::layout::of_rows;
@@ -74,9 +74,15 @@ impl<'a> Encoded<'a> {
         let (rows, length) = (sources.len() as i64, length as i64);
         let tokens = upload(&tokens, model.device()).view([rows, length]);
         let mask = Tensor::from_slice(&mask).view([rows, 1, 1, -1]).to_device(model.device());
-        let mask = mask.to_kind(model.shared.kind());
+        let mask = mask.to_kind(model.head.kind());
         let states = model.encode_tokens(&tokens, &mask, &Dropout::off());
-        Ok(Encoded { model, states, mask })
+        // A state whose square is infinite would become 0 in the norm, and nobody would notice.
+        let sums = states.square().sum_dim_intlist([1, 2].as_slice(), false, Kind::Float);
+        let sums = Vec::<f32>::try_from(sums)?;
+        if let Some(row) = sums.iter().position(|sum| !sum.is_finite()) {
+            return Err(CheckpointError::EncoderNotFinite { row }.into());
+        }
+        Ok(Encoded { model, states: model.normed(&states, &Dropout::off()), mask })
     }
 
     pub(super) fn num_rows(&self) -> usize {

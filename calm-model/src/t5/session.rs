@@ -6,12 +6,12 @@ use calm_core::profile::{self, Part};
 use calm_core::{DecoderSession, EngineError, Entry, Matrix, Token, Top2};
 use tch::{Kind, Tensor};
 
-use super::T5;
 use super::dropout::Dropout;
 use super::layers::split_heads;
 use super::layout::{Layout, Places};
 use super::position::CausalBias;
 use super::prompt::Encoded;
+use super::{T5, embed};
 use crate::Error;
 use crate::device::upload;
 
@@ -54,7 +54,8 @@ impl DecoderSession for Session<'_> {
             self.keep();
         }
         let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        let states = self.model.embed(&upload(&tokens, self.model.device()));
+        let tokens = upload(&tokens, self.model.device());
+        let states = embed(&self.model.decoder.embed_tokens, &tokens);
         self.working = Some(Working { layout: self.layout(entries), states, layer: 0, is_kept: false });
         Ok(())
     }
@@ -162,7 +163,7 @@ impl<'a> Session<'a> {
         let model = encoded.model;
         let (layers, config) = (model.decoder.blocks.len(), &model.config);
         let (rows, length) = (encoded.num_rows() as i64, max_tokens as i64);
-        let options = (model.shared.kind(), model.device());
+        let options = (model.head.kind(), model.device());
         let self_kv = Tensor::zeros([layers as i64, rows, length, 2 * config.inner()], options);
         Session {
             model,

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use calm_checkpoint::T5Config;
+use calm_checkpoint::{Model, T5Config};
 use calm_model::{T5, Weights, init, read_safetensors, write_safetensors};
 use tch::{Device, Kind, Tensor};
 
-use crate::{checkpoint, device};
+use crate::{checkpoint, damaged, device};
 
 fn copy_of(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -43,7 +43,7 @@ fn a_missing_tensor_is_named_with_its_shape() {
         drop(tensors.remove("decoder.block.2.layer.1.EncDecAttention.k.weight").unwrap());
     });
     let expected = "tensor decoder.block.2.layer.1.EncDecAttention.k.weight of shape [24, 32] is missing";
-    assert_eq!(load_error(dir.path()), expected);
+    assert_eq!(load_error(dir.path()), format!("{}: {expected}", dir.path().display()));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_wrong_shape_is_named_with_both_shapes() {
             .insert("encoder.final_layer_norm.weight".into(), Tensor::ones([7], (Kind::Float, Device::Cpu)));
     });
     let expected = "tensor encoder.final_layer_norm.weight has the shape [7], but config.json asks for [32]";
-    assert_eq!(load_error(dir.path()), expected);
+    assert_eq!(load_error(dir.path()), format!("{}: {expected}", dir.path().display()));
 }
 
 #[test]
@@ -176,4 +176,31 @@ fn devices_that_do_not_exist_are_refused_in_words() {
     if !tch::Cuda::is_available() {
         assert!(message("cuda:0").unwrap().starts_with("CUDA is not available"));
     }
+}
+
+fn load(folder: &Path) -> Result<Box<dyn Model>, String> {
+    let model = T5::load(folder, device()).map_err(|error| error.to_string())?;
+    Ok(Box::new(model))
+}
+
+#[test]
+fn tables_of_the_embedding_are_those_of_transformers() {
+    damaged::check_embeddings(&load);
+}
+
+#[test]
+fn weights_that_cannot_be_decoded_with_are_refused() {
+    damaged::check_refusals(&load);
+    // libtorch would round them.
+    let dir = copy_of("v1_1");
+    edit_weights(dir.path(), |tensors| {
+        let shared = tensors["shared.weight"].to_kind(Kind::Int64);
+        tensors.insert("shared.weight".into(), shared);
+    });
+    assert!(load_error(dir.path()).contains("tensor shared.weight has the type I64; weights must be F32"));
+}
+
+#[test]
+fn numbers_that_become_too_large_are_an_error_whatever_the_policy() {
+    damaged::check_too_large(&load);
 }

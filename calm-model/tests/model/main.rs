@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 use tch::Device;
 
 mod checkpoints;
+#[path = "../reference/damaged.rs"]
+mod damaged;
 mod reference;
 #[path = "../reference/cases.rs"]
 mod shared;

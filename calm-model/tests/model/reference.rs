@@ -21,7 +21,7 @@ fn tolerance() -> f32 {
 /// Loads a network in double precision, in which rounding decides nothing.
 fn exact(name: &str) -> T5 {
     let config = T5Config::load(&checkpoint(name).join("config.json")).unwrap();
-    let weights = Weights::load(&checkpoint(name), device()).unwrap();
+    let weights = Weights::load(&checkpoint(name), &config, device()).unwrap();
     T5::new(&config, &weights.map(|tensor| tensor.to_kind(Kind::Double))).unwrap()
 }
 

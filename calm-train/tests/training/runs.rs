@@ -6,7 +6,7 @@ use calm_checkpoint::Tokenizer;
 use calm_core::{Backbone, DecodeOptions, Full, PolicySpec, decode};
 use calm_data::Columns;
 use calm_metrics::Metric;
-use calm_model::{Dropout, T5, TeacherForcing, init, read_safetensors};
+use calm_model::{Dropout, T5, TeacherForcing, init, read_safetensors, write_safetensors};
 use calm_train::batches::{FrameTokens, collate};
 use calm_train::checkpoint::Slot;
 use calm_train::corpus::Corpus;
@@ -542,6 +542,35 @@ fn a_vocabulary_that_is_too_small_is_named() {
     next.output = config.output.clone();
     next.tokenizer = Some(config.output.join("tokenizer.json"));
     run(&next);
+}
+
+/// What would be trained as a T5 must be one, with all of its tensors.
+#[test]
+fn checkpoints_of_other_networks_are_no_start() {
+    let tiny = Tiny::new();
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference/v1_1");
+    let start = tiny.path("start");
+    std::fs::create_dir_all(&start).unwrap();
+    let mut config = tiny.config("other");
+    config.model = None;
+    config.init = Some(start.clone());
+    let text = std::fs::read_to_string(published.join("config.json")).unwrap();
+    let check = |text: &str, extra: &str, expected: &str| {
+        std::fs::write(start.join("config.json"), text).unwrap();
+        let mut tensors = read_safetensors(&published.join("model.safetensors"), Device::Cpu).unwrap();
+        tensors.insert(extra.to_owned(), Tensor::zeros([2], (Kind::Float, Device::Cpu)));
+        write_safetensors(&start.join("model.safetensors"), tensors).unwrap();
+        let message = error(&config);
+        assert!(message.contains(expected), "{message}");
+    };
+    let umt5 = text.replace("\"t5\"", "\"umt5\"");
+    assert_ne!(umt5, text);
+    check(&umt5, "other", "model_type is `umt5`");
+    for name in
+        ["encoder.block.0.layer.0.SelfAttention.q.lora_A.weight", "decoder.block.9.layer.0.layer_norm.weight"]
+    {
+        check(&text, name, name);
+    }
 }
 
 #[test]

@@ -1,0 +1,283 @@
+//! The weights of a checkpoint as all engines read them: which tensor is which, and whether the files hold the
+//! network that `config.json` describes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+
+use crate::files::{MODEL_STEM, WeightMap, files_of, fingerprint};
+use crate::init::parameters;
+use crate::model_type::check_model_type;
+use crate::safetensors_file::SafetensorsFile;
+use crate::tensor_names::{
+    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, DECODER_EMBEDDING, EMBEDDINGS, ENCODER_EMBEDDING, HEAD, SHARED,
+    canonical, is_known_leftover, is_of_network,
+};
+use crate::{Error, T5Config};
+
+/// The weights of a checkpoint that fit its configuration. Their numbers are read when they are asked for.
+pub struct WeightFiles {
+    dir: PathBuf,
+    files: Vec<SafetensorsFile>,
+    /// The tensors that the network takes, by the names that T5 gives them.
+    tensors: BTreeMap<String, Place>,
+    unexpected: Vec<String>,
+}
+
+/// A tensor as it is stored.
+pub struct StoredTensor {
+    /// The type of its numbers: F32, F16 or BF16.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its numbers, little-endian and in row-major order; all of them are finite.
+    pub bytes: Vec<u8>,
+}
+
+/// Where a tensor is.
+#[derive(Clone)]
+struct Place {
+    /// Number of the file.
+    file: usize,
+    info: TensorInfo,
+}
+
+impl WeightFiles {
+    /// Opens the weight files of a checkpoint and compares what they hold with its configuration.
+    ///
+    /// # Errors
+    /// Fails if `config.json` is that of another type of model; if there are no weight files, or one is
+    /// damaged or contradicts another; if a tensor of the network is missing, has another shape or is of a
+    /// type that weights cannot have; or if one belongs to the network and has no place in it.
+    pub fn open(dir: &Path, config: &T5Config) -> Result<Self, Error> {
+        check_model_type(dir)?;
+        let files = files_of(dir, MODEL_STEM)?;
+        let files = files.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut weights =
+            WeightFiles { dir: dir.to_owned(), files, tensors: BTreeMap::new(), unexpected: Vec::new() };
+        weights.find_tensors()?;
+        weights.choose_embeddings()?;
+        weights
+            .check(config)
+            .map_err(|source| Error::Weights { dir: dir.to_owned(), source: source.into() })?;
+        Ok(weights)
+    }
+
+    /// Lists the tensors that the network takes.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Lists the tensors that have nothing to do with the network.
+    pub fn unexpected(&self) -> &[String] {
+        &self.unexpected
+    }
+
+    /// Returns the shape of a tensor that the network takes.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|place| place.info.shape.as_slice())
+    }
+
+    /// Lists the types in which the matrices that the network takes are stored.
+    pub fn matrix_types(&self) -> impl Iterator<Item = Dtype> {
+        let matrices = self.tensors.values().filter(|place| place.info.shape.len() > 1);
+        matrices.map(|place| place.info.dtype)
+    }
+
+    /// Reads a tensor that the network takes; `None` if the checkpoint has none of this name.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read or was cut off meanwhile, or if a number is infinite or none.
+    pub fn read(&self, name: &str) -> Result<Option<StoredTensor>, Error> {
+        let Some(Place { file, info }) = self.tensors.get(name) else { return Ok(None) };
+        let file = &self.files[*file];
+        let bytes = file.read(info)?;
+        if let Some((index, value)) = first_not_finite(&bytes, info.dtype) {
+            let (path, name) = (file.path().to_owned(), name.to_owned());
+            return Err(Error::NotFinite { path, name, value, index: position(index, &info.shape) });
+        }
+        Ok(Some(StoredTensor { dtype: info.dtype, shape: info.shape.clone(), bytes }))
+    }
+
+    /// Computes the checkpoint's [`fingerprint`], and makes sure that it is that of what was read.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read, or has changed since it was opened.
+    pub fn fingerprint(&self) -> Result<String, Error> {
+        let fingerprint = fingerprint(&self.dir)?;
+        self.files.iter().try_for_each(SafetensorsFile::check_unchanged)?;
+        Ok(fingerprint)
+    }
+
+    /// Gives each tensor the name by which T5 knows it.
+    fn find_tensors(&mut self) -> Result<(), Error> {
+        let map = WeightMap::read(&self.dir, MODEL_STEM)?;
+        for (number, file) in self.files.iter().enumerate() {
+            for (stored, info) in file.tensors() {
+                let place = Place { file: number, info: info.clone() };
+                let name = canonical(&stored);
+                if let Some(other) = self.tensors.get(&name)
+                    && !self.is_same(other, &place)?
+                {
+                    let paths = [other.file, number].map(|file| self.files[file].path().to_owned());
+                    return Err(Error::Contradiction { name, paths });
+                }
+                self.tensors.insert(name, place);
+            }
+        }
+        if let Some(map) = &map {
+            map.check(&self.files)?;
+        }
+        // Modules that share a tensor have it once, and the others' names in the notes: what
+        // `safetensors.torch.save_model` does, and huggingface_hub with shards.
+        let notes = self.files.iter().flat_map(SafetensorsFile::notes);
+        let aliases = notes.chain(map.iter().flat_map(WeightMap::notes));
+        let aliases: Vec<_> = aliases.map(|(alias, name)| (canonical(alias), canonical(name))).collect();
+        for (alias, name) in aliases {
+            if let Some(place) = self.tensors.get(&name).cloned() {
+                self.tensors.entry(alias).or_insert(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves of the tables of the embedding those that differ, as transformers does.
+    fn choose_embeddings(&mut self) -> Result<(), Error> {
+        let first = EMBEDDINGS.iter().find_map(|name| self.tensors.get(*name)).cloned();
+        let Some(shared) = first else { return Ok(()) };
+        for name in [ENCODER_EMBEDDING, DECODER_EMBEDDING] {
+            if let Some(own) = self.tensors.get(name)
+                && self.is_same(own, &shared)?
+            {
+                self.tensors.remove(name);
+            }
+        }
+        // A copy as the head stays, since training moves it by itself. Another name for one table does not.
+        if self.tensors.get(HEAD).is_some_and(|head| head.is(&shared)) {
+            self.tensors.remove(HEAD);
+        }
+        self.tensors.insert(SHARED.to_owned(), shared);
+        Ok(())
+    }
+
+    /// Takes the network's tensors out of those that are there, and checks both them and the rest.
+    fn check(&mut self, config: &T5Config) -> Result<(), Error> {
+        let mut stored = std::mem::take(&mut self.tensors);
+        let found: Vec<String> = stored.keys().cloned().collect();
+        for Expected { name, shape, is_needed } in expected(config) {
+            let Some(place) = stored.remove(&name) else {
+                if is_needed {
+                    return Err(Error::MissingTensor { name, expected: shape, found });
+                }
+                continue;
+            };
+            let Place { info, .. } = &place;
+            if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                return Err(Error::TensorType { name, found: format!("{:?}", info.dtype) });
+            }
+            let found: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
+            if found != shape {
+                return Err(Error::TensorShape { name, expected: shape, found });
+            }
+            self.tensors.insert(name, place);
+        }
+        let unused = stored.into_keys().filter(|name| !is_known_leftover(name));
+        let (misplaced, unexpected): (Vec<_>, Vec<_>) = unused.partition(|name| is_of_network(name));
+        if !misplaced.is_empty() {
+            return Err(Error::UnusedTensors { names: misplaced });
+        }
+        self.unexpected = unexpected;
+        Ok(())
+    }
+
+    /// Whether two tensors are the same to the last bit.
+    fn is_same(&self, left: &Place, right: &Place) -> Result<bool, Error> {
+        if left.is(right) {
+            return Ok(true);
+        }
+        if (left.info.dtype, &left.info.shape) != (right.info.dtype, &right.info.shape) {
+            return Ok(false);
+        }
+        Ok(self.files[left.file].read(&left.info)? == self.files[right.file].read(&right.info)?)
+    }
+}
+
+/// A tensor that a network may have.
+struct Expected {
+    name: String,
+    shape: Vec<i64>,
+    is_needed: bool,
+}
+
+/// Lists the tensors of a network, the first of which that is missing or wrong is worth an error.
+fn expected(config: &T5Config) -> Vec<Expected> {
+    let table = [HEAD, ENCODER_EMBEDDING, DECODER_EMBEDDING]
+        .map(|name| (name.to_owned(), vec![config.vocab_size, config.d_model], false));
+    let network = parameters(config)
+        .into_iter()
+        .filter(|parameter| parameter.name != HEAD)
+        .map(|parameter| (parameter.name, parameter.shape, true));
+    let classifier = [(CLASSIFIER_WEIGHT, vec![config.d_model]), (CLASSIFIER_BIAS, vec![1])]
+        .map(|(name, shape)| (name.to_owned(), shape, false));
+    network
+        .chain(table)
+        .chain(classifier)
+        .map(|(name, shape, is_needed)| Expected { name, shape, is_needed })
+        .collect()
+}
+
+impl Place {
+    fn is(&self, other: &Self) -> bool {
+        (self.file, self.info.data_offsets) == (other.file, other.info.data_offsets)
+    }
+}
+
+/// The first number that is infinite or none, and where it is.
+fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(usize, f32)> {
+    match dtype {
+        Dtype::F32 => first_with_exponent(bytes, 0x7f80_0000, u32::from_le_bytes, f32::from_bits),
+        // Enough of the number for an error: its sign, and whether it is infinite.
+        Dtype::F16 => first_with_exponent(bytes, 0x7c00, u16::from_le_bytes, |bits| {
+            f32::from_bits(u32::from(bits & 0x8000) << 16 | 0x7f80_0000 | u32::from(bits & 0x3ff) << 13)
+        }),
+        _ => first_with_exponent(bytes, 0x7f80, u16::from_le_bytes, |bits| {
+            f32::from_bits(u32::from(bits) << 16)
+        }),
+    }
+}
+
+/// Finds the first number with all bits of `exponent` set.
+fn first_with_exponent<const SIZE: usize, Bits>(
+    bytes: &[u8],
+    exponent: Bits,
+    bits: impl Fn([u8; SIZE]) -> Bits,
+    number: impl Fn(Bits) -> f32,
+) -> Option<(usize, f32)>
+where
+    Bits: Copy + PartialEq + std::ops::BitAnd<Output = Bits>,
+{
+    let (numbers, _) = bytes.as_chunks::<SIZE>();
+    let is_bad = |&stored: &[u8; SIZE]| bits(stored) & exponent == exponent;
+    // A block without a branch inside is many numbers at a time.
+    const BLOCK: usize = 4096;
+    let block = numbers.chunks(BLOCK).position(|block| block.iter().fold(false, |bad, x| bad | is_bad(x)))?;
+    let index = block * BLOCK + numbers[block * BLOCK..].iter().position(is_bad)?;
+    Some((index, number(bits(numbers[index]))))
+}
+
+/// Where the number `index` of a tensor stands in it.
+fn position(mut index: usize, shape: &[usize]) -> Vec<usize> {
+    let mut position: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&size| {
+            let at = index % size;
+            index /= size;
+            at
+        })
+        .collect();
+    position.reverse();
+    position
+}
