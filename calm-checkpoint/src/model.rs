@@ -38,11 +38,25 @@ pub trait Model: Backbone {
         None
     }
 
+    /// How often its threads have worked together so far. `None` where the engine does not count that.
+    fn teamwork(&self) -> Option<Teamwork> {
+        None
+    }
+
     /// Whether batches decoded side by side are faster than one after the other. One process has one queue of
     /// work for a GPU, where a second worker would only wait for the first.
     fn decodes_side_by_side(&self) -> bool {
         true
     }
+}
+
+/// What the threads of an engine did together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Teamwork {
+    /// Number of operations that they were there to share.
+    pub operations: u64,
+    /// Number of those that fewer threads did, since the system did not run all of them in time.
+    pub with_fewer: u64,
 }
 
 /// An implementation that executes models.

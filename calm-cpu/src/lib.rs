@@ -7,6 +7,7 @@
 //!
 //! A row's result depends neither on the rows beside it nor on the number of threads.
 
+mod attendance;
 mod attention;
 mod elementwise;
 mod error;

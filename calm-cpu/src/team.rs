@@ -2,7 +2,7 @@
 //!
 //! A decoding step consists of some seventy operations of 5 to 500 microseconds each. Waking a thread takes
 //! as long as a small one, so the threads of a team wait awake for their next operation, and go to sleep only
-//! if none has come for a while.
+//! if none has come for a while. Threads that the system does not run are left out ([`Attendance`]).
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -10,16 +10,23 @@ use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use calm_checkpoint::Teamwork;
 use calm_core::profile::{self, Part};
+
+use crate::attendance::Attendance;
 
 /// Number of looks at a flag before a waiting thread gives the core to others: tens of microseconds.
 const SPINS: u32 = 1_000;
 /// Number of times that a waiting thread gives its core away before it goes to sleep: milliseconds.
 const YIELDS: u32 = 1_000;
+
+/// More threads than these would not fit beside the number of a [`Call`].
+const MOST_THREADS: usize = (1 << Call::BITS_OF_THREADS) - 1;
 
 /// Memory that a thread keeps between operations.
 #[derive(Default)]
@@ -42,13 +49,23 @@ pub fn all_cores() -> usize {
 pub(crate) struct Team {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
-    /// The memory of each thread. It is locked while an operation runs, so that there is only one at a time.
-    scratch: Mutex<Vec<Scratch>>,
+    /// Number of threads that take part in operations at present.
+    present: AtomicUsize,
+    /// It is locked while an operation runs, so that there is only one at a time.
+    own: Mutex<Own>,
+    started: Instant,
+}
+
+/// What belongs to the operation that runs.
+struct Own {
+    /// The memory of each thread.
+    scratch: Vec<Scratch>,
+    attendance: Attendance,
 }
 
 struct Shared {
-    /// Number of the current operation.
-    epoch: Line<AtomicUsize>,
+    /// The current [`Call`].
+    call: Line<AtomicU64>,
     /// Number of helpers that have not finished it.
     pending: Line<AtomicUsize>,
     operation: Line<UnsafeCell<Option<Operation>>>,
@@ -61,6 +78,22 @@ struct Shared {
 #[repr(align(128))]
 struct Line<T>(T);
 
+/// Number of an operation, and of the threads that take part in it, in one word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Call(u64);
+
+impl Call {
+    const BITS_OF_THREADS: u32 = 16;
+
+    fn next(self, threads: usize) -> Self {
+        Call((((self.0 >> Self::BITS_OF_THREADS) + 1) << Self::BITS_OF_THREADS) | threads as u64)
+    }
+
+    fn threads(self) -> usize {
+        (self.0 & ((1 << Self::BITS_OF_THREADS) - 1)) as usize
+    }
+}
+
 /// The function that the helpers call with their number.
 ///
 /// Its lifetime is erased: [`Team::run`] does not return before all calls have.
@@ -69,16 +102,17 @@ struct Operation(*const (dyn Fn(usize) + Sync));
 
 // SAFETY: the pointer is followed only while `Team::run` keeps what it points to alive, and that is `Sync`.
 unsafe impl Send for Operation {}
-// SAFETY: `operation` is written by `Team::run` while no helper reads it: before the epoch that tells them to
-// read it, and after all have reported. Release and acquire of the epoch order the accesses.
+// SAFETY: `operation` is written by `Team::run` while no helper reads it: before the call that tells some to
+// read it, and after all of these have reported. The others do not read it. Release and acquire of the call
+// order the accesses.
 unsafe impl Sync for Shared {}
 
 impl Team {
     /// Starts a team of `threads` in all, at least one.
     pub(crate) fn new(threads: usize) -> Self {
-        let threads = threads.max(1);
+        let threads = threads.clamp(1, MOST_THREADS);
         let shared = Arc::new(Shared {
-            epoch: Line(AtomicUsize::new(0)),
+            call: Line(AtomicU64::new(0)),
             pending: Line(AtomicUsize::new(0)),
             operation: Line(UnsafeCell::new(None)),
             sleeping: (1..threads).map(|_| Line(AtomicBool::new(false))).collect(),
@@ -90,35 +124,60 @@ impl Team {
             std::thread::spawn(move || shared.help(thread))
         });
         let helpers = helpers.collect();
-        Team { shared, helpers, scratch: Mutex::new((0..threads).map(|_| Scratch::default()).collect()) }
+        let own = Own {
+            scratch: (0..threads).map(|_| Scratch::default()).collect(),
+            attendance: Attendance::new(threads),
+        };
+        let (present, own, started) = (AtomicUsize::new(threads), Mutex::new(own), Instant::now());
+        Team { shared, helpers, present, own, started }
     }
 
-    /// Number of threads.
+    /// Number of threads that take part at present: into so many parts an operation is to be divided.
     pub(crate) fn threads(&self) -> usize {
-        self.helpers.len() + 1
+        self.present.load(Ordering::Relaxed)
     }
 
-    /// Calls `f` on every part, each on a thread of its own. There are at most as many parts as threads.
+    /// What the threads did together so far.
+    pub(crate) fn teamwork(&self) -> Teamwork {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).attendance.teamwork()
+    }
+
+    /// Has a team work as if the system ran no more threads than these.
+    #[cfg(test)]
+    pub(crate) fn leave_out_all_but(&self, present: usize) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.attendance.leave_out_all_but(present);
+        self.present.store(present, Ordering::Relaxed);
+    }
+
+    /// Calls `f` on every part, each thread on a part of its own, or on some if there are more parts than
+    /// threads.
     pub(crate) fn each<T: Send>(&self, parts: &mut [T], f: impl Fn(&mut T, &mut Scratch) + Sync) {
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(parts.len() <= scratch.len(), "more parts than threads");
-        if let [part] = parts {
-            return f(part, &mut scratch[0]);
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let Own { scratch, attendance } = &mut *own;
+        let threads = attendance.present();
+        let mut waited = Duration::ZERO;
+        if threads == 1 || parts.len() <= 1 {
+            parts.iter_mut().for_each(|part| f(part, &mut scratch[0]));
+        } else {
+            let (count, parts, scratch) =
+                (parts.len(), Shareable(parts.as_mut_ptr()), Shareable(scratch.as_mut_ptr()));
+            waited = self.run(threads, &|thread| {
+                for part in (thread..count).step_by(threads) {
+                    // SAFETY: every thread has another number below `threads`, so that no two have the same
+                    // part or scratch, and both outlive `run`.
+                    let (part, scratch) = unsafe { (&mut *parts.at(part), &mut *scratch.at(thread)) };
+                    f(part, scratch);
+                }
+            });
         }
-        let (count, parts, scratch) =
-            (parts.len(), Shareable(parts.as_mut_ptr()), Shareable(scratch.as_mut_ptr()));
-        self.run(&|thread| {
-            if thread < count {
-                // SAFETY: every thread has another number, so that no two have the same part or scratch, and
-                // both outlive `run`.
-                let (part, scratch) = unsafe { (&mut *parts.at(thread), &mut *scratch.at(thread)) };
-                f(part, scratch);
-            }
-        });
+        attendance.count(waited, || self.started.elapsed());
+        self.present.store(attendance.present(), Ordering::Relaxed);
     }
 
-    /// Calls `operation` with the number of each thread, on that thread.
-    fn run(&self, operation: &(dyn Fn(usize) + Sync)) {
+    /// Calls `operation` with the numbers below `threads`, each on another thread, and returns how long
+    /// helpers were late.
+    fn run(&self, threads: usize, operation: &(dyn Fn(usize) + Sync)) -> Duration {
         let shared = &*self.shared;
         // SAFETY: only the lifetime is erased. `Finish` waits for all helpers before this frame ends, also if
         // `operation` panics.
@@ -127,27 +186,32 @@ impl Team {
         });
         // SAFETY: no helper reads it now, see `Shared`.
         unsafe { *shared.operation.0.get() = Some(erased) };
-        shared.pending.0.store(self.helpers.len(), Ordering::Relaxed);
-        shared.epoch.0.fetch_add(1, Ordering::SeqCst);
-        for (sleeping, helper) in shared.sleeping.iter().zip(&self.helpers) {
+        shared.pending.0.store(threads - 1, Ordering::Relaxed);
+        // Only this thread writes it, since it holds the lock of `own`.
+        let call = Call(shared.call.0.load(Ordering::Relaxed)).next(threads);
+        shared.call.0.store(call.0, Ordering::SeqCst);
+        for (sleeping, helper) in shared.sleeping.iter().zip(&self.helpers).take(threads - 1) {
             if sleeping.0.load(Ordering::SeqCst) {
                 helper.thread().unpark();
             }
         }
-        let finish = Finish(shared);
+        let mut late = Duration::ZERO;
+        let finish = Finish { shared, late: &mut late };
         operation(0);
         drop(finish);
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
+        late
     }
 }
 
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::SeqCst);
-        self.shared.epoch.0.fetch_add(1, Ordering::SeqCst);
+        let call = Call(self.shared.call.0.load(Ordering::Relaxed)).next(self.helpers.len() + 1);
+        self.shared.call.0.store(call.0, Ordering::SeqCst);
         for helper in self.helpers.drain(..) {
             helper.thread().unpark();
             // The helper's panics were caught, and raised where the operation was asked for.
@@ -158,14 +222,16 @@ impl Drop for Team {
 
 impl Shared {
     fn help(&self, thread: usize) {
-        let mut seen = 0;
+        let mut seen = Call(0);
         loop {
-            self.wait_for_operation(seen, thread);
-            seen += 1;
+            seen = self.wait_for_call(seen, thread);
             if self.closing.load(Ordering::SeqCst) {
                 return;
             }
-            // SAFETY: written before the epoch that was just seen, and not again before this helper reports.
+            if thread >= seen.threads() {
+                continue;
+            }
+            // SAFETY: written before the call that was just seen, and not again before this helper reports.
             let Some(Operation(operation)) = (unsafe { *self.operation.0.get() }) else { continue };
             // SAFETY: `Team::run` keeps it alive until all helpers have reported.
             let result = catch_unwind(AssertUnwindSafe(|| unsafe { (*operation)(thread) }));
@@ -176,47 +242,67 @@ impl Shared {
         }
     }
 
-    fn wait_for_operation(&self, seen: usize, thread: usize) {
-        let arrived = || self.epoch.0.load(Ordering::SeqCst) != seen;
-        if wait_awake(arrived) {
-            return;
+    /// Waits for another call than the one seen last, asleep if the helper was left out of that one.
+    fn wait_for_call(&self, seen: Call, thread: usize) -> Call {
+        let current = || Call(self.call.0.load(Ordering::SeqCst));
+        let takes_part = thread < seen.threads() || seen == Call(0);
+        if takes_part && wait_awake(|| current() != seen) {
+            return current();
         }
         let sleeping = &self.sleeping[thread - 1].0;
         sleeping.store(true, Ordering::SeqCst);
-        // A thread that raises the epoch after this look sees the flag; one that did so before is seen here.
-        while !arrived() {
+        // A thread that writes a call after this look sees the flag; one that did so before is seen here.
+        while current() == seen {
             std::thread::park();
         }
         sleeping.store(false, Ordering::SeqCst);
+        current()
     }
 }
 
 /// Waits until all helpers have reported.
-struct Finish<'a>(&'a Shared);
+struct Finish<'a> {
+    shared: &'a Shared,
+    /// Receives the time after which the last one did, if that was long after this thread.
+    late: &'a mut Duration,
+}
 
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
-        let done = || self.0.pending.0.load(Ordering::Acquire) == 0;
-        if !done() {
-            let _part = profile::enter(Part::Waiting);
+        let done = || self.shared.pending.0.load(Ordering::Acquire) == 0;
+        if done() {
+            return;
+        }
+        let _part = profile::enter(Part::Waiting);
+        if !spin(done) {
+            let started = Instant::now();
             while !wait_awake(done) {}
+            *self.late = started.elapsed();
         }
     }
 }
 
 /// Waits awake, and returns whether `done` came true before it was time to sleep.
 fn wait_awake(done: impl Fn() -> bool) -> bool {
-    for _ in 0..SPINS {
-        if done() {
-            return true;
-        }
-        std::hint::spin_loop();
+    if spin(&done) {
+        return true;
     }
     for _ in 0..YIELDS {
         if done() {
             return true;
         }
         std::thread::yield_now();
+    }
+    false
+}
+
+/// Waits without giving the core to others, and returns whether `done` came true before it was time to.
+fn spin(done: impl Fn() -> bool) -> bool {
+    for _ in 0..SPINS {
+        if done() {
+            return true;
+        }
+        std::hint::spin_loop();
     }
     false
 }

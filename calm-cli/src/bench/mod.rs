@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use calm_checkpoint::{EngineKind, T5Config, WeightType};
+use calm_checkpoint::{EngineKind, T5Config, Teamwork, WeightType};
 use calm_core::profile::{Profile, record};
 use calm_core::{DecodeOptions, Generation, Policy, PolicySpec, Token};
 use calm_cpu::{Weights, all_cores};
@@ -29,7 +29,8 @@ use crate::results::print_table;
 /// Every output has --new-tokens tokens: the end of a sequence does not end it. The fraction of the memory
 /// rate is that of reading the weights of the layers that ran and of the head once a step, beside what the
 /// machine's threads read at best, or on a GPU what a sum over a block of its memory reads; with weights that
-/// fit into a cache it can exceed 100 %.
+/// fit into a cache it can exceed 100 %. Where the system does not run all threads of the cpu engine, it goes
+/// on with fewer, and the report says so.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Checkpoint directory, or random:SHAPE for random weights of t5-small, t5-base, t5-large,
@@ -115,6 +116,8 @@ struct Case<'a> {
     profiles: Vec<Profile>,
     /// Layers run for the tokens of a whole call.
     executed_layers: usize,
+    /// What the threads did together in the calls that count, if the engine counts it.
+    teamwork: Option<Teamwork>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -256,18 +259,25 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
 impl<'a> Case<'a> {
     fn new(loaded: &'a Loaded, spec: PolicySpec, policy: Box<dyn Policy>, batch_size: usize) -> Self {
         let (calls, first, profiles) = (Vec::new(), Vec::new(), Vec::new());
-        Case { loaded, spec, policy, batch_size, calls, first, profiles, executed_layers: 0 }
+        let (executed_layers, teamwork) = (0, None);
+        Case { loaded, spec, policy, batch_size, calls, first, profiles, executed_layers, teamwork }
     }
 
     fn measure(&mut self, arguments: &Arguments, counts: bool) -> anyhow::Result<()> {
-        let vocab_size = self.loaded.model.model().shape().vocab_size;
-        let source = source_tokens(vocab_size, arguments.source_tokens);
+        let model = self.loaded.model.model();
+        let source = source_tokens(model.shape().vocab_size, arguments.source_tokens);
+        let before = model.teamwork();
         let (_, first) = self.call(&source, 1)?;
         let (generations, seconds) = self.call(&source, arguments.new_tokens)?;
         self.executed_layers = generations.iter().map(|generation| generation.executed_layers).sum();
         if counts {
             self.first.push(first);
             self.calls.push(seconds);
+            if let (Some(before), Some(after)) = (before, model.teamwork()) {
+                let sum = self.teamwork.get_or_insert_default();
+                sum.operations += after.operations - before.operations;
+                sum.with_fewer += after.with_fewer - before.with_fewer;
+            }
         }
         if counts && arguments.profile {
             let (result, profile) = record(|| self.call(&source, arguments.new_tokens));
@@ -312,6 +322,7 @@ impl<'a> Case<'a> {
             ms_per_token: 1e3 * step,
             memory_fraction: bytes / step / memory_rate,
             executed_layers,
+            with_fewer_threads: self.teamwork.map(|sum| sum.with_fewer as f64 / sum.operations.max(1) as f64),
             profile: CallProfile::new(std::mem::take(&mut self.profiles), call, &output),
         }
     }

@@ -38,6 +38,10 @@ pub(super) struct Measured {
     pub(super) memory_fraction: f64,
     /// Layers run for a token.
     pub(super) executed_layers: f64,
+    /// Share of the operations of the CPU engine that fewer threads did, since the system did not run all of
+    /// them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) with_fewer_threads: Option<f64>,
     /// Where the time of a call went, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) profile: Option<CallProfile>,
@@ -73,6 +77,19 @@ impl Report {
         )?;
         for case in &self.cases {
             case.write(out)?;
+        }
+        for case in &self.cases {
+            if let Some(share) = case.with_fewer_threads.filter(|&share| share > 0.0) {
+                println!(
+                    "{} {} {}, batch {}: {:.0}% of the operations by fewer than {} threads, since the cores were busy",
+                    case.engine,
+                    case.dtype,
+                    case.policy,
+                    case.batch_size,
+                    100.0 * share,
+                    self.threads
+                );
+            }
         }
         for case in &self.cases {
             if let Some(profile) = &case.profile {

@@ -80,6 +80,15 @@ fn a_vocabulary_may_be_small() {
     }
 }
 
+/// With one thread there is nobody to wait for.
+#[test]
+fn the_share_of_operations_by_fewer_threads_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = printed(bench(folder.path(), ""));
+    assert_eq!(cases(folder.path())[0]["with_fewer_threads"], 0.0);
+    assert!(!table.contains("by fewer than"), "{table}");
+}
+
 #[test]
 fn tokens_leave_where_a_trace_says() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use calm_checkpoint::{
-    EngineKind, Error as CheckpointError, LoadOptions, Loader, Model, T5_MODEL_TYPES, T5Config, WeightType,
-    check_sources,
+    EngineKind, Error as CheckpointError, LoadOptions, Loader, Model, T5_MODEL_TYPES, T5Config, Teamwork,
+    WeightType, check_sources,
 };
 use calm_core::profile::{self, Part};
 use calm_core::{Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, Prompt, Token};
@@ -172,5 +172,9 @@ impl Model for T5 {
 
     fn num_inputs(&self) -> usize {
         self.network.encoder.embed_tokens.rows()
+    }
+
+    fn teamwork(&self) -> Option<Teamwork> {
+        Some(self.processor.team.teamwork())
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of the kernels against plain sums in f64, on every instruction set that this machine has.
 
+mod attendance;
 mod head;
 mod products;
 mod team;
@@ -22,11 +23,17 @@ fn matrix(rows: usize, columns: usize, seed: u64) -> Stored {
     Stored::from_rows(numbers(rows * columns, seed), columns)
 }
 
-/// Makes a processor for each instruction set with some numbers of threads.
+/// Makes a processor for each instruction set with some numbers of threads, of which all take part or all but
+/// one.
 fn processors() -> Vec<Processor> {
-    let sets = InstructionSet::available();
-    let pairs = sets.into_iter().flat_map(|set| [1, 2, 3].map(|threads| (set, threads)));
-    pairs.map(|(set, threads)| Processor { team: Team::new(threads), set }).collect()
+    let processor = |set, threads, present| {
+        let team = Team::new(threads);
+        team.leave_out_all_but(present);
+        Processor { team, set }
+    };
+    let teams = [[1, 1], [2, 2], [3, 3], [3, 2]];
+    let sets = InstructionSet::available().into_iter();
+    sets.flat_map(|set| teams.map(|[threads, present]| processor(set, threads, present))).collect()
 }
 
 fn name(processor: &Processor) -> String {

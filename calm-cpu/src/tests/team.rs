@@ -17,6 +17,25 @@ fn every_part_is_visited_once_in_every_operation() {
     }
 }
 
+/// An operation may have been divided before a thread was left out.
+#[test]
+fn parts_are_shared_by_the_threads_that_take_part() {
+    let team = Team::new(5);
+    for present in [5, 2, 1, 3, 5, 4] {
+        team.leave_out_all_but(present);
+        assert_eq!(team.threads(), present);
+        for count in 1..=5 {
+            let mut parts = vec![0_u32; count];
+            for _ in 0..40 {
+                team.each(&mut parts, |part, _| *part += 1);
+            }
+            assert_eq!(parts, vec![40; count], "{present} of 5 threads");
+        }
+    }
+    let teamwork = team.teamwork();
+    assert_eq!((teamwork.operations, teamwork.with_fewer), (1200, 800));
+}
+
 #[test]
 fn a_panic_reaches_the_caller_and_leaves_the_team_whole() {
     let team = Team::new(3);
