@@ -137,7 +137,10 @@ pub fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
 }
 
 /// SHA-256 of the bytes of all weight files of a checkpoint, in hexadecimal.
-fn weights_hash(dir: &Path) -> Result<String, Error> {
+///
+/// # Errors
+/// There is no such file, or one cannot be read.
+pub fn weights_hash(dir: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new();
     for path in files_of(dir, MODEL_STEM)? {
         let failed = calm_files::Error::read(&path);

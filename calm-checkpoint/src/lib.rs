@@ -20,7 +20,7 @@ mod weight_type;
 
 pub use crate::config::{FeedForward, T5Config};
 pub use crate::error::Error;
-pub use crate::files::{MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, map_file};
+pub use crate::files::{MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, map_file, weights_hash};
 pub use crate::model::{EngineKind, LoadOptions, Loader, Model, Teamwork};
 pub use crate::model_type::{T5_MODEL_TYPES, model_type};
 pub use crate::position::{Direction, bucket};
