@@ -34,6 +34,9 @@ pub(crate) struct Arguments {
     /// more
     #[arg(long, conflicts_with_all = ["device", "time_limit", "pause_after"])]
     prepare: bool,
+    /// Replace the model in the output folder, if there is one that this run has not written itself
+    #[arg(long, conflicts_with = "prepare")]
+    overwrite: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -53,7 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tch::set_num_threads(i32::try_from(threads)?);
     }
     signals::advise("the same command goes on from the last checkpoint");
-    match calm_train::train(&config, &TrainOptions { device, time_limit, pause_after })? {
+    let options = TrainOptions { device, time_limit, pause_after, overwrite: arguments.overwrite };
+    match calm_train::train(&config, &options)? {
         Trained::Finished(report) => calm_files::print(|out| show(out, &config, &report))?,
         Trained::Paused { step } => {
             let steps = config.schedule.steps;

@@ -67,6 +67,11 @@ impl ClassifierTraining {
         weight_and_bias(&self.parameters.weights())
     }
 
+    /// Whether the training has not diverged. Waits for the device.
+    pub fn is_finite(&self) -> bool {
+        self.parameters.are_finite()
+    }
+
     /// Computes F1 of "do not exit" at each layer below the last, over a few batches.
     pub fn f1(&self, model: &T5, batches: &[Batch]) -> Vec<LayerF1> {
         let _no_grad = tch::no_grad_guard();

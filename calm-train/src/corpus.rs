@@ -39,6 +39,20 @@ pub struct HeldOut<'a> {
     pub references: &'a [Vec<String>],
 }
 
+/// How many of some tokens are a certain one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) count: usize,
+    pub(crate) all: usize,
+}
+
+impl Share {
+    fn add(&mut self, token: u32, tokens: &[u32]) {
+        self.count += tokens.iter().filter(|&&other| other == token).count();
+        self.all += tokens.len();
+    }
+}
+
 struct Task {
     name: String,
     metric: Metric,
@@ -122,6 +136,28 @@ impl Corpus {
         })
     }
 
+    /// Returns the largest token of all examples, those held out included.
+    pub(crate) fn largest_token(&self) -> Option<u32> {
+        let largest = |pair: &TokenPair| pair.source.iter().chain(&pair.target).copied().max();
+        let of_task = |task: &Task| {
+            task.pairs().chain(task.held_out.iter().cloned()).filter_map(|pair| largest(&pair)).max()
+        };
+        self.tasks.iter().filter_map(of_task).max()
+    }
+
+    /// Counts a token in the sources and in the targets of each task's training file.
+    pub(crate) fn shares_of(&self, token: u32) -> Vec<(&str, [Share; 2])> {
+        let of_task = |task: &Task| {
+            let mut shares = [Share::default(); 2];
+            for TokenPair { source, target } in task.pairs() {
+                shares[0].add(token, &source);
+                shares[1].add(token, &target);
+            }
+            shares
+        };
+        self.tasks.iter().map(|task| (task.name.as_str(), of_task(task))).collect()
+    }
+
     /// Fingerprint of the examples and their order, as SHA-256 in hexadecimal.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
@@ -165,6 +201,11 @@ impl Task {
         };
         let TaskConfig { name, metric, weight, .. } = task.clone();
         Ok(Task { name, metric, weight, file, rows, held_out, references })
+    }
+
+    /// The tokens of all examples of the training file.
+    fn pairs(&self) -> impl Iterator<Item = TokenPair> {
+        (0..self.file.len()).map(|row| self.file.pair(row))
     }
 }
 

@@ -47,6 +47,11 @@ pub fn draw_learning_curves(log: &Path, folder: &Path) -> Result<Vec<PathBuf>, E
     Ok(save(&LearningCurves { panels, steps }, folder)?.into())
 }
 
+/// Returns the step of a line of the log; `None` if it is no such line.
+pub(crate) fn step_of_line(line: &str) -> Option<u64> {
+    serde_json::from_str::<LogLine>(line).ok().map(|line| line.step)
+}
+
 /// The part of a line of the log that is drawn: losses of a training interval, or a validation.
 #[derive(Deserialize)]
 struct LogLine {

@@ -15,6 +15,45 @@ pub enum Error {
         /// Description of what differs.
         reason: String,
     },
+    /// A checkpoint directory is incomplete or damaged, and there is no other one.
+    #[error("{} is no usable checkpoint ({reason}); remove it to begin anew", path.display())]
+    DamagedCheckpoint {
+        /// Path of the checkpoint.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process trains with the same directory of checkpoints.
+    #[error("another training is running in {}; wait for its end, or set `checkpoints` to another folder", path.display())]
+    Locked {
+        /// The directory of checkpoints.
+        path: PathBuf,
+    },
+    /// The output folder holds a model that the run has not written.
+    #[error("{} already holds a model, which this run has not written; set `output` to another folder, \
+        or replace the model with --overwrite", path.display())]
+    OutputTaken {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// The output would be written over what the run reads.
+    #[error("output and {key} are the same folder, {}; set `output` to another one", path.display())]
+    SameFolder {
+        /// The other key of the configuration.
+        key: &'static str,
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A token of the data has no embedding.
+    #[error("{} gives a text the token {token}, but the vocabulary of the network ends at {vocab_size}", tokenizer.display())]
+    Vocabulary {
+        /// The tokenizer's file.
+        tokenizer: PathBuf,
+        /// The token.
+        token: u32,
+        /// Number of embeddings of the network.
+        vocab_size: i64,
+    },
     /// No example is within the limits on length.
     #[error("no training example is left after the limits on length")]
     NoExamples,
@@ -59,6 +98,25 @@ pub enum Error {
         gradient_norm: f64,
         /// The step of the last checkpoint.
         checkpoint: Option<u64>,
+    },
+    /// A step has left a number that is none. The last checkpoint, if there was one, is intact.
+    #[error("the training diverged: after step {step} {tensor} is not finite; {}", intact(*checkpoint))]
+    NotFinite {
+        /// Name of the tensor in the checkpoint that was to be written.
+        tensor: String,
+        /// The step.
+        step: u64,
+        /// The step of the last checkpoint.
+        checkpoint: Option<u64>,
+    },
+    /// The training of the exit classifier diverged. The last checkpoint of the network is intact.
+    #[error(
+        "the exit classifier diverged; lower classifier.learning_rate, which is {learning_rate}, \
+        and the same command goes on from there"
+    )]
+    Classifier {
+        /// The configured learning rate.
+        learning_rate: f64,
     },
     /// The measures `agreement` cannot be fitted.
     #[error(transparent)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, HEAD, T5Config, Tokenizer};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, HEAD, T5Config, Tokenizer, weights_hash};
 use calm_model::Weights;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -20,6 +20,8 @@ pub(crate) struct InitialWeights {
     /// The `generation_config.json` of the finished checkpoint, likewise.
     pub published_generation_config: Value,
     pub parameters: Parameters,
+    /// SHA-256 of the weights of `init`, in hexadecimal; `None` for random weights.
+    pub init: Option<String>,
 }
 
 impl InitialWeights {
@@ -28,8 +30,12 @@ impl InitialWeights {
     /// # Errors
     /// Fails if `init` cannot be read, or has fewer embeddings than the tokenizer has tokens.
     pub(crate) fn new(config: &TrainConfig, tokenizer: &Tokenizer, device: Device) -> Result<Self, Error> {
+        let mut init = None;
         let (t5_config, published_config, weights) = match (&config.model, &config.init) {
-            (_, Some(dir)) => from_checkpoint(dir, tokenizer)?,
+            (_, Some(dir)) => {
+                init = Some(weights_hash(dir)?);
+                from_checkpoint(dir, tokenizer)?
+            }
             (Some(model), None) => {
                 let t5_config = model.t5_config(tokenizer.vocab_size(), tokenizer.special_tokens()?);
                 let weights = calm_model::init::random_weights(&t5_config, config.seed as i64);
@@ -51,7 +57,7 @@ impl InitialWeights {
         let parameters = Parameters::of_network(&t5_config, &weights, device)?;
         let published_config = published(published_config, &t5_config, dtype);
         let published_generation_config = published_generation(config.init.as_deref(), &t5_config)?;
-        Ok(InitialWeights { t5_config, published_config, published_generation_config, parameters })
+        Ok(InitialWeights { t5_config, published_config, published_generation_config, parameters, init })
     }
 }
 

@@ -102,6 +102,11 @@ impl Parameters {
         self.stacks.iter().map(|stack| stack.tensor.numel() as i64).sum()
     }
 
+    /// Whether all parameters are finite numbers. Waits for the device.
+    pub(crate) fn are_finite(&self) -> bool {
+        self.stacks.iter().all(|stack| is_finite(&stack.tensor))
+    }
+
     /// Copies the tensors that have names of parameters out of `tensors`, or says which one does not fit.
     ///
     /// # Errors
@@ -136,6 +141,11 @@ impl Parameters {
             names.zip(tensor.detach().unbind(0))
         })
     }
+}
+
+/// Whether all elements are finite numbers. Waits for the device.
+pub(crate) fn is_finite(tensor: &Tensor) -> bool {
+    tensor.isfinite().all().int64_value(&[]) != 0
 }
 
 /// The gradients of all parameters, in the order of their stacks.

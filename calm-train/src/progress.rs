@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::Error;
+use crate::curves::step_of_line;
 use crate::validation::Validation;
 
 /// Number of steps between two records of the log. Reading the loss waits for the device.
@@ -161,16 +162,21 @@ impl Progress {
     }
 }
 
+/// Says something about the run to the one who watches it.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    eprintln!("note: {text}");
+}
+
 /// Drops what an interrupted run logged after its last checkpoint, since those steps are done again.
 ///
-/// The last line of a killed run may also be incomplete.
+/// The last line of a killed run may also be incomplete, and what else is no line of the log could not be
+/// drawn in the end.
 fn reopen_log(path: &Path, done: u64) -> Result<File, calm_files::Error> {
     let log = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         log => log.map_err(calm_files::Error::read(path))?,
     };
-    let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.get("step")?.as_u64();
-    let kept = log.lines().filter(|line| step(line).is_some_and(|step| step <= done));
+    let kept = log.lines().filter(|line| step_of_line(line).is_some_and(|step| step <= done));
     calm_files::write(path, kept.map(|line| format!("{line}\n")).collect::<String>())?;
     File::options().append(true).open(path).map_err(calm_files::Error::write(path))
 }

@@ -65,7 +65,8 @@ impl Finished<'_> {
     pub(crate) fn publish(&self) -> Result<TrainReport, Error> {
         let weights = self.rounded();
         let model = T5::new(self.t5_config, &weights)?;
-        let classifier = (self.config.classifier.steps > 0).then(|| self.train_classifier(&model));
+        let trains_classifier = self.config.classifier.steps > 0;
+        let classifier = trains_classifier.then(|| self.train_classifier(&model)).transpose()?;
         self.write_checkpoint(&weights, classifier.as_ref())?;
         let confidence = self.fit_confidence()?;
         let held_out = self.held_out_batches();
@@ -155,7 +156,7 @@ impl Finished<'_> {
         Ok(fitted.reliability)
     }
 
-    fn train_classifier(&self, model: &T5) -> ClassifierTraining {
+    fn train_classifier(&self, model: &T5) -> Result<ClassifierTraining, Error> {
         let config = &self.config.classifier;
         let mut classifier = ClassifierTraining::new(model, config);
         let mut progress = Progress::classifier(config.steps);
@@ -170,7 +171,10 @@ impl Finished<'_> {
             }
         }
         progress.finish();
-        classifier
+        match classifier.is_finite() {
+            true => Ok(classifier),
+            false => Err(Error::Classifier { learning_rate: config.learning_rate }),
+        }
     }
 
     fn held_out_batches(&self) -> Vec<Batch> {

@@ -1,5 +1,6 @@
 //! Runs a training from configuration to finished checkpoint.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,20 +9,21 @@ use calm_model::{T5, Weights};
 use tch::{Device, Kind, Tensor};
 
 use crate::batches::{Batch, BatchConfig, FrameTokens};
-use crate::checkpoint::{RunState, Slot};
+use crate::checkpoint::{Checkpoint, RunState, Slot};
 use crate::config::TrainConfig;
 use crate::corpus::Corpus;
 use crate::initial_weights::InitialWeights;
 use crate::loader::{Loader, LoaderConfig};
 use crate::loss_watch::LossWatch;
 use crate::optimizer::Optimizer;
+use crate::output::Output;
 use crate::parameters::Gradients;
 use crate::progress::{LOG_EVERY, Progress, StepRecord};
 use crate::publish::{Finished, TrainReport};
 use crate::schedule::{Pace, ScheduleConfig, learning_rate_factor};
 use crate::step::{BatchGradient, StepConfig, batch_gradient};
 use crate::validation::{ValidationOptions, validate};
-use crate::{Error, checkpoint};
+use crate::{Error, MadeWith, checkpoint, preflight, progress};
 
 /// Name that the loss sums since the last line of the log have in a checkpoint.
 const LOSS_SUMS: &str = "log.nll";
@@ -38,6 +40,8 @@ pub struct TrainOptions {
     pub time_limit: Option<Duration>,
     /// Time after which the run stops with a checkpoint, so that the next call continues it.
     pub pause_after: Option<Duration>,
+    /// Whether to replace a model in the output folder that this run has not written.
+    pub overwrite: bool,
 }
 
 /// How a call of [`train`] ended.
@@ -55,16 +59,22 @@ pub enum Trained {
 /// Trains from the last checkpoint, or from the start, and writes the finished model to `config.output`.
 ///
 /// # Errors
-/// Fails if input is missing or unusable, if a file cannot be written, or if the loss jumps or stops being a
-/// number.
+/// Fails if input is missing or unusable, if a file cannot be written, if another process trains with the
+/// same checkpoints, if the output folder holds another model, or if the loss jumps or stops being a number.
 pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Error> {
     let tokenizer = load_tokenizer(config)?;
+    preflight::check_folders(config)?;
     create_dir(&config.checkpoints)?;
-    let corpus = Arc::new(Corpus::open(config, &tokenizer)?);
-    create_dir(&config.output)?;
-    let mut run = Run::new(config, options, tokenizer, corpus)?;
+    let _lock = checkpoint::lock(&config.checkpoints)?;
+    let output = Output::new(config, options.overwrite)?;
+    let start = InitialWeights::new(config, &tokenizer, options.device)?;
+    preflight::check_network(config, &start.t5_config)?;
+    let corpus = open_corpus(config, &tokenizer)?;
+    preflight::check_tokens(config, &corpus, &start.t5_config)?;
+    output.create()?;
+    let mut run = Run::new(config, options, tokenizer, corpus, start)?;
     if run.train_backbone()? {
-        Ok(Trained::Finished(Box::new(run.finish()?)))
+        Ok(Trained::Finished(Box::new(run.finish(&output)?)))
     } else {
         Ok(Trained::Paused { step: run.state.step })
     }
@@ -79,8 +89,16 @@ pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Er
 /// Fails if input is missing or unusable, or if a file cannot be written.
 pub fn prepare(config: &TrainConfig) -> Result<usize, Error> {
     let tokenizer = load_tokenizer(config)?;
+    preflight::check_folders(config)?;
     create_dir(&config.checkpoints)?;
-    Ok(Corpus::open(config, &tokenizer)?.len())
+    let _lock = checkpoint::lock(&config.checkpoints)?;
+    Ok(open_corpus(config, &tokenizer)?.len())
+}
+
+fn open_corpus(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<Arc<Corpus>, Error> {
+    let corpus = Corpus::open(config, tokenizer)?;
+    preflight::unknown_tokens(&corpus, tokenizer).iter().for_each(progress::note);
+    Ok(Arc::new(corpus))
 }
 
 /// The tokenizer of a run, which ends texts as the network does or will do.
@@ -103,6 +121,8 @@ struct Run<'a> {
     /// The schedule of the configuration, or as much of it as there is time for.
     schedule: ScheduleConfig,
     losses: LossSums,
+    /// The step of the last checkpoint.
+    checkpointed: Option<u64>,
 }
 
 /// The negative log-likelihoods of all steps since the last line of the log.
@@ -119,14 +139,26 @@ impl<'a> Run<'a> {
         options: &'a TrainOptions,
         tokenizer: Tokenizer,
         corpus: Arc<Corpus>,
+        start: InitialWeights,
     ) -> Result<Self, Error> {
-        let start = InitialWeights::new(config, &tokenizer, options.device)?;
         let optimizer = Optimizer::new(&config.optimizer, &start.parameters);
         let losses = LossSums::new(start.t5_config.decoder_layers(), options.device);
         let data = format!("{} in batches of {} tokens", corpus.fingerprint(), config.data.batch_tokens);
-        let state = RunState { seed: config.seed, data, ..RunState::default() };
-        let schedule = config.schedule;
-        let mut run = Run { config, options, tokenizer, corpus, start, optimizer, state, schedule, losses };
+        let made_with = Some(MadeWith::new(config, start.init.clone())?);
+        let state = RunState { seed: config.seed, data, made_with, ..RunState::default() };
+        let (schedule, checkpointed) = (config.schedule, None);
+        let mut run = Run {
+            config,
+            options,
+            tokenizer,
+            corpus,
+            start,
+            optimizer,
+            state,
+            schedule,
+            losses,
+            checkpointed,
+        };
         run.restore()?;
         Ok(run)
     }
@@ -136,7 +168,6 @@ impl<'a> Run<'a> {
         let config = self.config;
         let started = Instant::now();
         let mut pace = self.options.time_limit.map(|limit| Pace::new(config.schedule, limit));
-        let mut checkpointed = (self.state.step > 0).then_some(self.state.step);
         let mut progress = Progress::new(&config.checkpoints, config.schedule.steps, self.state.step)?;
         let mut watch = LossWatch::new(config.loss_spike);
         let accumulate = u64::from(config.optimizer.accumulate);
@@ -168,14 +199,13 @@ impl<'a> Run<'a> {
                 let exit_losses = self.losses.means()?;
                 let loss = exit_losses.last().copied().flatten().unwrap_or(f64::NAN);
                 let gradient_norm = norm.double_value(&[]);
-                // A loss that is infinite or not a number reaches the parameters within a step, so such a
-                // step is never saved.
                 if !(loss.is_finite() && gradient_norm.is_finite()) {
-                    return Err(Error::Diverged { loss, step, gradient_norm, checkpoint: checkpointed });
+                    let checkpoint = self.checkpointed;
+                    return Err(Error::Diverged { loss, step, gradient_norm, checkpoint });
                 }
                 if logged {
                     if let Some(mean) = watch.exceeded(loss) {
-                        return Err(Error::Spike { loss, mean, step, checkpoint: checkpointed });
+                        return Err(Error::Spike { loss, mean, step, checkpoint: self.checkpointed });
                     }
                     self.losses.clear();
                     let (epoch, learning_rate) = (self.state.epochs, self.learning_rate());
@@ -200,8 +230,8 @@ impl<'a> Run<'a> {
                 self.validate(&mut progress)?;
             }
             if saved || self.is_stopped_early() {
-                self.save()?;
-                checkpointed = Some(step);
+                self.save(Slot::Newest, self.full_state())?;
+                self.checkpointed = Some(step);
             }
             if pauses && step < self.schedule.steps {
                 return Ok(false);
@@ -250,8 +280,7 @@ impl<'a> Run<'a> {
             self.state.best_loss = Some(validation.loss);
             self.state.validations_since_best = 0;
             if self.config.validation.patience > 0 {
-                let (dir, size) = (&self.config.checkpoints, self.config.max_file_bytes);
-                checkpoint::save(dir, Slot::Best, &self.state, named(&parameters), size)?;
+                self.save(Slot::Best, named(&parameters).collect())?;
             }
         } else {
             self.state.validations_since_best += 1;
@@ -264,17 +293,16 @@ impl<'a> Run<'a> {
         patience > 0 && self.state.validations_since_best >= patience
     }
 
-    fn finish(&mut self) -> Result<TrainReport, Error> {
+    fn finish(&mut self, output: &Output<'_>) -> Result<TrainReport, Error> {
         let mut parameters = self.optimizer.evaluation_parameters(&self.start.parameters);
         let mut state = self.state.clone();
-        if let Some(best) =
-            checkpoint::find(&self.config.checkpoints, Slot::Best).filter(|_| self.is_stopped_early())
+        if self.is_stopped_early()
+            && let Some(mut best) = checkpoint::load_newest(&self.config.checkpoints, Slot::Best)?
         {
-            let (best_state, mut tensors) = checkpoint::load(&best)?;
-            let failed = |reason| Error::OtherRun { path: best, reason };
-            self.start.parameters.fill(&mut tensors).map_err(failed)?;
+            let failed = |reason| Error::OtherRun { path: best.path, reason };
+            self.start.parameters.fill(&mut best.tensors).map_err(failed)?;
             parameters = self.start.parameters.weights();
-            state = best_state;
+            state = best.state;
         }
         let finished = Finished {
             config: self.config,
@@ -287,24 +315,32 @@ impl<'a> Run<'a> {
             parameters,
             state: &state,
         };
-        finished.publish()
+        output.publish(|| finished.publish())
     }
 
-    fn save(&self) -> Result<(), Error> {
+    /// All tensors that later steps depend on.
+    fn full_state(&self) -> BTreeMap<String, Tensor> {
         let tokens = Tensor::from_slice(&self.losses.tokens);
         let losses = [(LOSS_SUMS, self.losses.nll.shallow_clone()), (LOSS_TOKENS, tokens)];
         let losses = losses.map(|(name, tensor)| (name.to_owned(), tensor));
         let parameters = &self.start.parameters;
-        let weights = parameters.weights();
-        let tensors = named(&weights).chain(self.optimizer.state(parameters)).chain(losses);
-        let (dir, size) = (&self.config.checkpoints, self.config.max_file_bytes);
-        checkpoint::save(dir, Slot::Newest, &self.state, tensors, size)
+        named(&parameters.weights()).chain(self.optimizer.state(parameters)).chain(losses).collect()
     }
 
-    /// Restores the newest checkpoint, if there is one.
+    /// Writes a checkpoint, which replaces the last one only if all its numbers are finite.
+    fn save(&self, slot: Slot, tensors: BTreeMap<String, Tensor>) -> Result<(), Error> {
+        if let Some(tensor) = checkpoint::not_finite(&tensors) {
+            let (tensor, step, checkpoint) = (tensor.to_owned(), self.state.step, self.checkpointed);
+            return Err(Error::NotFinite { tensor, step, checkpoint });
+        }
+        let (dir, size) = (&self.config.checkpoints, self.config.max_file_bytes);
+        checkpoint::save(dir, slot, &self.state, tensors, size)
+    }
+
+    /// Restores the newest usable checkpoint, if there is one, and says so.
     fn restore(&mut self) -> Result<(), Error> {
-        let Some(path) = checkpoint::find(&self.config.checkpoints, Slot::Newest) else { return Ok(()) };
-        let (state, mut tensors) = checkpoint::load(&path)?;
+        let found = checkpoint::load_newest(&self.config.checkpoints, Slot::Newest)?;
+        let Some(Checkpoint { path, mut state, mut tensors, damaged }) = found else { return Ok(()) };
         let other = |reason: String| Error::OtherRun { path: path.clone(), reason };
         if state.seed != self.state.seed {
             return Err(other(format!("its seed is {}, not {}", state.seed, self.state.seed)));
@@ -329,11 +365,37 @@ impl<'a> Run<'a> {
             tensor.ok_or_else(|| other(format!("{name} does not fit")))
         });
         let (nll, tokens) = (nll?, tokens?);
+        let made_with = self.state.made_with.take();
+        let changes = match (&state.made_with, &made_with) {
+            (Some(before), Some(now)) => before.changes(now).map_err(other)?,
+            _ => Vec::new(),
+        };
         self.losses = LossSums {
             nll: nll.to_device(self.options.device),
             tokens: Vec::try_from(tokens.to_kind(Kind::Float))?,
         };
+        damaged.iter().for_each(progress::note);
+        progress::note(format!("the run goes on from step {} of {steps}, {}", state.step, path.display()));
+        changes.iter().for_each(progress::note);
+        state.made_with = made_with;
+        self.checkpointed = Some(state.step);
         self.state = state;
+        self.forget_lost_best()
+    }
+
+    /// Begins to look for the best validation anew if the weights of the best one so far are gone.
+    ///
+    /// They are not kept without patience either.
+    fn forget_lost_best(&mut self) -> Result<(), Error> {
+        let patience = self.config.validation.patience;
+        if patience == 0 || self.state.best_loss.is_none() {
+            return Ok(());
+        }
+        let best = checkpoint::load_newest(&self.config.checkpoints, Slot::Best)?;
+        if best.is_none() {
+            progress::note("the weights of the best validation so far are not there: later ones alone count");
+            (self.state.best_loss, self.state.validations_since_best) = (None, 0);
+        }
         Ok(())
     }
 

@@ -155,7 +155,7 @@ train() {
   local seconds
   seconds=$(($(seconds_left) - reserve))
   # The time limit of the command is that of its steps; the limit here includes what follows them.
-  step train $((seconds + reserve * 2 / 3)) "$calm" train "$config" --device "$device" \
+  step train $((seconds + reserve * 2 / 3)) "$calm" train "$config" --overwrite --device "$device" \
     --time-limit "$(awk -v seconds="$seconds" 'BEGIN { print seconds / 60 }')"
 }
 

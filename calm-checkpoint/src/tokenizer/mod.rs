@@ -101,6 +101,16 @@ impl Tokenizer {
         catch(|| self.inner.decode(tokens, true)).map_err(|reason| self.failed("decode tokens", reason))
     }
 
+    /// The token that stands for what the tokenizer has no other token for, if it has one.
+    pub fn unknown_token(&self) -> Option<Token> {
+        // A model says it by number or by name, and some say it only in their file.
+        let model = serde_json::to_value(self.inner.get_model()).ok()?;
+        match model["unk_id"].as_u64() {
+            Some(number) => Token::try_from(number).ok(),
+            None => self.inner.token_to_id(model["unk_token"].as_str()?),
+        }
+    }
+
     /// Number from which on there are no tokens; a model's padded vocabulary may be larger.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size

@@ -152,6 +152,45 @@ fn a_killed_run_goes_on_as_if_nothing_had_been() {
     assert!(refused.contains("holds a checkpoint of another run (its seed is 3, not 4)"), "{refused}");
 }
 
+/// A run says where it begins, what has changed since, and what is odd about its data.
+#[test]
+fn a_run_says_what_it_goes_on_with() {
+    let runs = Runs::new();
+    let config = runs.configure("model");
+    let corpus = std::fs::read_to_string(runs.path("corpus.jsonl")).unwrap();
+    let strange = json!({ "source": "one \u{17c}", "target": "un \u{17c}\u{17c} un \u{17c}" });
+    std::fs::write(runs.path("corpus.jsonl"), format!("{corpus}{strange}\n")).unwrap();
+    let train = |more: &[&str]| {
+        let steps = ["--set", "classifier.steps=0", "--set", "validation.examples=0"];
+        let output = calm([&arguments(&config), &steps[..], more].concat(), "");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let notes = String::from_utf8(output.stderr).unwrap();
+        notes.lines().filter(|line| line.starts_with("note: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let unknown = |notes: &[String]| {
+        assert!(notes[0].starts_with("note: task numbers: 1 of "), "{notes:?}");
+        assert!(notes[0].ends_with(" target tokens are unknown to the tokenizer"), "{notes:?}");
+        assert!(notes[0].contains(" source tokens and 2 of "), "{notes:?}");
+    };
+    let first = train(&["--set", "schedule.steps=12"]);
+    unknown(&first);
+    assert_eq!(first.len(), 1, "{first:?}");
+    let second = train(&["--set", "schedule.steps=14", "--set", "objective.dropout=0.5"]);
+    unknown(&second);
+    let checkpoint = runs.path("model.checkpoints/step-00000012");
+    let expected = [
+        format!("note: the run goes on from step 12 of 14, {}", checkpoint.display()),
+        "note: objective.dropout is 0.5 from here on; it was 0.02".to_owned(),
+        "note: schedule.steps is 14 from here on; it was 12".to_owned(),
+    ];
+    assert_eq!(second[1..], expected);
+
+    let other = runs.configure("other");
+    let output = format!("output={}", runs.path("model").display());
+    let refused = complaint(&calm([&arguments(&other)[..], &["--set", &output]].concat(), ""));
+    assert!(refused.contains("already holds a model") && refused.contains("--overwrite"), "{refused}");
+}
+
 fn printed_by_training(config: &Path) -> String {
     let output = calm(arguments(config), "");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -9,6 +9,8 @@ mod device;
 mod layer_dropout;
 mod objective;
 mod optimizer;
+mod preflight;
+mod resuming;
 mod runs;
 mod schedule;
 mod special_tokens;

@@ -34,29 +34,30 @@ fn validations(config: &TrainConfig) -> Vec<Value> {
     log(config).into_iter().filter(|line| line.get("validation").is_some()).collect()
 }
 
-fn newest(config: &TrainConfig) -> PathBuf {
+pub(crate) fn newest(config: &TrainConfig) -> PathBuf {
     checkpoint::find(&config.checkpoints, Slot::Newest).expect("a checkpoint")
 }
 
-fn state(config: &TrainConfig) -> BTreeMap<String, Tensor> {
+pub(crate) fn state(config: &TrainConfig) -> BTreeMap<String, Tensor> {
     checkpoint::load(&newest(config)).unwrap().1
 }
 
-fn bytes(config: &TrainConfig) -> [Vec<u8>; 2] {
+pub(crate) fn bytes(config: &TrainConfig) -> [Vec<u8>; 2] {
     [newest(config).join("state.safetensors"), config.output.join("model.safetensors")]
         .map(|path| std::fs::read(path).unwrap())
 }
 
-const OPTIONS: TrainOptions = TrainOptions { device: Device::Cpu, time_limit: None, pause_after: None };
+pub(crate) const OPTIONS: TrainOptions =
+    TrainOptions { device: Device::Cpu, time_limit: None, pause_after: None, overwrite: false };
 
-fn run(config: &TrainConfig) -> TrainReport {
+pub(crate) fn run(config: &TrainConfig) -> TrainReport {
     match train(config, &OPTIONS).unwrap() {
         Trained::Finished(report) => *report,
         Trained::Paused { step } => panic!("paused at step {step}"),
     }
 }
 
-fn error(config: &TrainConfig) -> String {
+pub(crate) fn error(config: &TrainConfig) -> String {
     train(config, &OPTIONS).expect_err("the run must be refused").to_string()
 }
 
@@ -539,7 +540,6 @@ fn a_vocabulary_that_is_too_small_is_named() {
     config.checkpoints = tiny.path("smaller.checkpoints");
     run(&config);
     next.init = Some(config.output.clone());
-    next.output = config.output.clone();
     next.tokenizer = Some(config.output.join("tokenizer.json"));
     run(&next);
 }
@@ -747,7 +747,7 @@ fn checkpoints_of_other_runs_are_refused() {
     assert!(message.contains("state.safetensors is not a valid safetensors file"), "{message}");
 }
 
-fn truncate(path: &Path) {
+pub(crate) fn truncate(path: &Path) {
     let bytes = std::fs::read(path).unwrap();
     std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
 }
