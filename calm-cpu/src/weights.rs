@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use calm_checkpoint::init::{Parameter, parameters};
-use calm_checkpoint::{Error as CheckpointError, MODEL_STEM, StoredTensor, T5Config, WeightFiles, WeightType};
+use calm_checkpoint::{
+    Error as CheckpointError, MODEL_STEM, StoredTensor, T5Config, WeightFiles, WeightType,
+};
 use half::f16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

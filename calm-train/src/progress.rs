@@ -164,7 +164,7 @@ impl Progress {
 
 /// Says something about the run to the one who watches it.
 pub(crate) fn note(text: impl std::fmt::Display) {
-    eprintln!("note: {text}");
+    calm_files::tell(format_args!("note: {text}"));
 }
 
 /// Drops what an interrupted run logged after its last checkpoint, since those steps are done again.

@@ -80,15 +80,17 @@ impl Report {
         }
         for case in &self.cases {
             if let Some(share) = case.with_fewer_threads.filter(|&share| share > 0.0) {
-                println!(
-                    "{} {} {}, batch {}: {:.0}% of the operations by fewer than {} threads, since the cores were busy",
+                writeln!(
+                    out,
+                    "{} {} {}, batch {}: {:.0}% of the operations by fewer than {} threads, since the cores were \
+                     busy",
                     case.engine,
                     case.dtype,
                     case.policy,
                     case.batch_size,
                     100.0 * share,
                     self.threads
-                );
+                )?;
             }
         }
         for case in &self.cases {

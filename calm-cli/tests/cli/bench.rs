@@ -68,11 +68,14 @@ fn a_profile_divides_a_call_into_its_parts() {
 fn a_vocabulary_may_be_small() {
     for vocab_size in [2, 3, 4, 35, 200, 201, 260] {
         let folder = tempfile::tempdir().unwrap();
-        let shape = json!({
-            "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 2, "num_heads": 2,
-            "vocab_size": vocab_size,
-        });
-        let config: T5Config = serde_json::from_value(shape).unwrap();
+        let shape = T5Config {
+            d_model: 16,
+            d_kv: 8,
+            d_ff: 16,
+            num_heads: 2,
+            ..T5Config::published("t5-small").unwrap()
+        };
+        let config = T5Config { num_layers: 1, num_decoder_layers: Some(2), vocab_size, ..shape };
         Weights::random(&config, 1).save(folder.path(), &config).unwrap();
         let model = folder.path().to_str().unwrap();
         let arguments = "--dtype f32 --source-tokens 9 --new-tokens 3 --threads 1 --repetitions 1";

@@ -10,7 +10,8 @@ use tch::Device;
 
 use crate::tiny::Tiny;
 
-const OPTIONS: TrainOptions = TrainOptions { device: Device::Cpu, time_limit: None, pause_after: None };
+const OPTIONS: TrainOptions =
+    TrainOptions { device: Device::Cpu, time_limit: None, pause_after: None, overwrite: false };
 
 fn read(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
