@@ -70,9 +70,10 @@ fn main() {
 /// Computes the loss as one writes it down: autograd keeps the logits of every exit until the backward pass.
 fn plain_gradient(t5_config: &T5Config, parameters: &Parameters, batch: &Batch) -> Gradients {
     let model = T5::new(t5_config, &parameters.cast(Kind::Float)).expect("the network's own weights");
-    let (sources, decoder_inputs) = (&batch.sources, &batch.decoder_inputs);
+    let Batch { sources, source_lengths, decoder_inputs, .. } = batch;
     let dropout = model.dropout(0.1, sources, decoder_inputs, 0);
-    let states = model.decoder_states(&TeacherForcing { sources, decoder_inputs, dropout: &dropout });
+    let states =
+        model.decoder_states(&TeacherForcing { sources, source_lengths, decoder_inputs, dropout: &dropout });
     let layers = states.len() as f64;
     let losses: Vec<Tensor> = (1..)
         .zip(&states)

@@ -21,6 +21,8 @@ pub struct BatchConfig {
 pub struct Batch {
     /// The sources: [rows, source length]
     pub sources: Tensor,
+    /// Number of tokens of each source: [rows]
+    pub source_lengths: Tensor,
     /// The targets shifted right by the start token: [rows, target length]
     pub decoder_inputs: Tensor,
     /// Positions of the flattened [rows * target length] that hold a target token.
@@ -84,6 +86,7 @@ pub fn collate(examples: &[TokenPair], frame: FrameTokens) -> Batch {
     let target_length = examples.iter().map(|e| e.target.len()).max().unwrap_or(0);
     let mut sources = vec![i64::from(frame.pad); rows * source_length];
     let mut inputs = vec![i64::from(frame.pad); rows * target_length];
+    let lengths: Vec<i64> = examples.iter().map(|example| example.source.len() as i64).collect();
     let (mut positions, mut targets) = (Vec::new(), Vec::new());
     for (row, example) in examples.iter().enumerate() {
         for (i, &token) in example.source.iter().enumerate() {
@@ -99,6 +102,7 @@ pub fn collate(examples: &[TokenPair], frame: FrameTokens) -> Batch {
     let matrix = |data: &[i64], columns: usize| Tensor::from_slice(data).view([rows as i64, columns as i64]);
     Batch {
         sources: matrix(&sources, source_length),
+        source_lengths: Tensor::from_slice(&lengths),
         decoder_inputs: matrix(&inputs, target_length),
         positions: Tensor::from_slice(&positions),
         target_tokens: targets.len(),
@@ -120,6 +124,7 @@ impl Batch {
     fn map(self, f: impl Fn(&Tensor) -> Tensor) -> Batch {
         Batch {
             sources: f(&self.sources),
+            source_lengths: f(&self.source_lengths),
             decoder_inputs: f(&self.decoder_inputs),
             positions: f(&self.positions),
             targets: f(&self.targets),

@@ -126,6 +126,7 @@ fn states_and_labels(model: &T5, batch: &Batch) -> (Tensor, Tensor) {
     let _no_grad = tch::no_grad_guard();
     let states = model.decoder_states(&TeacherForcing {
         sources: &batch.sources,
+        source_lengths: &batch.source_lengths,
         decoder_inputs: &batch.decoder_inputs,
         dropout: &Dropout::off(),
     });

@@ -56,10 +56,11 @@ pub fn batch_gradient(
     let model = T5::new(config.t5_config, &parameters.cast(kind))?;
     let layers = model.shape().num_layers;
     let exits = exits_of_step(config.objective, layers, config.seed, draw);
-    let (sources, decoder_inputs) = (&batch.sources, &batch.decoder_inputs);
+    let Batch { sources, source_lengths, decoder_inputs, .. } = batch;
     let dropout = model.dropout(config.objective.dropout, sources, decoder_inputs, exits.len());
     let dropout = dropout.skipping_layers(skip_probabilities(config.objective, layers));
-    let states = model.decoder_states(&TeacherForcing { sources, decoder_inputs, dropout: &dropout });
+    let states =
+        model.decoder_states(&TeacherForcing { sources, source_lengths, decoder_inputs, dropout: &dropout });
     let head = HeadLoss {
         head: &model.head().detach(),
         targets: &batch.targets,

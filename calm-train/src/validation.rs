@@ -141,6 +141,7 @@ fn exit_losses(model: &T5, pairs: &[TokenPair]) -> Vec<f64> {
     let batch = collate(pairs, frame).to_device(model.device());
     let states = model.decoder_states(&TeacherForcing {
         sources: &batch.sources,
+        source_lengths: &batch.source_lengths,
         decoder_inputs: &batch.decoder_inputs,
         dropout: &Dropout::off(),
     });

@@ -146,9 +146,12 @@ mod tests {
             let (sources, decoder_inputs) = (tokens(source), tokens(target));
             for exits in [0, 2] {
                 let dropout = model.dropout(0.25, &sources, &decoder_inputs, exits);
-                let batch =
-                    TeacherForcing { sources: &sources, decoder_inputs: &decoder_inputs, dropout: &dropout };
-                let states = model.decoder_states(&batch);
+                let states = model.decoder_states(&TeacherForcing {
+                    sources: &sources,
+                    source_lengths: &Tensor::full([rows], source, (Kind::Int64, Device::Cpu)),
+                    decoder_inputs: &decoder_inputs,
+                    dropout: &dropout,
+                });
                 for state in &states[..exits] {
                     assert!(dropout.unused() > 0);
                     let _ = dropout.apply(state);

@@ -66,10 +66,12 @@ struct DecoderBlock {
     feed_forward_norm: LayerNorm,
 }
 
-/// A batch for teacher forcing: token ids [batch, length], padded at the end with `pad_token_id`.
+/// A batch for teacher forcing: token ids [batch, length], padded at the end.
 pub struct TeacherForcing<'a> {
     /// Source tokens.
     pub sources: &'a Tensor,
+    /// Number of tokens of each source, at least 1: [batch]
+    pub source_lengths: &'a Tensor,
     /// The decoder's inputs: the target shifted right by the start token.
     pub decoder_inputs: &'a Tensor,
     /// It is applied everywhere T5 applies it, and to whole decoder layers.
@@ -181,7 +183,7 @@ impl T5 {
     /// length, d_model]. A row that skips a layer has the state of the layer below.
     pub fn decoder_states(&self, batch: &TeacherForcing<'_>) -> Vec<Tensor> {
         let dropout = batch.dropout;
-        let source_mask = self.padding_mask(batch.sources);
+        let source_mask = self.padding_mask(batch.sources.size()[1], batch.source_lengths);
         let encoded = self.encode_tokens(batch.sources, &source_mask, dropout);
         let encoded = self.normed(&encoded, dropout);
         let source_mask = source_mask.narrow(-1, 0, batch.sources.size()[1]);
@@ -223,12 +225,12 @@ impl T5 {
         &self.head
     }
 
-    /// 0 for tokens and minus infinity for padding: [batch, length] -> [batch, 1, 1, aligned length]; nobody
-    /// reads behind the length.
-    fn padding_mask(&self, tokens: &Tensor) -> Tensor {
-        let length = tokens.size()[1];
-        let mask = Tensor::zeros(tokens.size(), (self.head.kind(), self.device()));
-        let padding = tokens.eq(i64::from(self.config.pad_token_id));
+    /// 0 for tokens and minus infinity for padding: lengths [batch] -> [batch, 1, 1, aligned length]; nobody
+    /// reads behind the length. A source may hold the padding token itself, so that the mask goes by length.
+    fn padding_mask(&self, length: i64, lengths: &Tensor) -> Tensor {
+        let mask = Tensor::zeros([lengths.size()[0], length], (self.head.kind(), self.device()));
+        let positions = Tensor::arange(length, (Kind::Int64, self.device()));
+        let padding = positions.ge_tensor(&lengths.unsqueeze(1));
         let mask = mask.masked_fill(&padding, f64::NEG_INFINITY);
         mask.constant_pad_nd([0, position::aligned(length) - length]).unsqueeze(1).unsqueeze(1)
     }

@@ -79,6 +79,7 @@ fn targets_are_shifted_right_and_padding_is_no_target() {
     let matrix = |tensor: &Tensor| Vec::<Vec<i64>>::try_from(tensor).unwrap();
     let list = |tensor: &Tensor| Vec::<i64>::try_from(tensor).unwrap();
     assert_eq!(matrix(&batch.sources), [[5, 6, 1], [4, 1, 0]]);
+    assert_eq!(list(&batch.source_lengths), [3, 2]);
     assert_eq!(matrix(&batch.decoder_inputs), [[2, 7, 8, 9], [2, 3, 0, 0]]);
     assert_eq!(list(&batch.targets), [7, 8, 9, 1, 3, 1]);
     assert_eq!(list(&batch.positions), [0, 1, 2, 3, 4, 5]);

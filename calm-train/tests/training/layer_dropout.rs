@@ -35,13 +35,19 @@ fn model(layers: i64) -> T5 {
     tch::no_grad(|| T5::new(&config, &init::random_weights(&config, 1))).unwrap()
 }
 
-/// Makes random sources and decoder inputs.
-fn tokens(rows: i64) -> [Tensor; 2] {
-    [5, 3].map(|length| Tensor::randint_low(2, 50, [rows, length], (Kind::Int64, Device::Cpu)))
+/// Makes random sources, their lengths, and decoder inputs.
+fn tokens(rows: i64) -> [Tensor; 3] {
+    let options = (Kind::Int64, Device::Cpu);
+    let [sources, inputs] = [5, 3].map(|length| Tensor::randint_low(2, 50, [rows, length], options));
+    [sources, Tensor::full([rows], 5, options), inputs]
 }
 
-fn states(model: &T5, [sources, decoder_inputs]: &[Tensor; 2], dropout: &Dropout) -> Vec<Tensor> {
-    model.decoder_states(&TeacherForcing { sources, decoder_inputs, dropout })
+fn states(
+    model: &T5,
+    [sources, source_lengths, decoder_inputs]: &[Tensor; 3],
+    dropout: &Dropout,
+) -> Vec<Tensor> {
+    model.decoder_states(&TeacherForcing { sources, source_lengths, decoder_inputs, dropout })
 }
 
 /// Tells of each row whether two states [rows, length, d_model] are the same in it.
@@ -147,7 +153,7 @@ fn without_layer_dropout_a_pass_is_as_it_was() {
     let tokens = tokens(9);
     let pass = |skips: Option<Vec<f64>>| {
         tch::manual_seed(3);
-        let dropout = model.dropout(0.25, &tokens[0], &tokens[1], 0);
+        let dropout = model.dropout(0.25, &tokens[0], &tokens[2], 0);
         let dropout = match skips {
             Some(skips) => dropout.skipping_layers(skips),
             None => dropout,
@@ -190,7 +196,7 @@ fn a_step_follows_the_loss_of_the_layers_that_rows_run() {
     let found = by_name(&step.gradients);
 
     let model = T5::new(&t5_config, &parameters.cast(Kind::Float)).unwrap();
-    let tokens = [batch.sources.shallow_clone(), batch.decoder_inputs.shallow_clone()];
+    let tokens = [&batch.sources, &batch.source_lengths, &batch.decoder_inputs].map(Tensor::shallow_clone);
     tch::manual_seed(4);
     let states = states(&model, &tokens, &Dropout::off().skipping_layers(probabilities(0.9, 3)));
     let skipped = same_rows(&states[2], &states[1]).iter().filter(|skips| **skips).count();

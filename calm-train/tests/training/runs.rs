@@ -279,6 +279,7 @@ fn a_step_follows_the_weighted_loss_of_all_exits() {
         let model = T5::new(&t5_config, &weights).unwrap();
         let states = model.decoder_states(&TeacherForcing {
             sources: &batch.sources,
+            source_lengths: &batch.source_lengths,
             decoder_inputs: &batch.decoder_inputs,
             dropout: &Dropout::off(),
         });
@@ -496,6 +497,7 @@ fn a_published_checkpoint_is_trained_further() {
         assert_eq!(trained.head().size(), [35, published.config().d_model], "the rows that have tokens");
         let batch = TeacherForcing {
             sources: &Tensor::from_slice(&[5i64, 6, 7, 1]).view([1, 4]),
+            source_lengths: &Tensor::from_slice(&[4i64]),
             decoder_inputs: &Tensor::from_slice(&[0i64, 8, 9]).view([1, 3]),
             dropout: &Dropout::off(),
         };

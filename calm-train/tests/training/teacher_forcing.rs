@@ -4,8 +4,9 @@
 
 use std::path::Path;
 
+use calm_checkpoint::T5Config;
 use calm_core::{PolicySpec, Token};
-use calm_model::{Dropout, T5, TeacherForcing};
+use calm_model::{Dropout, T5, TeacherForcing, Weights};
 use calm_train::batches::{FrameTokens, collate};
 use calm_train::tokens::TokenPair;
 use serde::Deserialize;
@@ -50,6 +51,7 @@ fn the_best_tokens_are_those_of_decoding() {
             let batch = collate(&pairs, frame);
             let states = model.decoder_states(&TeacherForcing {
                 sources: &batch.sources,
+                source_lengths: &batch.source_lengths,
                 decoder_inputs: &batch.decoder_inputs,
                 dropout: &Dropout::off(),
             });
@@ -58,5 +60,34 @@ fn the_best_tokens_are_those_of_decoding() {
             let best = inputs.linear(model.head(), None::<&Tensor>).argmax(-1, false);
             assert_eq!(best, batch.targets, "{name}, depth {depth}");
         }
+    }
+}
+
+/// Sources are masked by their lengths, since a text may name the padding token, and since the token that fills
+/// up batches may be one with a meaning of its own.
+#[test]
+fn the_padding_token_is_a_token_like_others_inside_a_source() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference/v1_1");
+    let weights = Weights::load(&folder, Device::Cpu).unwrap();
+    let config = T5Config::load(&folder.join("config.json")).unwrap();
+    let pairs = [
+        TokenPair { source: vec![5, 0, 6, 1], target: vec![7, 8, 1] },
+        TokenPair { source: vec![9, 1], target: vec![7, 1] },
+    ];
+    let states = |pad: u32| {
+        let config = T5Config { pad_token_id: pad, decoder_start_token_id: Some(0), ..config.clone() };
+        let model = T5::new(&config, &weights).unwrap();
+        let batch = collate(&pairs, FrameTokens { start: 0, pad });
+        let states = model.decoder_states(&TeacherForcing {
+            sources: &batch.sources,
+            source_lengths: &batch.source_lengths,
+            decoder_inputs: &batch.decoder_inputs,
+            dropout: &Dropout::off(),
+        });
+        states.last().unwrap().flatten(0, 1).index_select(0, &batch.positions)
+    };
+    let expected = states(0);
+    for pad in [1, 6, 30] {
+        assert_eq!(states(pad), expected, "{pad}");
     }
 }
