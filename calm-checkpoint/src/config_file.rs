@@ -1,5 +1,5 @@
-//! `config.json` and `generation_config.json` as they are written, with what transformers puts in the place of
-//! keys that are left out.
+//! `config.json` and `generation_config.json` as they are written, with what transformers puts in the place
+//! of keys that are left out.
 
 use std::path::Path;
 

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::Error;
 
-/// Longest entry of a vocabulary in bytes. Entries of a unigram model are paths in a tree, which is dropped one
-/// call for each byte: 131,000 of them overflow the stack.
+/// Longest entry of a vocabulary in bytes. Entries of a unigram model are paths in a tree, which is dropped
+/// one call for each byte: 131,000 of them overflow the stack.
 const LONGEST_ENTRY: usize = 4096;
 
 /// Files of tokenizers that have to be converted.

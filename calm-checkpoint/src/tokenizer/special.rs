@@ -78,8 +78,8 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// The special tokens of a model that is to be made. Where the tokenizer itself has none of T5's, they are
-    /// those that `tokenizer_config.json` beside it names.
+    /// The special tokens of a model that is to be made. Where the tokenizer itself has none of T5's, they
+    /// are those that `tokenizer_config.json` beside it names.
     ///
     /// # Errors
     /// Nothing says what ends a text or what fills up batches.

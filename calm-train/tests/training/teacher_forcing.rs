@@ -63,8 +63,8 @@ fn the_best_tokens_are_those_of_decoding() {
     }
 }
 
-/// Sources are masked by their lengths, since a text may name the padding token, and since the token that fills
-/// up batches may be one with a meaning of its own.
+/// Sources are masked by their lengths, since a text may name the padding token, and since the token that
+/// fills up batches may be one with a meaning of its own.
 #[test]
 fn the_padding_token_is_a_token_like_others_inside_a_source() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference/v1_1");
