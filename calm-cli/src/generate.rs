@@ -1,13 +1,13 @@
 //! `calm generate`: JSON Lines in, JSON Lines out, in the same order.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use calm_checkpoint::{Model, Tokenizer, cut_source};
 use calm_core::{DecodeOptions, Token};
-use calm_data::JsonLines;
+use calm_data::{JsonLines, open_text, plain_text};
 use calm_engine::decoding::decode_sources;
 use calm_engine::engine::{Engine, TextCodec, load_codec};
 use calm_engine::limits::{AT_LEAST_ONE, TOKENS, check_flags};
@@ -158,10 +158,10 @@ impl Sources {
     fn read(arguments: &Arguments, codec: Option<&dyn TextCodec>, prefix: &str) -> anyhow::Result<Self> {
         let path = arguments.input.as_path();
         let (reader, name): (Box<dyn BufRead>, PathBuf) = if path == Path::new("-") {
-            (Box::new(std::io::stdin().lock()), "standard input".into())
+            let input = plain_text(std::io::stdin().lock()).context("cannot read standard input")?;
+            (input, "standard input".into())
         } else {
-            let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-            (Box::new(BufReader::new(file)), path.to_owned())
+            (open_text(path)?, path.to_owned())
         };
         let (mut sources, mut lines) = (Vec::new(), Vec::new());
         for line in JsonLines::<_, InputLine>::new(reader, &name) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use calm_calibrate::{ErrorProbability, LogP, LossKind, LossSum, PValue, Tolerance};
 use calm_names::counted;
 
@@ -68,14 +68,16 @@ fn read_losses(path: &Path) -> anyhow::Result<Vec<f64>> {
     let name = path.display();
     let mut reader = csv::Reader::from_path(path).with_context(|| format!("cannot read {name}"))?;
     let header = reader.headers().with_context(|| format!("cannot read {name}"))?;
-    let column = header.iter().position(|column| column.trim() == "loss");
-    let column = column.with_context(|| format!("{name} has no column `loss`"))?;
+    let mut columns = (0..header.len()).filter(|&index| header[index].trim() == "loss");
+    let column = columns.next().with_context(|| format!("{name} has no column `loss`"))?;
+    ensure!(columns.next().is_none(), "{name}: two columns are named `loss`: rename one of them");
     let mut losses = Vec::new();
     for record in reader.records() {
         let record = record.with_context(|| format!("cannot read {name}"))?;
         let line = record.position().map_or(0, csv::Position::line);
         let text = record[column].trim();
-        let loss = text.parse().ok().with_context(|| format!("{name}:{line}: `{text}` is not a number"))?;
+        let loss = text.parse().ok().filter(|loss: &f64| loss.is_finite());
+        let loss = loss.with_context(|| format!("{name}:{line}: `{text}` is not a number"))?;
         losses.push(loss);
     }
     Ok(losses)

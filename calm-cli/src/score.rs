@@ -1,21 +1,19 @@
 //! `calm score`: metrics of a system's outputs, as JSON.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use calm_data::JsonLines;
+use calm_data::{SegmentFormat, read_segments};
 use calm_metrics::significance::{self, BOOTSTRAP_SAMPLES, RANDOMISATION_TRIALS, SEED};
 use calm_metrics::{Comparison, Interval, Metric, PairedTest, Resampling, Scorer, Smoothing, Tokenizer};
 use calm_names::counted;
 use clap::ValueEnum;
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 /// Score outputs against references, and compare them with those of another system.
 ///
-/// Files are text with a segment a line or, if their names end in .jsonl, JSON Lines. Scores, intervals,
+/// Files are text with a segment a line, or records: JSON Lines, JSON or Parquet, by the ending of the name
+/// (.jsonl, .json, .parquet) or else by the content. gzip may have compressed them. Scores, intervals,
 /// p-values and signatures are those of sacreBLEU 2.6, rouge-score 0.1.2 and the SQuAD 1.1 evaluation.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -28,11 +26,11 @@ pub(crate) struct Arguments {
     /// References; several files are several references for each segment
     #[arg(long, value_name = "FILE,FILE", value_delimiter = ',', required = true)]
     references: Vec<PathBuf>,
-    /// Field of the outputs in JSON Lines
-    #[arg(long, value_name = "FIELD", default_value = "text")]
+    /// Column of the outputs in records; a field of a struct is STRUCT.FIELD
+    #[arg(long, value_name = "COLUMN", default_value = "text")]
     hypothesis_column: String,
-    /// Field of the reference, or of a list of them, in JSON Lines
-    #[arg(long, value_name = "FIELD", default_value = "target")]
+    /// Column of the reference, or of a list of them, in records
+    #[arg(long, value_name = "COLUMN", default_value = "target")]
     reference_column: String,
     /// Also the score of each segment
     #[arg(long)]
@@ -146,6 +144,9 @@ impl Arguments {
         baseline: Option<&[String]>,
     ) -> anyhow::Result<Report> {
         let system = scorer.statistics(hypotheses, references)?;
+        if let Some(caveat) = system.caveat(references) {
+            eprintln!("note: {metric}: {caveat}");
+        }
         let confidence = match self.bootstrap {
             0 => None,
             samples => Some(significance::bootstrap(&system, samples, self.seed)?),
@@ -245,6 +246,10 @@ impl Arguments {
             references.iter_mut().zip(of_file).for_each(|(all, texts)| all.extend(texts));
         }
         ensure!(!hypotheses.is_empty(), "{} holds no segments", self.hypotheses.display());
+        if let Some(index) = references.iter().position(Vec::is_empty) {
+            let files: Vec<String> = self.references.iter().map(|path| path.display().to_string()).collect();
+            bail!("{}: segment {} has no reference", files.join(", "), index + 1);
+        }
         Ok((hypotheses, references))
     }
 
@@ -268,25 +273,13 @@ fn check_counts(path: &Path, count: usize, other_path: &Path, other_count: usize
     Ok(())
 }
 
-/// The texts of each segment: one for a line of text; for JSON Lines the string of the column, or the strings
-/// in its list.
 fn read_texts(path: &Path, column: &str) -> anyhow::Result<Vec<Vec<String>>> {
-    let name = path.display();
-    if path.extension().is_none_or(|ending| ending != "jsonl") {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-        return Ok(text.lines().map(|line| vec![line.to_owned()]).collect());
+    let segments = read_segments(path, column)?;
+    if segments.format == SegmentFormat::LinesOfJson {
+        eprintln!(
+            "note: {} holds JSON objects without `{column}`: its lines are taken as text",
+            path.display()
+        );
     }
-    let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
-    let records = JsonLines::<_, Map<String, Value>>::new(BufReader::new(file), path);
-    let texts = records.map(|record| {
-        let (line, mut record) = record?;
-        let value = record.remove(column).with_context(|| format!("{name}:{line}: no field `{column}`"))?;
-        let texts = match value {
-            Value::String(text) => Some(vec![text]),
-            Value::Array(_) => serde_json::from_value(value).ok(),
-            _ => None,
-        };
-        texts.with_context(|| format!("{name}:{line}: `{column}` is neither a string nor a list of strings"))
-    });
-    texts.collect()
+    Ok(segments.texts)
 }

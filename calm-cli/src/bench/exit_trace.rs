@@ -1,15 +1,13 @@
 //! Exits at depths that were measured: a model of random weights takes the layers that a trained one needed.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use calm_core::{
     Backbone, Decision, DecodeError, Entry, Layer, Parameters, Policy, PolicyError, PolicySpec, StepPolicy,
     Threshold,
 };
-use calm_data::JsonLines;
+use calm_data::{JsonLines, open_text};
 use serde::Deserialize;
 
 /// Where the tokens of some outputs left.
@@ -48,9 +46,8 @@ struct Step<'a> {
 
 impl ExitTrace {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
-        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut outputs = Vec::new();
-        for line in JsonLines::<_, TraceLine>::new(BufReader::new(file), path) {
+        for line in JsonLines::<_, TraceLine>::new(open_text(path)?, path) {
             let (line, TraceLine { exit_layers }) = line?;
             ensure!(!exit_layers.is_empty(), "{}:{line}: no exit layers", path.display());
             outputs.push(TracedOutput { line, exit_layers });

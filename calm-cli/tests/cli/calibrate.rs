@@ -69,6 +69,12 @@ fn p_value_mistakes() {
     };
     check_file("los\n1\n", "--method betting", "losses.csv has no column `loss`");
     check_file("loss\n0\nnone\n", "--method betting", "losses.csv:3: `none` is not a number");
+    for other in ["NaN", "inf", "null", ""] {
+        let expected = format!("losses.csv:3: `{other}` is not a number");
+        check_file(&format!("loss,x\n0,0\n{other},0\n"), "--method betting", &expected);
+    }
+    let twice = "losses.csv: two columns are named `loss`: rename one of them";
+    check_file("loss,loss\n0,1\n", "--method betting", twice);
     check_file("loss\n0\n2\n", "--method betting", "the loss of example 1 is 2, which is not in [0, 1]");
     check_file("loss\n0\n", "--method betting --n 2", "holds 1 loss, but --n is 2");
 }

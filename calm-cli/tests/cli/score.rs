@@ -111,6 +111,71 @@ fn json_lines_say_the_same_as_text() {
     assert!(error.ends_with("references.jsonl: segment 1 has no single output"), "{error}");
 }
 
+/// A pipe has no name that tells the format, and no name may tell a wrong one.
+#[test]
+fn the_content_tells_the_format() {
+    let folder = files();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let expected = reports(folder.path(), "--metric bleu --hypotheses early.txt --references references.txt");
+    let records = std::fs::read_to_string(path("early.jsonl")).unwrap();
+    std::fs::write(path("early.JSONL"), &records).unwrap();
+    std::fs::write(path("renamed.txt"), &records).unwrap();
+    std::fs::write(
+        path("nested"),
+        records.replace("{\"text\": ", "{\"out\": {\"text\": ").replace('}', "}}"),
+    )
+    .unwrap();
+    let nested = ["--hypothesis-column", "out.text"];
+    for (hypotheses, column) in [
+        (path("early.JSONL"), &[][..]),
+        (path("renamed.txt"), &[]),
+        (path("nested"), &nested),
+        ("/dev/stdin".to_owned(), &[]),
+    ] {
+        let references = path("references.txt");
+        let files = ["score", "--metric", "bleu", "--hypotheses", &hypotheses, "--references", &references];
+        let output = calm([&files, column].concat(), records.clone());
+        let found: Vec<Value> = serde_json::from_str(&printed(output)).unwrap();
+        assert_eq!(found, expected, "{hypotheses}");
+    }
+}
+
+#[test]
+fn notes() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |metric: &str, text: &str, column: &str, expected: &str| {
+        let path = folder.path().join("text.txt");
+        std::fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap();
+        let files = ["score", "--metric", metric, "--hypotheses", path, "--references", path];
+        let output =
+            calm([&files, &["--hypothesis-column", column, "--reference-column", column][..]].concat(), "");
+        assert!(output.status.success());
+        let notes = String::from_utf8(output.stderr).unwrap().replace(path, "FILE");
+        if expected.is_empty() {
+            assert_eq!(notes, "");
+        } else {
+            assert!(notes.starts_with(&format!("note: {expected}")), "{notes}");
+        }
+    };
+    check("bleu", "good day\nyes\n", "text", "bleu: no output has 4 tokens, so that the score is 0");
+    check("bleu", "good day\nto all of you\n", "text", "");
+    check("bleu", "\n", "text", "");
+    check(
+        "rouge-l",
+        "привет мир\nhello\n你好\n",
+        "text",
+        "rouge-l: no word is seen in the references of 2 of 3 segments",
+    );
+    check("rouge-l", "Ça va\n...\n\n", "text", "");
+    check(
+        "chrf",
+        "{\"a\": \"one\"}\n",
+        "text",
+        "FILE holds JSON objects without `text`: its lines are taken as text",
+    );
+}
+
 #[test]
 fn systems_are_compared() {
     let folder = files();
@@ -151,15 +216,15 @@ fn score_mistakes() {
     check("--metric bleu --hypotheses missing.txt --references none.txt", "missing.txt: No such file");
     check(
         "--metric bleu --hypotheses early.txt --references empty.jsonl",
-        "segment 1 (counted from 0) has no reference",
+        "empty.jsonl: segment 2 has no reference",
     );
     check(
         "--metric bleu --hypotheses early.jsonl --references early.jsonl",
-        "early.jsonl:1: no field `target`",
+        "early.jsonl:1: no column `target`; there are: text, tokens",
     );
     check(
         "--metric bleu --hypotheses early.jsonl --hypothesis-column tokens --references early.txt",
-        "early.jsonl:1: `tokens` is neither a string nor a list of strings",
+        "early.jsonl:1: column `tokens` should be a string or a list of strings, found a number",
     );
     check(&format!("--metric chrf {early} --tokenize char"), "--tokenize has no meaning for these metrics");
     check(&format!("--metric rouge-l {early} --lowercase"), "--lowercase has no meaning for these metrics");
