@@ -1,8 +1,9 @@
 //! Names, kinds, errors, and cases worked out by hand.
 
 use calm_metrics::{
-    BleuOptions, Error, Loss, LossKind, Metric, PairedTest, Resampling, Scorer, Tokenizer, corpus_bleu,
-    corpus_chrf, corpus_ter, edit_distance, sentence_bleu, sentence_ter, significance, token_disagreement,
+    BleuOptions, Caveat, Error, Loss, LossKind, Metric, PairedTest, Resampling, Scorer, Tokenizer,
+    corpus_bleu, corpus_chrf, corpus_ter, edit_distance, sentence_bleu, sentence_ter, significance,
+    token_disagreement,
 };
 
 #[test]
@@ -157,4 +158,19 @@ fn what_cannot_be_compared_is_an_error() {
         assert_eq!(error(&one, &one, 0), Error::NoSamples);
     }
     assert_eq!(significance::bootstrap(&one, 0, 0).unwrap_err(), Error::NoSamples);
+}
+
+#[test]
+fn caveats() {
+    let check = |metric: Metric, texts: &[&str], expected: Option<Caveat>| {
+        let references: Vec<[&str; 1]> = texts.iter().map(|&text| [text]).collect();
+        let statistics = Scorer::from(metric).statistics(texts, &references).unwrap();
+        assert_eq!(statistics.caveat(&references), expected, "{metric} of {texts:?}");
+    };
+    check(Metric::Bleu, &["good day", "yes"], Some(Caveat::TooShort));
+    check(Metric::Bleu, &["good day", "to all of you"], None);
+    check(Metric::Bleu, &[""], None);
+    check(Metric::RougeL, &["привет мир", "hello", "你好"], Some(Caveat::NoWords { segments: 2, of: 3 }));
+    check(Metric::RougeL, &["ça", "...", ""], None);
+    check(Metric::Chrf, &["привет"], None);
 }
