@@ -1,6 +1,5 @@
 //! `calm generate`: JSON Lines in, JSON Lines out, in the same order.
 
-use std::fs::File;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 

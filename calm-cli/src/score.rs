@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use calm_data::{SegmentFormat, read_segments};
+use calm_files::tell;
 use calm_metrics::significance::{self, BOOTSTRAP_SAMPLES, RANDOMISATION_TRIALS, SEED};
 use calm_metrics::{Comparison, Interval, Metric, PairedTest, Resampling, Scorer, Smoothing, Tokenizer};
 use calm_names::counted;
@@ -145,7 +146,7 @@ impl Arguments {
     ) -> anyhow::Result<Report> {
         let system = scorer.statistics(hypotheses, references)?;
         if let Some(caveat) = system.caveat(references) {
-            eprintln!("note: {metric}: {caveat}");
+            tell(format_args!("note: {metric}: {caveat}"));
         }
         let confidence = match self.bootstrap {
             0 => None,
@@ -276,10 +277,8 @@ fn check_counts(path: &Path, count: usize, other_path: &Path, other_count: usize
 fn read_texts(path: &Path, column: &str) -> anyhow::Result<Vec<Vec<String>>> {
     let segments = read_segments(path, column)?;
     if segments.format == SegmentFormat::LinesOfJson {
-        eprintln!(
-            "note: {} holds JSON objects without `{column}`: its lines are taken as text",
-            path.display()
-        );
+        let path = path.display();
+        tell(format_args!("note: {path} holds JSON objects without `{column}`: its lines are taken as text"));
     }
     Ok(segments.texts)
 }
