@@ -68,8 +68,8 @@ fn the_best_tokens_are_those_of_decoding() {
 #[test]
 fn the_padding_token_is_a_token_like_others_inside_a_source() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference/v1_1");
-    let weights = Weights::load(&folder, Device::Cpu).unwrap();
     let config = T5Config::load(&folder.join("config.json")).unwrap();
+    let weights = Weights::load(&folder, &config, Device::Cpu).unwrap();
     let pairs = [
         TokenPair { source: vec![5, 0, 6, 1], target: vec![7, 8, 1] },
         TokenPair { source: vec![9, 1], target: vec![7, 1] },
