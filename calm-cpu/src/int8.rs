@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::elementwise::ROUND;
+use crate::elementwise::{ROUND, larger, largest_of};
 use crate::panels::{PANEL, Panels, Weight};
 use crate::simd::{LANES, Simd};
 
@@ -14,6 +14,9 @@ const HIGH_STEP: i16 = 128;
 
 /// The largest input of 15 bits: 127 high steps, and the low half from -64 to 63.
 const LARGEST_INPUT: i32 = 127 * HIGH_STEP as i32 + HIGH_STEP as i32 / 2 - 1;
+
+/// One of so many inputs is checked before it is rounded: no more than a head of attention has.
+const SAMPLED: usize = 8;
 
 /// Weights in 255 steps.
 pub(crate) struct Int8Panels {
@@ -90,7 +93,9 @@ pub(crate) fn quantise(input: &[f32], width: usize, quantised: &mut Vec<i16>, sc
     quantised.resize(input.len(), 0);
     scales.clear();
     for (x, to) in input.chunks_exact(width).zip(quantised.chunks_exact_mut(width)) {
-        let largest = largest_size(x);
+        // A head whose scores are too large makes all of its numbers none, which integers would hide.
+        let is_lost = x.iter().step_by(SAMPLED).any(|x| x.is_nan());
+        let largest = if is_lost { f32::NAN } else { largest_size(x) };
         let scale = if largest == 0.0 { 1.0 } else { largest / largest_integer };
         let factor = 1.0 / scale;
         for (to, &x) in to.iter_mut().zip(x) {
@@ -147,21 +152,17 @@ pub(crate) fn lead(inputs: &[i8], lead: &mut [i8]) {
     }
 }
 
-/// The largest size of a row's numbers. What is no number is larger than all, so that it does not get lost
-/// among integers.
 #[inline(always)]
 pub(crate) fn largest_size(x: &[f32]) -> f32 {
-    // The bits of a size are in the order of sizes.
-    let size = |x: f32| x.abs().to_bits();
-    let mut largest = [0; LANES];
+    let mut largest = [0.0_f32; LANES];
     let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().fold(0, |largest, &x| size(x).max(largest));
+    let rest = chunks.remainder().iter().fold(0.0_f32, |largest, x| larger(largest, x.abs()));
     for chunk in chunks {
         for i in 0..LANES {
-            largest[i] = size(chunk[i]).max(largest[i]);
+            largest[i] = larger(largest[i], chunk[i].abs());
         }
     }
-    f32::from_bits(largest.into_iter().fold(rest, u32::max))
+    larger(largest_of(largest), rest)
 }
 
 /// 1 / scale, or 0 for the scale of a row of zeros.

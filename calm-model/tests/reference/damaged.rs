@@ -117,11 +117,15 @@ pub(crate) fn check_refusals(load: Load<'_>) {
 /// What no measure and no policy may take for an answer.
 pub(crate) fn check_too_large(load: Load<'_>) {
     let sources: [&[Token]; 2] = [&[5, 9, 13, 7], &[21, 4]];
+    let wide = format!("decoder.block.1.{WIDE}");
+    let [q, k] = ["q", "k"].map(|name| format!("decoder.block.1.layer.0.SelfAttention.{name}.weight"));
+    // Infinite states; states whose square is infinite, which the norm makes zeros; scores that are infinite.
+    let edits: [&[(&String, f32)]; 3] = [&[(&wide, 3e37)], &[(&wide, 1e25)], &[(&q, 1e21), (&k, 1e21)]];
     for name in ["v1_0", "v1_1"] {
-        // Infinite states; states whose square is infinite, which the norm makes zeros.
-        for factor in [3e37, 1e25] {
-            let wide = format!("decoder.block.1.{WIDE}");
-            let folder = edited(name, |tensors| scale(tensors, &wide, factor));
+        for edit in edits {
+            let folder = edited(name, |tensors| {
+                edit.iter().for_each(|(name, factor)| scale(tensors, name, *factor));
+            });
             let model = load(folder.path()).unwrap();
             let prompt = model.read(&sources).unwrap();
             for policy in [
@@ -139,10 +143,12 @@ pub(crate) fn check_too_large(load: Load<'_>) {
                 let made = policy.make(&*model).unwrap();
                 let error = decode(&*prompt, &*made, &DecodeOptions::new(4)).unwrap_err().to_string();
                 let expected = "the states of row 0 of the batch are not finite after layer 2 at step 1";
-                assert!(error.starts_with(expected), "{name} {policy} {factor}: {error}");
+                assert!(error.starts_with(expected), "{name} {policy} {edit:?}: {error}");
             }
             let first = "static-1".parse::<PolicySpec>().unwrap().make(&*model).unwrap();
             decode(&*prompt, &*first, &DecodeOptions::new(4)).unwrap();
+        }
+        for factor in [3e37, 1e25] {
             let wide = "encoder.block.0.layer.1.DenseReluDense.wo.weight";
             let folder = edited(name, |tensors| scale(tensors, wide, factor));
             let model = load(folder.path()).unwrap();
