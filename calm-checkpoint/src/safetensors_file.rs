@@ -1,7 +1,7 @@
 //! One safetensors file, whose tensors are read one by one.
 //!
-//! Files are read and not mapped: where a mapped file is overwritten or cut off in place, as `cp` does it, the
-//! process is killed, or goes on with other weights than those it was loaded with.
+//! Files are read and not mapped: where a mapped file is overwritten or cut off in place, as `cp` does it,
+//! the process is killed, or goes on with other weights than those it was loaded with.
 
 use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom};

@@ -1,5 +1,5 @@
-//! The weights of a checkpoint as all engines read them: which tensor is which, and whether the files hold the
-//! network that `config.json` describes.
+//! The weights of a checkpoint as all engines read them: which tensor is which, and whether the files hold
+//! the network that `config.json` describes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,9 +30,9 @@ pub struct WeightFiles {
 pub struct StoredTensor {
     /// The type of its numbers: F32, F16 or BF16.
     pub dtype: Dtype,
-    /// Its shape.
+    /// The shape of the tensor.
     pub shape: Vec<usize>,
-    /// Its numbers, little-endian and in row-major order; all of them are finite.
+    /// The numbers, little-endian and in row-major order; all of them are finite.
     pub bytes: Vec<u8>,
 }
 

@@ -19,6 +19,7 @@ use calm_experiments::certify::{Certificate, CertifyPlan, certify, lost_by_writi
 use calm_experiments::config::{DatasetPlan, Objective, ObjectiveKind, Series, loss_kind};
 use calm_files::tell;
 use calm_metrics::Loss;
+use calm_names::counted;
 
 use crate::policy::measure_help;
 use crate::results::print_table;
@@ -341,7 +342,8 @@ fn write_calibration(out: &mut dyn Write, calibration: &Calibration) -> io::Resu
         writeln!(out, "{:>9}  {loss:>9.5}  {p:>12.4e}  {mark}", threshold.to_string())?;
     }
     let Calibration { threshold, examples, delta, epsilon, procedure, p_value, .. } = calibration;
-    writeln!(out, "{examples} examples, delta {delta}, epsilon {epsilon}, {p_value}, {procedure}")?;
+    let examples = counted(*examples, "example");
+    writeln!(out, "{examples}, delta {delta}, epsilon {epsilon}, {p_value}, {procedure}")?;
     if calibration.fallback {
         writeln!(out, "no threshold is certified: only the full model (threshold 1) holds the guarantee")
     } else {

@@ -82,9 +82,9 @@ pub struct Entry {
 /// and which [`run_layer`](Self::run_layer) takes through the decoder, layer 1 first; it stays as it is where
 /// an entry leaves early. What the last layer made of an entry is forgotten when the next one is embedded.
 ///
-/// Among equal logits the lowest token is the best, and logits that are not numbers never win: of an entry that
-/// has no others the best token is 0. By this the loop notices numbers that became too large, and looks at the
-/// entry's state.
+/// Among equal logits the lowest token is the best, and logits that are not numbers never win: of an entry
+/// that has no others the best token is 0. By this the loop notices numbers that became too large, and looks
+/// at the entry's state.
 pub trait DecoderSession {
     /// Embeds `tokens[i]` as the input at `entries[i]`. Positions of a row have no gaps; one that was
     /// forgotten by [`crop`](Self::crop) comes again.

@@ -1,9 +1,9 @@
 //! Numbers that became too large on the way through a network, noticed by what they lead to.
 //!
-//! A state that holds an infinite number, or one that is none, keeps it, since layers add to states, and makes
-//! all logits none. A state whose square is infinite has a norm of zeros, and logits of 0. Of such logits the
-//! best token is the lowest, or its margin is not above 0; this hardly happens otherwise. States are looked at
-//! after such an answer alone, so that decoding is not slower for it.
+//! A state that holds an infinite number, or one that is none, keeps it, since layers add to states, and
+//! makes all logits none. A state whose square is infinite has a norm of zeros, and logits of 0. Of such
+//! logits the best token is the lowest, or its margin is not above 0; this hardly happens otherwise. States
+//! are looked at after such an answer alone, so that decoding is not slower for it.
 
 use crate::backbone::{DecoderSession, Entry, Token};
 use crate::error::{DecodeError, EngineError, NotFinite};

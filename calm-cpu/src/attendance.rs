@@ -1,8 +1,9 @@
 //! How many threads of a team take part: fewer while the system does not run all of them.
 //!
-//! Where another program keeps a core busy, the system lets a thread of the team wait for milliseconds, seventy
-//! times as long as an operation takes, and the others wait for it. Such a team is slower than one without
-//! that thread. It is left out when the time lost exceeds what it saves, and gets another chance later.
+//! Where another program keeps a core busy, the system lets a thread of the team wait for milliseconds,
+//! seventy times as long as an operation takes, and the others wait for it. Such a team is slower than one
+//! without that thread. It is left out when the time lost exceeds what it saves, and gets another chance
+//! later.
 
 use std::time::Duration;
 

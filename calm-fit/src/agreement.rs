@@ -29,7 +29,10 @@ pub struct Fitted {
 /// There are fewer than 8 examples, or a model of a single layer.
 pub fn fit(observations: &Observations, sources: &[Vec<Token>]) -> Result<Fitted, Error> {
     if sources.len() < FEWEST_EXAMPLES {
-        return Err(Error::Data(format!("{} examples are too few to fit a confidence to", sources.len())));
+        let count = sources.len();
+        return Err(Error::Data(format!(
+            "a confidence is fitted to at least {FEWEST_EXAMPLES} examples, and the number of these is {count}"
+        )));
     }
     let mut hashed: Vec<(String, usize)> =
         sources.iter().enumerate().map(|(index, source)| (source_hash(source), index)).collect();

@@ -136,15 +136,6 @@ impl Corpus {
         })
     }
 
-    /// Returns the largest token of all examples, those held out included.
-    pub(crate) fn largest_token(&self) -> Option<u32> {
-        let largest = |pair: &TokenPair| pair.source.iter().chain(&pair.target).copied().max();
-        let of_task = |task: &Task| {
-            task.pairs().chain(task.held_out.iter().cloned()).filter_map(|pair| largest(&pair)).max()
-        };
-        self.tasks.iter().filter_map(of_task).max()
-    }
-
     /// Counts a token in the sources and in the targets of each task's training file.
     pub(crate) fn shares_of(&self, token: u32) -> Vec<(&str, [Share; 2])> {
         let of_task = |task: &Task| {

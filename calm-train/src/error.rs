@@ -44,16 +44,6 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A token of the data has no embedding.
-    #[error("{} gives a text the token {token}, but the vocabulary of the network ends at {vocab_size}", tokenizer.display())]
-    Vocabulary {
-        /// The tokenizer's file.
-        tokenizer: PathBuf,
-        /// The token.
-        token: u32,
-        /// Number of embeddings of the network.
-        vocab_size: i64,
-    },
     /// No example is within the limits on length.
     #[error("no training example is left after the limits on length")]
     NoExamples,

@@ -39,20 +39,6 @@ pub(crate) fn check_network(config: &TrainConfig, network: &T5Config) -> Result<
     }
 }
 
-/// Checks that the network has an embedding for each token of the data.
-///
-/// # Errors
-/// Fails if a token is beyond the vocabulary, as those of a tokenizer whose numbers have gaps may be.
-pub(crate) fn check_tokens(config: &TrainConfig, corpus: &Corpus, network: &T5Config) -> Result<(), Error> {
-    match corpus.largest_token().filter(|&token| i64::from(token) >= network.vocab_size) {
-        Some(token) => {
-            let tokenizer = config.tokenizer_file();
-            Err(Error::Vocabulary { tokenizer, token, vocab_size: network.vocab_size })
-        }
-        None => Ok(()),
-    }
-}
-
 /// Says how many tokens of the training data the tokenizer does not know, as a line for each task that has
 /// some.
 pub(crate) fn unknown_tokens(corpus: &Corpus, tokenizer: &Tokenizer) -> Vec<String> {

@@ -70,7 +70,6 @@ pub fn train(config: &TrainConfig, options: &TrainOptions) -> Result<Trained, Er
     let start = InitialWeights::new(config, &tokenizer, options.device)?;
     preflight::check_network(config, &start.t5_config)?;
     let corpus = open_corpus(config, &tokenizer)?;
-    preflight::check_tokens(config, &corpus, &start.t5_config)?;
     output.create()?;
     let mut run = Run::new(config, options, tokenizer, corpus, start)?;
     if run.train_backbone()? {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use calm_names::counted;
 use serde::Serialize;
 
 use super::profile::CallProfile;
@@ -51,11 +52,11 @@ impl Report {
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
-            "{}: {} source tokens, {} new tokens, {} threads, memory read at {:.1} GB/s",
+            "{}: {} source tokens, {} new tokens, {}, memory read at {:.1} GB/s",
             self.model,
             self.source_tokens,
             self.new_tokens,
-            self.threads,
+            counted(self.threads, "thread"),
             self.memory_rate / 1e9
         )?;
         if let Some(rate) = self.device_memory_rate {

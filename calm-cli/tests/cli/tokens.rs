@@ -15,8 +15,8 @@ fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
 
 fn tokens(model: &Path, engine: &str) -> Vec<u64> {
     let arguments = ["--engine", engine, "--max-tokens", "12"];
-    let line: Value =
-        serde_json::from_str(&printed(generate(model, &arguments, "{\"input_ids\": [5, 6, 1]}"))).unwrap();
+    let input = "{\"input_ids\": [35, 37, 146, 131, 10, 30, 76, 167, 107, 50, 133, 144, 46, 191]}";
+    let line: Value = serde_json::from_str(&printed(generate(model, &arguments, input))).unwrap();
     serde_json::from_value(line["tokens"].clone()).unwrap()
 }
 

@@ -5,8 +5,8 @@ use calm_core::{
     ExitClassifier, Matrix, PolicyError, PolicySpec, Prompt, StaticDepth, Token, decode,
 };
 
-/// Gives one answer too few or an error, in one method, or numbers that are too large; elsewhere every state is
-/// `[1]` and the best token is 0.
+/// Gives one answer too few or an error, in one method, or numbers that are too large; elsewhere every state
+/// is `[1]` and the best token is 0.
 #[derive(Clone, Copy, PartialEq)]
 enum Flaw {
     Error,

@@ -15,8 +15,8 @@ impl Work {
         Work { attendance: Attendance::new(threads), now: Duration::ZERO }
     }
 
-    /// Runs operations for some time, of which each `n`th waits `late` if there are several threads, and returns
-    /// how many take part in the end.
+    /// Runs operations for some time, of which each `n`th waits `late` if there are several threads, and
+    /// returns how many take part in the end.
     fn go_on(&mut self, time: Duration, n: u64, late: Duration) -> usize {
         let end = self.now + time;
         for operation in 1_u64.. {

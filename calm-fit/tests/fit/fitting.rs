@@ -64,7 +64,7 @@ fn maps_know_nothing_of_what_is_held_out() {
 #[test]
 fn too_few_examples_are_refused() {
     let error = calm_fit::fit(&observations(7), &sources(7)).unwrap_err().to_string();
-    assert_eq!(error, "7 examples are too few to fit a confidence to");
+    assert_eq!(error, "a confidence is fitted to at least 8 examples, and the number of these is 7");
     let mut empty = observations(8);
     empty.examples.fill(Vec::new());
     let error = calm_fit::fit(&empty, &sources(8)).unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! Checkpoints of this folder with other tensors, and what engines make of them. Test suites of engines include
-//! this file.
+//! Checkpoints of this folder with other tensors, and what engines make of them. Test suites of engines
+//! include this file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
