@@ -18,7 +18,7 @@ pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(),
     to(&mut io::stdout().lock(), STANDARD_OUTPUT, write)
 }
 
-/// As [`print`], on standard error: for a table whose standard output has something else.
+/// As [`print()`], on standard error: for a table whose standard output has something else.
 ///
 /// # Errors
 /// [`Error::Write`]

@@ -21,7 +21,7 @@ pub struct BatchConfig {
 pub struct Batch {
     /// The sources: [rows, source length]
     pub sources: Tensor,
-    /// Number of tokens of each source: [rows]
+    /// Number of tokens of each source: `[rows]`
     pub source_lengths: Tensor,
     /// The targets shifted right by the start token: [rows, target length]
     pub decoder_inputs: Tensor,

@@ -70,7 +70,7 @@ struct DecoderBlock {
 pub struct TeacherForcing<'a> {
     /// Source tokens.
     pub sources: &'a Tensor,
-    /// Number of tokens of each source, at least 1: [batch]
+    /// Number of tokens of each source, at least 1: `[batch]`
     pub source_lengths: &'a Tensor,
     /// The decoder's inputs: the target shifted right by the start token.
     pub decoder_inputs: &'a Tensor,
