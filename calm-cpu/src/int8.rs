@@ -15,9 +15,6 @@ const HIGH_STEP: i16 = 128;
 /// The largest input of 15 bits: 127 high steps, and the low half from -64 to 63.
 const LARGEST_INPUT: i32 = 127 * HIGH_STEP as i32 + HIGH_STEP as i32 / 2 - 1;
 
-/// One of so many inputs is checked before it is rounded: no more than a head of attention has.
-const SAMPLED: usize = 8;
-
 /// Weights in 255 steps.
 pub(crate) struct Int8Panels {
     pub(crate) panels: Panels<i8>,
@@ -93,15 +90,19 @@ pub(crate) fn quantise(input: &[f32], width: usize, quantised: &mut Vec<i16>, sc
     quantised.resize(input.len(), 0);
     scales.clear();
     for (x, to) in input.chunks_exact(width).zip(quantised.chunks_exact_mut(width)) {
-        // A head whose scores are too large makes all of its numbers none, which integers would hide.
-        let is_lost = x.iter().step_by(SAMPLED).any(|x| x.is_nan());
-        let largest = if is_lost { f32::NAN } else { largest_size(x) };
+        let largest = largest_size(x);
         let scale = if largest == 0.0 { 1.0 } else { largest / largest_integer };
         let factor = 1.0 / scale;
+        let mut all = 0;
         for (to, &x) in to.iter_mut().zip(x) {
             // A cast of the rounded number would be checked, number by number.
-            *to = (x * factor + ROUND).to_bits() as i16;
+            let rounded = (x * factor + ROUND).to_bits();
+            all |= rounded;
+            *to = rounded as i16;
         }
+        // What is no number has more bits of the exponent than a sum with ROUND has; integers would hide it.
+        let is_lost = all & f32::INFINITY.to_bits() != ROUND.to_bits() & f32::INFINITY.to_bits();
+        let scale = if is_lost { f32::NAN } else { scale };
         scales.push(scale);
     }
 }

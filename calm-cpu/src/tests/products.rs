@@ -197,3 +197,22 @@ fn sums_of_8_bit_products_do_not_overflow() {
         }
     }
 }
+
+/// Integers have no infinity, and rounding makes one of what is no number.
+#[test]
+fn an_input_that_is_not_finite_is_not_lost_in_8_bits() {
+    let weights = matrix(PANEL, 40, 3);
+    let linear = Linear::new(&weights, WeightType::Int8);
+    for processor in processors() {
+        for lost in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in 0..40 {
+                let mut inputs = numbers(2 * 40, 4);
+                inputs[place] = lost;
+                let found = store(&processor, &linear, &inputs);
+                let (of_lost, of_other) = found.split_at(PANEL);
+                assert!(of_lost.iter().all(|x| !x.is_finite()), "{} {lost} {place}", name(&processor));
+                assert!(of_other.iter().all(|x| x.is_finite()), "{} {lost} {place}", name(&processor));
+            }
+        }
+    }
+}
