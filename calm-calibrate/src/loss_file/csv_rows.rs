@@ -4,7 +4,7 @@ use std::path::Path;
 use csv::{ByteRecord, Reader, ReaderBuilder};
 
 use super::error::{LossFileError, Place};
-use super::rows::{BATCH, Batch, Columns, EXAMPLE, LOSS, Part, Places, Source, THRESHOLD};
+use super::rows::{BATCH, Batch, Columns, EXAMPLE, LOSS, Part, Places, Source, THRESHOLD, column_index};
 
 /// A CSV file of losses, read as one part: only the rows before it tell where a row begins.
 pub(super) struct CsvLosses<'a> {
@@ -22,18 +22,8 @@ impl<'a> CsvLosses<'a> {
         if header.is_empty() {
             return Err(LossFileError::NoRows { path: path.to_owned() });
         }
-        let index_of = |column: &'static str| {
-            let mut found = (0..header.len()).filter(|&index| header.get(index) == Some(column));
-            let index = found.next().ok_or_else(|| LossFileError::MissingColumn {
-                path: path.to_owned(),
-                column,
-                available: header.iter().map(str::to_owned).collect(),
-            })?;
-            match found.next() {
-                Some(_) => Err(LossFileError::AmbiguousColumn { path: path.to_owned(), column }),
-                None => Ok(index),
-            }
-        };
+        let names: Vec<String> = header.iter().map(str::to_owned).collect();
+        let index_of = |column| column_index(path, &names, column);
         Ok(Self { path, threshold: index_of(THRESHOLD)?, example: index_of(EXAMPLE)?, loss: index_of(LOSS)? })
     }
 }

@@ -9,7 +9,7 @@ use super::error::LossFileError;
 use super::parquet_cells::{
     ChunkReader, ExampleType, NumberType, ParquetExample, ReadCells, loss_cells, threshold_cells,
 };
-use super::rows::{BATCH, Batch, Columns, EXAMPLE, LOSS, Part, Places, Source, THRESHOLD};
+use super::rows::{BATCH, Batch, Columns, EXAMPLE, LOSS, Part, Places, Source, THRESHOLD, column_index};
 
 /// A Parquet file of losses, whose parts are the row groups.
 pub(super) struct ParquetLosses<'a> {
@@ -29,20 +29,9 @@ impl<'a> ParquetLosses<'a> {
         let file = ParquetFile::open(path, file).map_err(LossFileError::parquet(path))?;
         let metadata = file.metadata();
         let descriptors = metadata.file_metadata().schema_descr().columns();
-        let find = |column: &'static str| {
-            // The path of a field in a struct, or of the elements of a list, has several parts.
-            let is_it = |other: &ColumnDescriptor| matches!(other.path().parts(), [name] if name == column);
-            let mut found = (0..descriptors.len()).filter(|&index| is_it(&descriptors[index]));
-            let index = found.next().ok_or_else(|| LossFileError::MissingColumn {
-                path: path.to_owned(),
-                column,
-                available: descriptors.iter().map(|other| other.path().string()).collect(),
-            })?;
-            match found.next() {
-                Some(_) => Err(LossFileError::AmbiguousColumn { path: path.to_owned(), column }),
-                None => Ok(index),
-            }
-        };
+        // Those of fields in a struct and of the elements of a list have several parts, with dots between them.
+        let names: Vec<String> = descriptors.iter().map(|column| column.path().string()).collect();
+        let find = |column| column_index(path, &names, column);
         let mistyped = |column, index: usize, expected| LossFileError::ColumnType {
             path: path.to_owned(),
             column,

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::hash::Hash;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
@@ -59,6 +60,21 @@ impl Places {
             Places::RowsFrom(first) => Place::Row(first + index as u64),
             Places::Lines(lines) => Place::Line(lines[index]),
         }
+    }
+}
+
+/// Finds the one column of this name among all `names` of a file.
+pub(super) fn column_index(
+    path: &Path,
+    names: &[String],
+    column: &'static str,
+) -> Result<usize, LossFileError> {
+    let path = || path.to_owned();
+    let mut found = (0..names.len()).filter(|&index| names[index] == column);
+    match (found.next(), found.next()) {
+        (Some(index), None) => Ok(index),
+        (Some(_), Some(_)) => Err(LossFileError::AmbiguousColumn { path: path(), column }),
+        (None, _) => Err(LossFileError::MissingColumn { path: path(), column, available: names.to_vec() }),
     }
 }
 
