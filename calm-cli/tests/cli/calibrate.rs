@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::command::{NUMBERS, calm, complaint, copied_checkpoint, generate, printed, write_tokenizer};
 
@@ -227,11 +228,8 @@ fn calibration_mistakes() {
 
 #[test]
 fn from_a_model_to_generation() {
-    let model = copied_checkpoint();
-    write_tokenizer(&model.path().join("tokenizer.json"));
-    let folder = tempfile::tempdir().unwrap();
+    let (model, folder) = model_and_examples();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    write_examples(Path::new(&path("data.jsonl")));
     let calibrate = |arguments: &str| {
         let common = format!(
             "calibrate --device cpu --model {} --data {} --output {} --max-tokens 6 --thresholds 0.9,0.6,0.3,0.1 {arguments}",
@@ -329,6 +327,14 @@ fn from_a_model_to_generation() {
     assert!(found.contains("calibration.json is not a calibration of a model"), "{found}");
 }
 
+/// A model with a tokenizer, and a folder with examples for it in `data.jsonl`.
+fn model_and_examples() -> (TempDir, TempDir) {
+    let (model, folder) = (copied_checkpoint(), tempfile::tempdir().unwrap());
+    write_tokenizer(&model.path().join("tokenizer.json"));
+    write_examples(&folder.path().join("data.jsonl"));
+    (model, folder)
+}
+
 /// 60 examples whose targets are the numbers.
 fn write_examples(path: &Path) {
     let line = |(index, (english, french)): (usize, &(&str, &str))| {
@@ -341,11 +347,8 @@ fn write_examples(path: &Path) {
 
 #[test]
 fn a_certificate_holds_for_its_arithmetic_and_prefix_and_is_not_replaced_unasked() {
-    let model = copied_checkpoint();
-    write_tokenizer(&model.path().join("tokenizer.json"));
-    let folder = tempfile::tempdir().unwrap();
+    let (model, folder) = model_and_examples();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    write_examples(Path::new(&path("data.jsonl")));
     let calibrate = |arguments: &str| {
         run(&format!(
             "calibrate --device cpu --model {} --data {} --measure state --thresholds 0.9,0.1 --metric token-disagreement \
@@ -422,11 +425,8 @@ fn a_certificate_holds_for_its_arithmetic_and_prefix_and_is_not_replaced_unasked
 
 #[test]
 fn a_limit_above_what_there_is_is_told() {
-    let model = copied_checkpoint();
-    write_tokenizer(&model.path().join("tokenizer.json"));
-    let folder = tempfile::tempdir().unwrap();
+    let (model, folder) = model_and_examples();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    write_examples(Path::new(&path("data.jsonl")));
     let output = run(&format!(
         "calibrate --device cpu --model {} --data {} --measure state --thresholds 0.9 --delta 0.9 --max-tokens 2 --limit 61 \
          --output {}",
