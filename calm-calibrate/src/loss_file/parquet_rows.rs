@@ -29,7 +29,8 @@ impl<'a> ParquetLosses<'a> {
         let file = ParquetFile::open(path, file).map_err(LossFileError::parquet(path))?;
         let metadata = file.metadata();
         let descriptors = metadata.file_metadata().schema_descr().columns();
-        // Those of fields in a struct and of the elements of a list have several parts, with dots between them.
+        // Those of fields in a struct and of the elements of a list have several parts, with dots between
+        // them.
         let names: Vec<String> = descriptors.iter().map(|column| column.path().string()).collect();
         let find = |column| column_index(path, &names, column);
         let mistyped = |column, index: usize, expected| LossFileError::ColumnType {
