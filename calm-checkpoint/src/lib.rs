@@ -25,7 +25,7 @@ pub use crate::model::{EngineKind, LoadOptions, Loader, Model, Teamwork};
 pub use crate::model_type::{T5_MODEL_TYPES, model_type};
 pub use crate::position::{Direction, bucket};
 pub use crate::safetensors_file::SafetensorsFile;
-pub use crate::sources::{check_sources, cut_source, source_hash};
+pub use crate::sources::{check_sources, cut_source, source_hash, source_seed};
 pub use crate::tensor_names::{
     CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, DECODER_EMBEDDING, ENCODER_EMBEDDING, HEAD, SHARED, first_names,
 };

@@ -28,6 +28,14 @@ pub fn source_hash(tokens: &[Token]) -> String {
     hash
 }
 
+/// The seed of what is drawn for a source, of a program's seed: it depends on nothing else, such as the
+/// batch or the file that the source is in.
+pub fn source_seed(seed: u64, tokens: &[Token]) -> u64 {
+    let bytes = tokens.iter().flat_map(|token| token.to_le_bytes());
+    let digest = Sha256::digest(seed.to_le_bytes().into_iter().chain(bytes).collect::<Vec<u8>>());
+    digest.iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
 /// Cuts a source that is longer than `limit` tokens, which is at least 1. Its last token stays, since it ends
 /// the source.
 pub fn cut_source(tokens: &mut Vec<Token>, limit: usize) {

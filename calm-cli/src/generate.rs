@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use calm_checkpoint::{Model, Tokenizer, cut_source};
-use calm_core::{DecodeOptions, Token};
+use calm_core::{DecodeOptions, Filter, Token};
 use calm_data::{JsonLines, open_text, plain_text};
-use calm_engine::decoding::decode_sources;
+use calm_engine::decoding::{Draws, decode_sources};
 use calm_engine::engine::{Engine, TextCodec, load_codec};
 use calm_engine::limits::{AT_LEAST_ONE, TOKENS, check_flags};
 use calm_engine::program::{EngineArguments, note_unused_tensors};
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(
         long,
         value_name = "FILE.json",
-        conflicts_with_all = ["policy", "static_layers", "measure", "threshold", "decay", "exits", "prefix", "max_tokens", "max_source_tokens"]
+        conflicts_with_all = ["policy", "static_layers", "measure", "threshold", "decay", "exits", "prefix", "max_tokens", "max_source_tokens", "temperature"]
     )]
     calibration: Option<PathBuf>,
     /// Use the calibration although it was made with another model: nothing is guaranteed then
@@ -58,7 +58,36 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 16)]
     batch_size: usize,
     #[command(flatten)]
+    sampling: SamplingArguments,
+    #[command(flatten)]
     engine: EngineArguments,
+}
+
+/// Tokens are drawn instead of taking the best ones, if there is a temperature.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Sampling")]
+struct SamplingArguments {
+    /// Draw tokens by their probabilities at this temperature, above 0, instead of taking the best ones
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Only among so many of the best tokens
+    #[arg(long, value_name = "K", requires = "temperature")]
+    top_k: Option<usize>,
+    /// Only among the fewest best tokens whose probabilities sum up to this
+    #[arg(long, value_name = "P", requires = "temperature")]
+    top_p: Option<f64>,
+    /// What is drawn for a source depends on this and its tokens alone
+    #[arg(long, value_name = "N", requires = "temperature", default_value_t = 0)]
+    seed: u64,
+}
+
+impl SamplingArguments {
+    fn draws(&self) -> anyhow::Result<Option<Draws>> {
+        let Some(temperature) = self.temperature else { return Ok(None) };
+        let filter = Filter { temperature, top_k: self.top_k, top_p: self.top_p };
+        filter.check()?;
+        Ok(Some(Draws { filter, seed: self.seed }))
+    }
 }
 
 #[derive(Deserialize)]
@@ -91,6 +120,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         ("--max-source-tokens", max_source_tokens, TOKENS),
         ("--batch-size", Some(arguments.batch_size), AT_LEAST_ONE),
     ])?;
+    let draws = arguments.sampling.draws()?;
 
     // Before the model, which may take long to load: mistakes in the input show at once.
     let codec = load_codec(&arguments.model)?;
@@ -115,8 +145,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let workers = engine.models.len();
     let lines_per_write = batch_size.saturating_mul(workers).saturating_mul(BATCHES_PER_WRITE);
     for sources in sources.chunks(lines_per_write) {
-        for generation in decode_sources(&mut engine.models, sources, batch_size, &*policy, &decode_options)?
-        {
+        let generations =
+            decode_sources(&mut engine.models, sources, batch_size, &*policy, &decode_options, draws)?;
+        for generation in generations {
             let text = engine.codec.as_ref().map(|codec| codec.decode(&generation.tokens)).transpose()?;
             let line = OutputLine {
                 text,
@@ -128,7 +159,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             write_line(&mut output, &line)?;
         }
     }
-    Ok(output.finish()?)
+    output.finish()?;
+    if let Some(remark) = policy.remark() {
+        tell(format_args!("note: {remark}"));
+    }
+    Ok(())
 }
 
 impl Arguments {

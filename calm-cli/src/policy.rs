@@ -67,7 +67,7 @@ impl PolicyArguments {
             (None, None) => None,
         };
         let (layers, measure, exits) = (self.static_layers, self.measure, self.exits);
-        let mut parameters = Parameters { layers, measure, threshold, exits };
+        let mut parameters = Parameters { layers, measure, threshold, exits, ..Parameters::default() };
         if kind.parameters.contains(&Parameter::Measure) && parameters.measure.is_none() {
             parameters.measure = Some(MEASURES.get("softmax")?);
         }

@@ -1,10 +1,11 @@
 //! How far each layer's K/V cache is filled, and filling what is missing.
 //!
-//! A token that left at layer j has no K/V in the layers above. Its state after layer j stands in for the
-//! states it never got, so layer k > j projects that state with its own norm and weights (paper section
-//! 3.3.1). This may wait until a later token of the row runs layer k, which is when the K/V are read first:
-//! then those of all tokens that left since are computed at once, with the results that computing them step
-//! by step would have had. Layers that no token reaches again never get theirs.
+//! A token that left at layer j has no K/V in the layers above. Either its state after layer j stands in for
+//! the states it never got: layer k > j projects that state with its own norm and weights (paper section
+//! 3.3.1). Or the layers run for it after all. Both may wait until a later token of the row runs layer k,
+//! which is when the K/V are read first: then those of all tokens that left since are computed at once, with
+//! the results that computing them step by step would have had. Layers that no token reaches again never get
+//! theirs.
 
 use crate::backbone::{DecoderSession, Entry};
 use crate::error::EngineError;
@@ -30,9 +31,9 @@ impl Caches {
         }
     }
 
-    /// Entries written by propagation for each row.
-    pub(crate) fn propagated(&self) -> &[usize] {
-        &self.propagated
+    /// Entries written by propagation for `row`.
+    pub(crate) fn propagated(&self, row: usize) -> usize {
+        self.propagated[row]
     }
 
     /// Writes the K/V of `layer` that the rows of `entries` lack below them, by one call of the engine if
@@ -55,6 +56,21 @@ impl Caches {
         if self.missing.is_empty() { Ok(()) } else { session.propagate(layer, &self.missing) }
     }
 
+    /// The entries that `layer` has to run for when it runs for these, one of each row: those of their rows
+    /// that have waited for it, and themselves.
+    pub(crate) fn waiting_for(&self, layer: usize, entries: &[Entry]) -> Vec<Entry> {
+        let of_row = |&entry: &Entry| {
+            let first = self.filled[(layer - 1) * self.num_rows + entry.row];
+            (first..=entry.position).map(move |position| Entry { position, ..entry })
+        };
+        entries.iter().flat_map(of_row).collect()
+    }
+
+    /// How many tokens before `entry` wait for `layer`.
+    pub(crate) fn num_waiting(&self, layer: usize, entry: Entry) -> usize {
+        entry.position - self.filled[(layer - 1) * self.num_rows + entry.row]
+    }
+
     /// `layer` ran for `entries` and wrote their K/V.
     pub(crate) fn ran(&mut self, layer: usize, entries: &[Entry]) {
         for entry in entries {
@@ -62,7 +78,8 @@ impl Caches {
         }
     }
 
-    /// `entry` counts as having left at `layer`: what the layers above wrote for it is to be replaced.
+    /// `entry` counts as having left at `layer`: what the layers above wrote for it, and for what comes after
+    /// it, is to be replaced.
     pub(crate) fn discard_above(&mut self, layer: usize, entry: Entry) {
         for filled in self.filled.chunks_exact_mut(self.num_rows).skip(layer) {
             // Layers that nobody ran lack earlier positions too.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::BackboneShape;
 use crate::exits::Exits;
+use crate::generation::Generation;
 use crate::policy::PolicySpec;
 
 /// What a decoder takes for one token, in FLOPs or in bytes.
@@ -23,7 +24,7 @@ pub struct Cost {
     /// and values of cross-attention.
     pub first_reach_per_source_token: f64,
     /// A layer that the token skips: its key and value. Counted for every skipped layer as in the paper, also
-    /// where lazy propagation never computes them; [`Generation::propagated`](crate::Generation::propagated)
+    /// where lazy propagation never computes them; [`Generation::propagated`]
     /// tells how often it does.
     pub skipped_layer: f64,
     /// A product with the whole output head.
@@ -31,6 +32,16 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// The layers of a sequence for which so many layer-tokens ran, where exits do not tell what ran. Each is
+    /// taken to attend to half of the output.
+    fn executed(&self, executed_layers: usize, exit_layers: &[usize], source_tokens: usize) -> f64 {
+        let source_tokens = source_tokens as f64;
+        let keys = (exit_layers.len() + 1) as f64 / 2.0;
+        let layer = self.layer + keys * self.layer_per_key + source_tokens * self.layer_per_source_token;
+        let deepest = exit_layers.iter().copied().max().unwrap_or(0) as f64;
+        executed_layers as f64 * layer + deepest * source_tokens * self.first_reach_per_source_token
+    }
+
     /// The layers of a sequence whose tokens left at `exit_layers`, of `num_layers` in all. Heads and exit
     /// tests are not in it.
     pub fn layers(&self, num_layers: usize, exit_layers: &[usize], source_tokens: usize) -> f64 {
@@ -47,11 +58,16 @@ impl Cost {
 }
 
 impl BackboneShape {
-    /// All FLOPs of decoding a sequence whose tokens left at `exit_layers` under `policy`, exit tests
-    /// included. What the oracle computes only to know its exits is not counted: it is a bound, not a method.
-    pub fn sequence_flops(&self, policy: &PolicySpec, exit_layers: &[usize], source_tokens: usize) -> f64 {
+    /// All FLOPs of decoding an output under `policy`, exit tests included. What the oracle computes only to
+    /// know its exits is not counted: it is a bound, not a method.
+    pub fn sequence_flops(&self, policy: &PolicySpec, generation: &Generation, source_tokens: usize) -> f64 {
+        let Generation { exit_layers, executed_layers, .. } = generation;
         let heads: f64 = exit_layers.iter().map(|&layers| policy.head_flops(self, layers)).sum();
-        self.flops.layers(self.num_layers, exit_layers, source_tokens) + heads
+        let layers = match policy.kind().defers {
+            true => self.flops.executed(*executed_layers, exit_layers, source_tokens),
+            false => self.flops.layers(self.num_layers, exit_layers, source_tokens),
+        };
+        layers + heads
     }
 }
 

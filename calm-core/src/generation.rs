@@ -9,14 +9,19 @@ use crate::backbone::Token;
 pub struct Generation {
     /// Output tokens, the end-of-sequence token included if it came.
     pub tokens: Vec<Token>,
-    /// Layers that ran for each token before it left, from 1. For the oracle the layer it could have left at.
+    /// Layers that ran for each token before it left, from 1. For the oracle the layer it could have left at;
+    /// for a draft that stayed the layer that drafted it.
     pub exit_layers: Vec<usize>,
     /// Confidence that each token was last tested with: at its exit layer or, for tokens that no layer was
     /// confident about, at the last layer but one, since nothing is to be decided at the last. `None` if
     /// nothing was tested.
     pub confidence: Vec<Option<f32>>,
-    /// Layer-tokens that really ran. The oracle runs every layer for every token.
+    /// Layer-tokens that really ran. The oracle runs every layer for every token; layers that were deferred
+    /// and wrong drafts count too.
     pub executed_layers: usize,
+    /// Tokens that were drafted, those that did not stay among them.
+    #[serde(default)]
+    pub drafted: usize,
     /// K/V entries (one layer, one position) that were written by propagation.
     pub propagated: usize,
     /// Decoding time of the batch divided by its rows. The encoder is not in it.

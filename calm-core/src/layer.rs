@@ -12,6 +12,7 @@ pub struct Layer<'a> {
     number: usize,
     depth: usize,
     entries: &'a [Entry],
+    waiting: &'a [usize],
 }
 
 impl<'a> Layer<'a> {
@@ -23,12 +24,17 @@ impl<'a> Layer<'a> {
         number: usize,
         entries: &'a [Entry],
     ) -> Self {
-        Self { session, shape, number, depth: shape.num_layers, entries }
+        Self { session, shape, number, depth: shape.num_layers, entries, waiting: &[] }
     }
 
     /// The same in a decoding where no layer above `depth` runs.
     pub(crate) fn up_to(self, depth: usize) -> Self {
         Self { depth, ..self }
+    }
+
+    /// The same where, for each entry, so many tokens before it wait for the next layer.
+    pub(crate) fn with_waiting(self, waiting: &'a [usize]) -> Self {
+        Self { waiting, ..self }
     }
 
     /// The layer's number, from 1.
@@ -44,6 +50,12 @@ impl<'a> Layer<'a> {
     /// The entries that ran it, in order. Answers have a row for each.
     pub fn entries(&self) -> &'a [Entry] {
         self.entries
+    }
+
+    /// How many tokens of its row have left before the entry of this index and wait for the next layer. 0
+    /// unless layers are deferred.
+    pub fn num_waiting(&self, index: usize) -> usize {
+        self.waiting.get(index).copied().unwrap_or(0)
     }
 
     /// The network's shape.

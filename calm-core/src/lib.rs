@@ -52,6 +52,7 @@ mod backbone;
 mod caches;
 mod cost;
 mod decode;
+mod decoder;
 mod error;
 mod exits;
 mod finite;
@@ -62,6 +63,7 @@ mod measure;
 mod monotone;
 mod policy;
 pub mod profile;
+mod sampling;
 mod table;
 mod threshold;
 
@@ -79,9 +81,10 @@ pub use measure::{
 };
 pub use monotone::{MonotoneMap, Observation};
 pub use policy::{
-    Calm, Decision, Full, Oracle, POLICIES, Parameter, Parameters, Policy, PolicyKind, PolicySpec,
-    StaticDepth, StepPolicy,
+    Calm, Decision, DeepToken, DeepTokens, Deferral, Draft, Full, Left, Oracle, POLICIES, Parameter,
+    Parameters, Policy, PolicyKind, PolicySpec, Skipped, StaticDepth, StepPolicy, Work,
 };
+pub use sampling::{Filter, Sampling};
 pub use table::{Named, Table};
 pub use threshold::Threshold;
 

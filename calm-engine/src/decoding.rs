@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use calm_checkpoint::Model;
-use calm_core::{DecodeError, DecodeOptions, EngineError, Generation, Policy, Prompt, Token, decode};
+use calm_checkpoint::{Model, source_seed};
+use calm_core::{
+    DecodeError, DecodeOptions, EngineError, Filter, Generation, Policy, Prompt, Sampling, Token, decode,
+};
 
 use crate::batches::Batches;
 
@@ -48,8 +50,28 @@ pub fn decode_batches(
     Ok(generations)
 }
 
+/// How tokens are drawn for any sources.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draws {
+    /// The tokens that may be drawn.
+    pub filter: Filter,
+    /// With a source's tokens it decides what is drawn for it.
+    pub seed: u64,
+}
+
+impl Draws {
+    /// The draws for a batch of these sources.
+    ///
+    /// # Errors
+    /// A number of the filter is out of its range.
+    pub fn sampling(&self, sources: &[&[Token]]) -> Result<Sampling, DecodeError> {
+        let seeds: Vec<u64> = sources.iter().map(|source| source_seed(self.seed, source)).collect();
+        Ok(Sampling::new(self.filter, seeds)?)
+    }
+}
+
 /// Decodes sources in batches of at most `batch_size`, side by side on all handles of a model: generations in
-/// the order of the sources.
+/// the order of the sources. Tokens are the best ones, or drawn if `draws` says how.
 ///
 /// # Errors
 /// The model cannot follow the policy, or the engine fails.
@@ -59,10 +81,14 @@ pub fn decode_sources(
     batch_size: usize,
     policy: &dyn Policy,
     options: &DecodeOptions,
+    draws: Option<Draws>,
 ) -> Result<Vec<Generation>, DecodeError> {
+    // What learns from outputs sees them in order.
+    let models = if policy.learns_from_outputs() { &mut models[..1] } else { models };
     map_batches(models, sources, batch_size, |model, sources| {
         let batch = read_batch(model, sources)?;
-        decode_batches(&[batch], policy, options)
+        let sampling = draws.map(|draws| draws.sampling(sources)).transpose()?;
+        decode_batches(&[batch], policy, &DecodeOptions { sampling, ..options.clone() })
     })
 }
 

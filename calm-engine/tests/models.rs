@@ -34,7 +34,7 @@ fn the_type_in_the_configuration_decides_what_is_loaded() {
         assert_eq!(engine.models.len(), 2);
         let sources = [vec![4, 5, 1], vec![6, 1], vec![7, 8, 9, 1]];
         let generations =
-            decode_sources(&mut engine.models, &sources, 2, &Full, &DecodeOptions::new(6)).unwrap();
+            decode_sources(&mut engine.models, &sources, 2, &Full, &DecodeOptions::new(6), None).unwrap();
         generations.into_iter().map(|generation| generation.tokens).collect::<Vec<_>>()
     };
     let expected = outputs(written);

@@ -137,8 +137,7 @@ fn read_outputs(
                 seconds: generation.seconds + record.encoder_seconds,
             });
             outputs.executed_layers += generation.executed_layers;
-            outputs.flops +=
-                header.shape.sequence_flops(&policy, &generation.exit_layers, record.source_tokens);
+            outputs.flops += header.shape.sequence_flops(&policy, &generation, record.source_tokens);
             outputs.texts.push(record.text);
         }
     }

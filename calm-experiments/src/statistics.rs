@@ -178,7 +178,7 @@ fn sweep_row(plan: &Plan, test: &SplitOutputs<'_>, policy: PolicySpec) -> anyhow
         |texts: &[String]| Ok::<_, calm_metrics::Error>(mean(&plan.risk().of_each(texts, &references)?));
     let (cost, examples) = (outputs.cost(), outputs.texts.len());
     let tokens = cost.tokens as f64;
-    let Parameters { layers, measure, threshold, exits } = *policy.parameters();
+    let Parameters { layers, measure, threshold, exits, .. } = *policy.parameters();
     Ok(SweepRow {
         spec: policy,
         policy: policy.kind().name,

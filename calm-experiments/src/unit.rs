@@ -305,7 +305,7 @@ impl Header {
 impl Record {
     /// Fails unless the numbers can be those of one output, so that sums over many have a meaning.
     fn check(&self, header: &Header) -> anyhow::Result<()> {
-        let Generation { tokens, exit_layers, confidence, executed_layers, propagated, seconds } =
+        let Generation { tokens, exit_layers, confidence, executed_layers, drafted, propagated, seconds } =
             &self.generation;
         let (num_layers, max_tokens) = (header.shape.num_layers, header.unit.common.max_tokens);
         let lengths = [tokens.len(), exit_layers.len(), confidence.len()];
@@ -320,7 +320,8 @@ impl Record {
         if let Some(layer) = exit_layers.iter().find(|layer| !(1..=num_layers).contains(*layer)) {
             bail!("exit layer {layer} of {num_layers}");
         }
-        let most = max_tokens.saturating_mul(num_layers);
+        // Wrong drafts ran too.
+        let most = max_tokens.saturating_add(*drafted).saturating_mul(num_layers);
         for (what, count) in [("executed", *executed_layers), ("propagated", *propagated)] {
             ensure!(count <= most, "{count} layers {what}, of at most {most}");
         }

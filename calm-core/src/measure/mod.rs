@@ -20,6 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use self::agreement::{AGREEMENT_FILE, AgreementMap, AgreementMaps, FittedTo};
 pub use self::classifier::ExitClassifier;
 pub use self::pruned::PRUNED_TOKENS;
+pub(crate) use self::softmax::SOFTMAX;
 use crate::backbone::{Backbone, BackboneShape, Token};
 use crate::cost::Tests;
 use crate::error::{DecodeError, PolicyError};

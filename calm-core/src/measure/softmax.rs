@@ -5,7 +5,7 @@ use crate::matrix::Top2;
 
 /// Softmax response: probability of the best token minus that of the second best (paper section 3.5). The
 /// paper's released code has the largest probability as default; its text has the difference.
-pub(super) static SOFTMAX: MeasureKind = MeasureKind {
+pub(crate) static SOFTMAX: MeasureKind = MeasureKind {
     name: "softmax",
     about: "probability of the best token minus that of the second best",
     load: |_| Ok(Box::new(Softmax)),

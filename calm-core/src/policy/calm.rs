@@ -15,6 +15,7 @@ pub(super) static CALM: PolicyKind = PolicyKind {
     make,
     is_full: |parameters, _| never_exits(parameters),
     head_flops,
+    defers: false,
 };
 
 /// Every token leaves after the first tested layer whose confidence reaches the threshold (paper Eq. 4).
@@ -61,16 +62,14 @@ impl Policy for Calm {
         if self.threshold.never_exits() {
             return Box::new(NoTests);
         }
-        let Calm { threshold, exits, .. } = *self;
-        Box::new(Step { measure: self.measure.begin_step(), threshold, exits, max_tokens })
+        let rule = CalmStep::new(&*self.measure, self.threshold, max_tokens);
+        Box::new(Step { rule, exits: self.exits })
     }
 }
 
 struct Step<'a> {
-    measure: Box<dyn StepMeasure + 'a>,
-    threshold: Threshold,
+    rule: CalmStep<'a>,
     exits: Exits,
-    max_tokens: usize,
 }
 
 impl StepPolicy for Step<'_> {
@@ -79,6 +78,28 @@ impl StepPolicy for Step<'_> {
         if layer.is_last() || !self.exits.contains(layer.number()) {
             return Ok(());
         }
+        self.rule.test(layer, decisions)
+    }
+}
+
+/// The rule of the paper's Eq. 4 during one step: a token leaves if its confidence reaches the threshold.
+pub(super) struct CalmStep<'a> {
+    measure: Box<dyn StepMeasure + 'a>,
+    threshold: Threshold,
+    max_tokens: usize,
+}
+
+impl<'a> CalmStep<'a> {
+    pub(super) fn new(measure: &'a dyn Measure, threshold: Threshold, max_tokens: usize) -> Self {
+        Self { measure: measure.begin_step(), threshold, max_tokens }
+    }
+
+    /// Tests all entries of a layer.
+    pub(super) fn test(
+        &mut self,
+        layer: &mut Layer<'_>,
+        decisions: &mut [Decision],
+    ) -> Result<(), DecodeError> {
         let found = self.measure.confidence(layer)?;
         expect_rows("the measure", found.len(), layer.entries())?;
         for ((entry, found), decision) in layer.entries().iter().zip(found).zip(decisions) {
@@ -88,5 +109,10 @@ impl StepPolicy for Step<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Shows the measure a layer that nobody leaves at.
+    pub(super) fn show(&mut self, layer: &mut Layer<'_>) -> Result<(), DecodeError> {
+        self.measure.confidence(layer).map(drop)
     }
 }

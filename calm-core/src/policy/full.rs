@@ -9,6 +9,7 @@ pub(super) static FULL: PolicyKind = PolicyKind {
     make: |_, _| Ok(Box::new(Full)),
     is_full: |_, _| true,
     head_flops: |_, shape, _| shape.flops.head,
+    defers: false,
 };
 
 /// Every token leaves after the last layer.

@@ -11,6 +11,7 @@ pub(super) static ORACLE: PolicyKind = PolicyKind {
     make: |_, _| Ok(Box::new(Oracle)),
     is_full: |_, _| false,
     head_flops: |_, shape, _| shape.flops.head,
+    defers: false,
 };
 
 /// Every token leaves after the first layer that predicts the same token as the last one. All layers have to
@@ -19,6 +20,11 @@ pub(super) static ORACLE: PolicyKind = PolicyKind {
 pub struct Oracle;
 
 impl Policy for Oracle {
+    /// The oracle's exits are about the best token.
+    fn can_sample(&self) -> bool {
+        false
+    }
+
     fn begin_step(&self, _: usize) -> Box<dyn StepPolicy + '_> {
         Box::new(Step { layers: Vec::new() })
     }

@@ -12,6 +12,7 @@ pub(super) static PATIENCE: PolicyKind = PolicyKind {
     make: |parameters, _| Ok(Box::new(Patience { layers: parameters.layers.unwrap_or(1) })),
     is_full: |parameters, num_layers| parameters.layers >= Some(num_layers.saturating_sub(1)),
     head_flops,
+    defers: false,
 };
 
 /// Every token leaves after the first layer whose best token is that of `layers` layers before it in a row

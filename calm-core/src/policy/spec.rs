@@ -14,7 +14,8 @@ use crate::threshold::Threshold;
 
 /// A kind of policy with its parameters. It is written as its id, short and fit for file names: `full`,
 /// `static-3`, `oracle`, `calm-state-0.85`, with a decay `calm-softmax-0.85-tau4`, with tests after some
-/// layers alone `calm-state-0.85-exits2.4`.
+/// layers alone `calm-state-0.85-exits2.4`; `shallow-deep-4-0.9`, with at most 8 tokens that wait
+/// `shallow-deep-4-0.9-cap8`; `self-speculative-draft3.4`.
 #[derive(Clone, Copy)]
 pub struct PolicySpec {
     kind: &'static PolicyKind,
@@ -26,12 +27,31 @@ pub struct PolicySpec {
 pub struct Parameters {
     /// Number of layers, at least 1.
     pub layers: Option<usize>,
-    /// Confidence measure.
+    /// Confidence measure. A kind that may leave it out takes the softmax response.
     pub measure: Option<&'static MeasureKind>,
     /// Exit threshold, with its decay.
     pub threshold: Option<Threshold>,
     /// Layers after which is tested; `None` for all but the last also where a kind has this parameter.
     pub exits: Option<Exits>,
+    /// Tokens of a row whose upper layers wait, at most; at least 1, and `None` for any number.
+    pub cap: Option<usize>,
+    /// How tokens are drafted; `None` where a policy finds out what is fastest.
+    pub draft: Option<Draft>,
+}
+
+/// How tokens are drafted, written as in `draft3.4`: with 3 layers, 4 at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draft {
+    /// Layers that run for a draft, below the last.
+    pub layers: usize,
+    /// Tokens that are drafted before they are verified; at least 1.
+    pub length: usize,
+}
+
+impl fmt::Display for Draft {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.layers, self.length)
+    }
 }
 
 /// A parameter that a kind of policy has.
@@ -45,18 +65,37 @@ pub enum Parameter {
     Threshold,
     /// [`Parameters::exits`], written as in `exits2.4`. It may be left out.
     Exits,
+    /// [`Parameters::measure`], left out if it is the softmax response.
+    MeasureOrSoftmax,
+    /// [`Parameters::cap`], written as in `cap8`. It may be left out.
+    Cap,
+    /// [`Parameters::draft`], written as in `draft3.4`. It may be left out.
+    Draft,
 }
 
+/// The measure of a policy that names none.
+const DEFAULT_MEASURE: &MeasureKind = &crate::measure::SOFTMAX;
+
 impl Parameter {
-    const ALL: [Self; 4] = [Self::Layers, Self::Measure, Self::Threshold, Self::Exits];
+    const ALL: [Self; 7] = [
+        Self::Layers,
+        Self::Measure,
+        Self::Threshold,
+        Self::Exits,
+        Self::MeasureOrSoftmax,
+        Self::Cap,
+        Self::Draft,
+    ];
 
     /// The name in messages.
     fn name(self) -> &'static str {
         match self {
             Self::Layers => "number of layers",
-            Self::Measure => "measure",
+            Self::Measure | Self::MeasureOrSoftmax => "measure",
             Self::Threshold => "threshold",
             Self::Exits => "set of exits",
+            Self::Cap => "cap",
+            Self::Draft => "draft",
         }
     }
 
@@ -67,20 +106,36 @@ impl Parameter {
             Self::Measure => "-MEASURE",
             Self::Threshold => "-THRESHOLD[-tauDECAY]",
             Self::Exits => "[-exitsLAYER.LAYER]",
+            Self::MeasureOrSoftmax => "[-MEASURE]",
+            Self::Cap => "[-capTOKENS]",
+            Self::Draft => "[-draftLAYERS.TOKENS]",
         }
     }
 
     fn is_in(self, parameters: &Parameters) -> bool {
         match self {
             Self::Layers => parameters.layers.is_some(),
-            Self::Measure => parameters.measure.is_some(),
+            Self::Measure | Self::MeasureOrSoftmax => parameters.measure.is_some(),
             Self::Threshold => parameters.threshold.is_some(),
             Self::Exits => parameters.exits.is_some(),
+            Self::Cap => parameters.cap.is_some(),
+            Self::Draft => parameters.draft.is_some(),
         }
+    }
+
+    /// Whether an id may leave it out.
+    fn is_optional(self) -> bool {
+        self.form().starts_with('[')
     }
 }
 
 impl PolicyKind {
+    /// Whether its policies have a measure.
+    pub fn has_measure(&self) -> bool {
+        let is_measure = |parameter| matches!(parameter, &Parameter::Measure | &Parameter::MeasureOrSoftmax);
+        self.parameters.iter().any(is_measure)
+    }
+
     /// The form of its ids, such as `calm-MEASURE-THRESHOLD[-tauDECAY][-exitsLAYER.LAYER]`.
     pub fn form(&self) -> String {
         self.name.to_owned() + &self.parameters.iter().map(|parameter| parameter.form()).collect::<String>()
@@ -92,12 +147,15 @@ impl PolicySpec {
     ///
     /// # Errors
     /// There is no such kind, it needs another parameter, or has one too many.
-    pub fn new(kind: &str, parameters: Parameters) -> Result<Self, PolicyError> {
+    pub fn new(kind: &str, mut parameters: Parameters) -> Result<Self, PolicyError> {
         let kind = POLICIES.get(kind)?;
+        if kind.parameters.contains(&Parameter::MeasureOrSoftmax) {
+            parameters.measure.get_or_insert(DEFAULT_MEASURE);
+        }
         for parameter in Parameter::ALL {
             let (name, is_given) = (parameter.name(), parameter.is_in(&parameters));
-            match kind.parameters.contains(&parameter) {
-                true if !is_given && parameter != Parameter::Exits => {
+            match kind.parameters.iter().any(|own| own.name() == name) {
+                true if !is_given && kind.parameters.contains(&parameter) && !parameter.is_optional() => {
                     let form = kind.form();
                     let message = format!("the policy {} needs a {name}: its form is {form}", kind.name);
                     return Err(PolicyError::Form(message));
@@ -110,6 +168,13 @@ impl PolicySpec {
         }
         if parameters.layers == Some(0) {
             return Err(PolicyError::Form(format!("the policy {} needs at least 1 layer", kind.name)));
+        }
+        if parameters.cap == Some(0) {
+            return Err(PolicyError::Form("the cap of tokens that wait must be at least 1".to_owned()));
+        }
+        if parameters.draft.is_some_and(|draft| draft.layers == 0 || draft.length == 0) {
+            let message = "a draft needs at least 1 layer and at least 1 token, as in draft3.4";
+            return Err(PolicyError::Form(message.to_owned()));
         }
         Ok(Self { kind, parameters })
     }
@@ -135,6 +200,13 @@ impl PolicySpec {
         let parameters =
             Parameters { measure: Some(measure), threshold: Some(threshold), ..Parameters::default() };
         Self { kind: &super::calm::CALM, parameters }
+    }
+
+    /// The same policy with another threshold, for a kind that has one.
+    #[must_use]
+    pub fn with_threshold(mut self, threshold: Threshold) -> Self {
+        self.parameters.threshold = self.parameters.threshold.and(Some(threshold));
+        self
     }
 
     /// The same policy with tests after these layers alone, for a kind that tests.
@@ -212,6 +284,28 @@ impl PolicySpec {
                         parameters.exits = Some(exits.ok_or_else(malformed)?.parse()?);
                     }
                 }
+                Parameter::MeasureOrSoftmax => {
+                    if rest.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase())) {
+                        let (measure, behind) = MEASURES.split(rest.ok_or_else(malformed)?)?;
+                        (parameters.measure, rest) = (Some(measure), behind);
+                    }
+                }
+                Parameter::Cap => {
+                    if rest.is_some() {
+                        let cap = part(&mut rest).and_then(|part| part.strip_prefix("cap")?.parse().ok());
+                        parameters.cap = Some(cap.ok_or_else(malformed)?);
+                    }
+                }
+                Parameter::Draft => {
+                    if rest.is_some() {
+                        let draft = part(&mut rest).and_then(|part| part.strip_prefix("draft"));
+                        let draft =
+                            draft.and_then(|draft| draft.split_once('.')).and_then(|(layers, length)| {
+                                Some(Draft { layers: layers.parse().ok()?, length: length.parse().ok()? })
+                            });
+                        parameters.draft = Some(draft.ok_or_else(malformed)?);
+                    }
+                }
             }
         }
         if rest.is_some() { Err(malformed()) } else { Ok(parameters) }
@@ -227,7 +321,7 @@ impl PartialEq for PolicySpec {
 impl fmt::Display for PolicySpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.kind.name)?;
-        let Parameters { layers, measure, threshold, exits } = self.parameters;
+        let Parameters { layers, measure, threshold, exits, cap, draft } = self.parameters;
         for parameter in self.kind.parameters {
             match parameter {
                 Parameter::Layers => write!(formatter, "-{}", layers.unwrap_or_default())?,
@@ -238,6 +332,12 @@ impl fmt::Display for PolicySpec {
                     threshold.decay().map_or(Ok(()), |tau| write!(formatter, "-tau{tau}"))?;
                 }
                 Parameter::Exits => exits.map_or(Ok(()), |exits| write!(formatter, "-exits{exits}"))?,
+                Parameter::MeasureOrSoftmax => {
+                    let named = measure.filter(|measure| *measure != DEFAULT_MEASURE);
+                    named.map_or(Ok(()), |measure| write!(formatter, "-{}", measure.name))?;
+                }
+                Parameter::Cap => cap.map_or(Ok(()), |cap| write!(formatter, "-cap{cap}"))?,
+                Parameter::Draft => draft.map_or(Ok(()), |draft| write!(formatter, "-draft{draft}"))?,
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ pub(super) static STATIC: PolicyKind = PolicyKind {
     make,
     is_full: |parameters, num_layers| parameters.layers == Some(num_layers),
     head_flops: |_, shape, _| shape.flops.head,
+    defers: false,
 };
 
 /// Every token leaves after the same layer.

@@ -2,8 +2,8 @@
 
 use calm_core::{
     Backbone, Calm, Confidence, DecodeError, DecodeOptions, Exits, Full, Generation, Layer, MEASURES,
-    Measure, MeasureKind, Oracle, Policy, PolicySpec, Propagation, StaticDepth, StepMeasure, Threshold,
-    Token, Top2, average_layers, decode,
+    Measure, MeasureKind, Oracle, Parameters, Policy, PolicySpec, Propagation, StaticDepth, StepMeasure,
+    Threshold, Token, Top2, average_layers, decode,
 };
 use proptest::prelude::*;
 
@@ -129,6 +129,7 @@ enum Setting {
     Oracle,
     Patience(usize),
     Calm { measure: Chosen, threshold: f64, decay: Option<f64>, exits: Option<Exits> },
+    ShallowDeep { layers: usize, measure: &'static MeasureKind, threshold: f64, cap: Option<usize> },
 }
 
 impl Setting {
@@ -143,6 +144,12 @@ impl Setting {
                 let exits = exits.unwrap_or(Exits::all_below(toy.num_layers()));
                 Box::new(Calm { measure: measure.measure(toy, exits), threshold, exits })
             }
+            Setting::ShallowDeep { layers, measure, threshold, cap } => {
+                let threshold = Some(Threshold::new(threshold, None).unwrap());
+                let (layers, measure) = (Some(layers), Some(measure));
+                let parameters = Parameters { layers, measure, threshold, cap, ..Parameters::default() };
+                PolicySpec::new("shallow-deep", parameters).unwrap().make(toy).unwrap()
+            }
         }
     }
 
@@ -152,7 +159,7 @@ impl Setting {
             Setting::Static(layers) => naive::decode(toy, source, max_tokens, Rule::Fixed(layers)),
             Setting::Oracle => naive::decode(toy, source, max_tokens, Rule::Agreement),
             Setting::Patience(layers) => naive::decode(toy, source, max_tokens, Rule::Patience(layers)),
-            Setting::Calm { threshold: 1.0, .. } => {
+            Setting::Calm { threshold: 1.0, .. } | Setting::ShallowDeep { threshold: 1.0, .. } => {
                 naive::decode(toy, source, max_tokens, Rule::Fixed(toy.num_layers()))
             }
             Setting::Calm { measure, threshold, decay, exits } => {
@@ -169,6 +176,29 @@ impl Setting {
                 let confidence = |view: &View<'_>| measure.naive(toy, view);
                 naive::decode(toy, source, max_tokens, Rule::Confidence(&exits, &confidence, &threshold_at))
             }
+            Setting::ShallowDeep { layers, measure, threshold, .. } => {
+                let confidence = |view: &View<'_>| Chosen::BuiltIn(measure).naive(toy, view);
+                naive::decode(toy, source, max_tokens, Rule::ShallowDeep(layers, &confidence, threshold))
+            }
+        }
+    }
+
+    /// Layers that ran for each token of an output, where each layer ran as late as may be.
+    fn executed(&self, num_layers: usize, exit_layers: &[usize]) -> Vec<usize> {
+        match *self {
+            Setting::Oracle => vec![num_layers; exit_layers.len()],
+            Setting::ShallowDeep { cap, .. } => {
+                let (mut executed, mut waiting) = (exit_layers.to_vec(), 0);
+                for at in 0..exit_layers.len() {
+                    waiting += 1;
+                    if exit_layers[at] == num_layers || cap == Some(waiting) {
+                        executed[..=at].fill(num_layers);
+                        waiting = 0;
+                    }
+                }
+                executed
+            }
+            _ => exit_layers.to_vec(),
         }
     }
 }
@@ -200,12 +230,22 @@ fn settings(num_layers: usize) -> impl Strategy<Value = Setting> {
             exits: exits.flatten(),
         },
     );
+    let threshold = prop_oneof![8 => 0.0..1.0, 1 => Just(0.0), 1 => Just(1.0)];
+    let cap = proptest::option::of(1..5_usize);
+    let measures = proptest::sample::select(MEASURES.all());
+    let shallow_deep = (1..num_layers.max(2), measures, threshold, cap).prop_map(
+        move |(layers, measure, threshold, cap)| match num_layers {
+            1 => Setting::Full,
+            _ => Setting::ShallowDeep { layers, measure, threshold, cap },
+        },
+    );
     prop_oneof![
         1 => Just(Setting::Full),
         1 => (1..=num_layers).prop_map(Setting::Static),
         2 => Just(Setting::Oracle),
         2 => (1..4_usize).prop_map(Setting::Patience),
         8 => calm,
+        6 => shallow_deep,
     ]
 }
 
@@ -274,14 +314,19 @@ proptest! {
         let policy = case.setting.policy(&toy);
         let lazy = run(&toy, &case.sources, &*policy, case.max_tokens, Propagation::Lazy);
         let eager = run(&toy, &case.sources, &*policy, case.max_tokens, Propagation::Eager);
-        prop_assert_eq!(outcomes(&lazy), outcomes(&eager));
+        let defers = matches!(case.setting, Setting::ShallowDeep { .. });
         for (lazy, eager) in lazy.iter().zip(&eager) {
-            let all_run = matches!(case.setting, Setting::Oracle);
-            let executed = |at: usize| if all_run { case.num_layers } else { lazy.exit_layers[at] };
-            prop_assert_eq!(lazy.executed_layers, (0..lazy.tokens.len()).map(executed).sum::<usize>());
-            prop_assert_eq!(lazy.propagated, entries_reached_later(&lazy.exit_layers, executed));
+            let executed = case.setting.executed(case.num_layers, &lazy.exit_layers);
+            prop_assert_eq!(lazy.executed_layers, executed.iter().sum::<usize>());
+            let mut expected = outcome(lazy);
+            if defers && matches!(case.setting, Setting::ShallowDeep { threshold: 0.0..1.0, .. }) {
+                expected.executed_layers = case.num_layers * lazy.tokens.len();
+            }
+            prop_assert_eq!(expected, outcome(eager));
+            let reached = entries_reached_later(&lazy.exit_layers, |at| executed[at]);
+            prop_assert_eq!(lazy.propagated, if defers { 0 } else { reached });
             let skipped: usize = lazy.exit_layers.iter().map(|left| case.num_layers - left).sum();
-            prop_assert_eq!(eager.propagated, skipped);
+            prop_assert_eq!(eager.propagated, if defers { 0 } else { skipped });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The cost model against numbers worked out by hand.
 
-use calm_core::{BackboneShape, Cost, PolicySpec};
+use calm_core::{BackboneShape, Cost, Generation, PolicySpec};
 
 /// Two layers, d = 4, attention 6 wide, a gated feed-forward network of 8, V = 10.
 ///
@@ -45,7 +45,8 @@ fn small() -> BackboneShape {
 fn sequences() {
     let check = |policy: &str, exits: &[usize], flops: f64| {
         let spec: PolicySpec = policy.parse().unwrap();
-        assert_eq!(small().sequence_flops(&spec, exits, 5), flops, "{policy} {exits:?}");
+        let generation = Generation { exit_layers: exits.to_vec(), ..Generation::default() };
+        assert_eq!(small().sequence_flops(&spec, &generation, 5), flops, "{policy} {exits:?}");
     };
     check("full", &[], 0.0);
     check("oracle", &[1, 2], 3136.0);
@@ -56,4 +57,23 @@ fn sequences() {
     check("calm-state-0.5", &[1, 2], 3184.0);
     check("static-1", &[1, 1], 2104.0);
     check("full", &[2, 2], 3664.0);
+}
+
+/// Where layers run later, they are counted as they ran, with (t + 1) / 2 = 2 keys of three tokens.
+///
+/// | exits, layer-tokens | arithmetic |
+/// |---|---|
+/// | shallow-deep 1, 2, 1; 5 | 5 * (480 + 24 (2 + 5)) = 3240, keys of two layers 960, heads 4 * 80: 4520 |
+/// | shallow-deep 1, 1, 1; 3 | 3 * 648 = 1944, keys of one layer 480, heads 3 * 80: 2664 |
+/// | self-speculative 1, 2, 2; 7 | 7 * 648 = 4536, keys of two layers 960, heads 4 * 80: 5816 |
+#[test]
+fn sequences_whose_layers_run_later() {
+    let check = |policy: &str, exits: &[usize], executed_layers: usize, flops: f64| {
+        let spec: PolicySpec = policy.parse().unwrap();
+        let generation = Generation { exit_layers: exits.to_vec(), executed_layers, ..Generation::default() };
+        assert_eq!(small().sequence_flops(&spec, &generation, 5), flops, "{policy} {exits:?}");
+    };
+    check("shallow-deep-1-0.5", &[1, 2, 1], 5, 4520.0);
+    check("shallow-deep-1-0.5", &[1, 1, 1], 3, 2664.0);
+    check("self-speculative", &[1, 2, 2], 7, 5816.0);
 }

@@ -11,6 +11,8 @@ mod monotone;
 mod naive;
 mod policies;
 mod profile;
+mod sampling;
+mod speculation;
 mod tables;
 mod toy;
 

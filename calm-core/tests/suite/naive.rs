@@ -1,5 +1,5 @@
 //! Early-exit decoding of one sequence without a cache: every step computes all states anew from the tokens
-//! so far and the layers they left at, by the equations of the paper.
+//! so far and the layers they left at, by the equations of the paper, or with exact states as in FREE.
 
 use calm_core::{Backbone, Token};
 
@@ -16,6 +16,9 @@ pub(crate) enum Rule<'a> {
     Patience(usize),
     /// After the first of these layers with confidence >= threshold(t).
     Confidence(&'a [usize], &'a dyn Fn(&View<'_>) -> f64, &'a dyn Fn(usize) -> f64),
+    /// After this layer with confidence >= threshold, else after the last. Earlier tokens have all their
+    /// states.
+    ShallowDeep(usize, &'a dyn Fn(&View<'_>) -> f64, f64),
 }
 
 /// What a confidence is made of.
@@ -39,6 +42,7 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
     let num_layers = toy.num_layers();
     let source = toy.source_states(source);
     let mut decoded = Decoded::default();
+    let is_exact = matches!(rule, Rule::ShallowDeep(..));
     for position in 0..max_tokens {
         let mut inputs = vec![START];
         inputs.extend(&decoded.tokens);
@@ -47,7 +51,8 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
         for (s, &input) in inputs.iter().enumerate() {
             states.push(vec![toy.embed(input)]);
             for layer in 1..=num_layers {
-                let state = if decoded.exit_layers.get(s).is_some_and(|&left| layer > left) {
+                let has_left = decoded.exit_layers.get(s).is_some_and(|&left| layer > left);
+                let state = if has_left && !is_exact {
                     states[s][layer - 1].clone()
                 } else {
                     let kv: Vec<_> =
@@ -59,8 +64,16 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
         }
 
         let states = &states[position];
-        let token_at = |layer: usize| argmax(&toy.logits(&states[layer]));
+        let logits: Vec<Vector> = states.iter().map(|state| toy.logits(state)).collect();
+        let token_at = |layer: usize| argmax(&logits[layer]);
         let mut confidence = None;
+        let view = |layer: usize, previous_hidden| View {
+            layer,
+            position,
+            hidden: &states[layer],
+            previous_hidden,
+            logits: &logits[layer],
+        };
         let exit = match rule {
             Rule::Fixed(layer) => layer,
             Rule::Agreement => (1..=num_layers)
@@ -72,18 +85,18 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
             Rule::Confidence(exits, measure, threshold) => {
                 let mut previous_hidden: &[f32] = &[];
                 let confident = |&layer: &usize| {
-                    let value = measure(&View {
-                        layer,
-                        position,
-                        hidden: &states[layer],
-                        previous_hidden,
-                        logits: &toy.logits(&states[layer]),
-                    });
+                    let value = measure(&view(layer, previous_hidden));
                     previous_hidden = &states[layer];
                     confidence = Some(value);
                     value >= threshold(position)
                 };
                 exits.iter().copied().find(confident).unwrap_or(num_layers)
+            }
+            Rule::ShallowDeep(shallow, measure, threshold) => {
+                // Measures may compare with the layer before; the embedding is none.
+                let value = measure(&view(shallow, if shallow > 1 { &states[shallow - 1] } else { &[] }));
+                confidence = Some(value);
+                if value >= threshold { shallow } else { num_layers }
             }
         };
         decoded.tokens.push(token_at(exit));

@@ -57,6 +57,11 @@ fn policies_are_written_as_their_ids() {
     check("calm-state-1", "calm-state-1");
     check("calm-classifier-0-tau0.5", "calm-classifier-0-tau0.5");
     check("calm-state-0.5-exits4,2", "calm-state-0.5-exits2.4");
+    check("shallow-deep-2-0.50", "shallow-deep-2-0.5");
+    check("shallow-deep-2-softmax-0.5", "shallow-deep-2-0.5");
+    check("shallow-deep-2-state-0.5-tau4-cap08", "shallow-deep-2-state-0.5-tau4-cap8");
+    check("self-speculative", "self-speculative");
+    check("self-speculative-draft2.4", "self-speculative-draft2.4");
 }
 
 #[test]
@@ -65,8 +70,12 @@ fn badly_written_policies_are_refused() {
         let error = id.parse::<PolicySpec>().unwrap_err().to_string();
         assert_eq!(error, message, "{id}");
     };
-    let unknown =
-        |name: &str| format!("unknown policy `{name}`: there are full, static, oracle, calm and patience");
+    let unknown = |name: &str| {
+        format!(
+            "unknown policy `{name}`: there are full, static, oracle, calm, patience, shallow-deep and \
+             self-speculative"
+        )
+    };
     check("fast", &unknown("fast"));
     check("", &unknown(""));
     check("fullest-2", &unknown("fullest"));
@@ -92,6 +101,22 @@ fn badly_written_policies_are_refused() {
     check("calm-state-0.5-exits0.2", "exits are layers from 1 to 64, not 0");
     check("calm-state-0.5-exits2.2", "exits have the layer 2 twice");
     check("calm-state-0.5-exits2-tau4", form);
+    let form = "a policy shallow-deep is written \
+                shallow-deep-LAYERS[-MEASURE]-THRESHOLD[-tauDECAY][-capTOKENS]";
+    check("shallow-deep", form);
+    check("shallow-deep-2", form);
+    check("shallow-deep-0.5", form);
+    check("shallow-deep-2-state", form);
+    check("shallow-deep-2-0.5-8", form);
+    check("shallow-deep-2-0.5-exits2", form);
+    check("shallow-deep-2-0.5-cap0", "the cap of tokens that wait must be at least 1");
+    check("shallow-deep-0-0.5", "the policy shallow-deep needs at least 1 layer");
+    let form = "a policy self-speculative is written self-speculative[-draftLAYERS.TOKENS]";
+    check("self-speculative-2.3", form);
+    check("self-speculative-draft2", form);
+    check("self-speculative-draft2.3-cap2", form);
+    check("self-speculative-draft0.3", "a draft needs at least 1 layer and at least 1 token, as in draft3.4");
+    check("self-speculative-draft2.0", "a draft needs at least 1 layer and at least 1 token, as in draft3.4");
     check("calm-state-1.5", "threshold must be from 0 to 1, not 1.5");
     check("calm-state-NaN", "threshold must be from 0 to 1, not NaN");
     check("calm-state-0.5-tauinf", "decay must be a finite number not below 0, not inf");
@@ -110,6 +135,8 @@ fn policies_that_a_backbone_cannot_follow_are_refused() {
         "calm-classifier-0.5",
         PolicyError::ClassifierWidth { width: 5, d_model: 8 },
     );
+    check(Toy::new(3, 0), "shallow-deep-3-0.5", PolicyError::Exits { layer: 3, num_layers: 3 });
+    check(Toy::new(3, 0), "self-speculative-draft3.2", PolicyError::Exits { layer: 3, num_layers: 3 });
     // Other measures do not look at it.
     for toy in [Toy::new(3, 0).with_classifier(None), Toy::new(3, 0).with_classifier(Some(vec![]))] {
         spec("calm-state-0.5").make(&toy).unwrap();
@@ -125,6 +152,9 @@ fn some_policies_are_the_full_model() {
     check("oracle", false);
     check("calm-state-1-tau4", true);
     check("calm-state-0.999", false);
+    check("shallow-deep-2-1", true);
+    check("shallow-deep-2-0.999", false);
+    check("self-speculative", false);
 }
 
 proptest! {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use calm_core::{
-    Backbone, DecodeOptions, MEASURES, Named, POLICIES, Parameter, PolicySpec, Table, Token, decode,
+    Backbone, DecodeOptions, Generation, MEASURES, Named, POLICIES, Parameter, PolicySpec, Table, Token,
+    decode,
 };
 
 use crate::toy::Toy;
@@ -24,7 +25,10 @@ fn check_names<T: Named>(table: &Table<T>, names: &[&str]) {
 #[test]
 fn names_are_distinct_and_have_a_line_of_help() {
     check_names(&MEASURES, &["softmax", "pruned", "state", "classifier", "agreement", "agreement_pruned"]);
-    check_names(&POLICIES, &["full", "static", "oracle", "calm", "patience"]);
+    check_names(
+        &POLICIES,
+        &["full", "static", "oracle", "calm", "patience", "shallow-deep", "self-speculative"],
+    );
     let message = |table: &Table<_>| table.get("sofmax").err().unwrap().to_string();
     assert_eq!(
         message(&MEASURES),
@@ -36,10 +40,12 @@ fn names_are_distinct_and_have_a_line_of_help() {
 fn ids() -> Vec<String> {
     let mut ids = Vec::new();
     for policy in POLICIES.all() {
-        let form = policy
-            .form()
-            .replace("LAYERS", "2")
-            .replace("THRESHOLD[-tauDECAY][-exitsLAYER.LAYER]", "0.5-tau2");
+        let form = policy.form();
+        let without_optional = |form: String| match form.split_once("-THRESHOLD") {
+            Some((before, _)) => format!("{before}-0.5-tau2"),
+            None => form.split('[').next().unwrap_or_default().to_owned(),
+        };
+        let form = without_optional(form).replace("[-MEASURE]", "").replace("LAYERS", "2");
         match policy.parameters.contains(&Parameter::Measure) {
             true => ids.extend(MEASURES.all().iter().map(|measure| form.replace("MEASURE", measure.name))),
             false => ids.push(form),
@@ -47,6 +53,8 @@ fn ids() -> Vec<String> {
     }
     ids.push("calm-softmax-0.5-exits1.3".to_owned());
     ids.push("calm-agreement_pruned-0.5-tau2-exits2.3".to_owned());
+    ids.push("shallow-deep-2-state-0.5-cap3".to_owned());
+    ids.push("self-speculative-draft2.3".to_owned());
     ids
 }
 
@@ -81,10 +89,10 @@ fn every_policy_decodes_as_it_did() {
                     token_sum += at * token;
                 }
                 layer_sum += generation.exit_layers.iter().sum::<usize>();
-                let of_policy =
-                    |spec: &PolicySpec, layers: &[usize]| toy.shape().sequence_flops(spec, layers, 3);
-                flops += of_policy(&spec, &generation.exit_layers);
-                full += of_policy(&PolicySpec::full(), &vec![4; generation.tokens.len()]);
+                flops += toy.shape().sequence_flops(&spec, &generation, 3);
+                let all_layers = vec![4; generation.tokens.len()];
+                let all_layers = Generation { exit_layers: all_layers, ..generation };
+                full += toy.shape().sequence_flops(&PolicySpec::full(), &all_layers, 3);
             }
         }
         assert_eq!((token_sum, layer_sum), (tokens, layers), "{id}");
@@ -92,7 +100,7 @@ fn every_policy_decodes_as_it_did() {
     }
 }
 
-const GOLDEN: [(&str, u32, usize, bool); 12] = [
+const GOLDEN: [(&str, u32, usize, bool); 16] = [
     ("full", 10_470, 1272, false),
     ("static-2", 12_268, 670, true),
     ("oracle", 10_655, 733, true),
@@ -103,6 +111,10 @@ const GOLDEN: [(&str, u32, usize, bool); 12] = [
     ("calm-agreement-0.5-tau2", 10_569, 773, true),
     ("calm-agreement_pruned-0.5-tau2", 10_569, 773, false),
     ("patience-2", 10_358, 1130, false),
+    ("shallow-deep-2-0.5-tau2", 10_237, 942, true),
+    ("self-speculative", 10_470, 1272, false),
     ("calm-softmax-0.5-exits1.3", 10_308, 917, true),
     ("calm-agreement_pruned-0.5-tau2-exits2.3", 9_687, 853, false),
+    ("shallow-deep-2-state-0.5-cap3", 11_463, 706, false),
+    ("self-speculative-draft2.3", 10_470, 1, false),
 ];

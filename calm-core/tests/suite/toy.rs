@@ -268,7 +268,7 @@ struct Row {
 }
 
 struct TokenStates {
-    /// The step that it was embedded in.
+    /// The step that it was embedded in, or ran a layer last.
     step: usize,
     /// After each layer that ran, the embedding first. The last one is the state of the entry.
     states: Vec<Vector>,
@@ -353,7 +353,9 @@ impl DecoderSession for Session<'_> {
             ran.push(self.toy.block(layer, self.state(*entry), &kv, &row.source));
         }
         for (entry, state) in entries.iter().zip(ran) {
-            self.rows[entry.row].tokens[entry.position].states.push(state);
+            let at = &mut self.rows[entry.row].tokens[entry.position];
+            at.step = self.steps;
+            at.states.push(state);
         }
         Ok(())
     }

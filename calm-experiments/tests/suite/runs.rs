@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use calm_core::{PolicySpec, Token};
+use calm_core::{Generation, PolicySpec, Token};
 use calm_engine::engine::TextCodec;
 use calm_experiments::config::{Plan, parse};
 use calm_experiments::experiment::{Report, run, run_statistics};
@@ -256,11 +256,11 @@ fn flops_and_seconds_are_those_of_the_units() {
             let file = setting.path(&format!("out/generations/test/{setting_id}/shard-{shard:04}.jsonl"));
             for line in fs::read_to_string(file).unwrap().lines().skip(1) {
                 let record: serde_json::Value = serde_json::from_str(line).unwrap();
-                let exits: Vec<usize> = serde_json::from_value(record["exit_layers"].clone()).unwrap();
+                let generation: Generation = serde_json::from_value(record.clone()).unwrap();
                 let source = record["source_tokens"].as_u64().unwrap() as usize;
-                flops += shape.sequence_flops(&policy, &exits, source);
+                flops += shape.sequence_flops(&policy, &generation, source);
                 seconds += record["seconds"].as_f64().unwrap() + record["encoder_seconds"].as_f64().unwrap();
-                tokens += exits.len();
+                tokens += generation.tokens.len();
             }
         }
         assert_eq!(tokens, row.tokens);
