@@ -116,5 +116,5 @@ const GOLDEN: [(&str, u32, usize, bool); 16] = [
     ("calm-softmax-0.5-exits1.3", 10_308, 917, true),
     ("calm-agreement_pruned-0.5-tau2-exits2.3", 9_687, 853, false),
     ("shallow-deep-2-state-0.5-cap3", 11_463, 706, false),
-    ("self-speculative-draft2.3", 10_470, 1, false),
+    ("self-speculative-draft2.3", 10_470, 1004, false),
 ];
