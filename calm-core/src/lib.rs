@@ -49,6 +49,7 @@
 //! ```
 
 mod backbone;
+mod beta_mixture;
 mod caches;
 mod cost;
 mod decode;
@@ -68,6 +69,7 @@ mod table;
 mod threshold;
 
 pub use backbone::{Backbone, BackboneShape, DecoderSession, Entry, Prompt, Token};
+pub use beta_mixture::{BetaComponent, BetaMixture, PUBLISHED_ZETA, published_threshold};
 pub use cost::{Cost, Tests};
 pub use decode::{DecodeOptions, Propagation, decode};
 pub use error::{DecodeError, EngineError, NotFinite, PolicyError};
