@@ -91,7 +91,8 @@ impl BetaComponent {
         let variance = pairs().map(|(x, r)| r * (x - mean) * (x - mean)).sum::<f64>() / total;
         let variance = variance.max(least_variance);
         let alpha = mean * (mean * (1.0 - mean) / variance - 1.0);
-        let component = Self { weight: total / sample.x.len() as f64, alpha, beta: alpha * (1.0 - mean) / mean };
+        let component =
+            Self { weight: total / sample.x.len() as f64, alpha, beta: alpha * (1.0 - mean) / mean };
         component.is_proper().then_some(component)
     }
 
@@ -145,7 +146,8 @@ impl BetaMixture {
             let ln_normalisers = mixture.ln_normalisers();
             for (index, responsibility) in responsibilities.iter_mut().enumerate() {
                 let log_odds = mixture.log_odds(sample.ln_x[index], sample.ln_rest[index], ln_normalisers);
-                *responsibility = (1.0 - LABEL_SHARE) * sigmoid(log_odds) + LABEL_SHARE * sample.labels[index];
+                *responsibility =
+                    (1.0 - LABEL_SHARE) * sigmoid(log_odds) + LABEL_SHARE * sample.labels[index];
             }
             let next = Self::of_responsibilities(&sample, &responsibilities)?;
             let is_done = next.is_within(TOLERANCE, &mixture);
@@ -169,7 +171,8 @@ impl BetaMixture {
     pub fn mean_log_likelihood(&self, observations: impl IntoIterator<Item = Observation>) -> Option<f64> {
         let sample = Sample::new(observations);
         let ln_density = |&x: &f64| {
-            let ln_parts = [self.agreeing, self.disagreeing].map(|part| part.weight.ln() + part.ln_density(x));
+            let ln_parts =
+                [self.agreeing, self.disagreeing].map(|part| part.weight.ln() + part.ln_density(x));
             let largest = ln_parts[0].max(ln_parts[1]);
             largest + ln_parts.map(|ln_part| (ln_part - largest).exp()).iter().sum::<f64>().ln()
         };
@@ -202,9 +205,8 @@ impl BetaMixture {
     /// responsibilities of the agreeing one.
     fn of_responsibilities(sample: &Sample, agreeing: &[f64]) -> Option<Self> {
         let disagreeing: Vec<f64> = agreeing.iter().map(|r| 1.0 - r).collect();
-        let part = |responsibilities: &[f64]| {
-            BetaComponent::of_moments(sample, responsibilities, LEAST_VARIANCE)
-        };
+        let part =
+            |responsibilities: &[f64]| BetaComponent::of_moments(sample, responsibilities, LEAST_VARIANCE);
         match (part(agreeing), part(&disagreeing)) {
             (Some(agreeing), Some(disagreeing)) => Some(Self { agreeing, disagreeing }),
             // What is responsible for nothing has no moments.
@@ -258,7 +260,8 @@ pub fn published_threshold(mixture: Option<&BetaMixture>, zeta: f64) -> f64 {
         let (upper, lower) = (upper.ln_density(x), lower.ln_density(x));
         upper.max(lower) > LN_SMALLEST && sigmoid(upper - lower) > zeta
     };
-    let passing = mixture.map_or(0, |mixture| (0..count).filter(|&index| passes(mixture, grid(index))).count());
+    let passing =
+        mixture.map_or(0, |mixture| (0..count).filter(|&index| passes(mixture, grid(index))).count());
     grid((count - passing).min(count - 1))
 }
 

@@ -196,6 +196,11 @@ impl Worker<'_> {
                 }
                 let place = || format!("{}, {}", place(), key.policy);
                 let policy = match policies.entry(key.policy.to_string()) {
+                    // A unit must not depend on which ones its worker has decoded before.
+                    Entry::Occupied(mut made) if made.get().learns_from_outputs() => {
+                        made.insert(key.policy.make(&*self.model).with_context(place)?);
+                        made.into_mut()
+                    }
                     Entry::Occupied(made) => made.into_mut(),
                     Entry::Vacant(missing) => {
                         missing.insert(key.policy.make(&*self.model).with_context(place)?)

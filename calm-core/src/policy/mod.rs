@@ -8,6 +8,7 @@ mod oracle;
 mod patience;
 mod self_speculative;
 mod shallow_deep;
+mod shallow_deep_online;
 mod spec;
 mod speculation;
 mod static_depth;
@@ -30,6 +31,8 @@ pub static POLICIES: Table<PolicyKind> = Table::new(&[
     &calm::CALM,
     &patience::PATIENCE,
     &shallow_deep::SHALLOW_DEEP,
+    &shallow_deep_online::SHALLOW_DEEP_BETA,
+    &shallow_deep_online::SHALLOW_DEEP_PUBLISHED,
     &self_speculative::SELF_SPECULATIVE,
 ]);
 

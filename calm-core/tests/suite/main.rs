@@ -3,6 +3,7 @@
 // clippy.toml allows this in test functions; it does not know that helpers of tests are tests too.
 #![allow(clippy::unwrap_used)]
 
+mod adaptive;
 mod beta_mixture;
 mod decoding;
 mod failures;

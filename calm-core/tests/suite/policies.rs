@@ -72,8 +72,8 @@ fn badly_written_policies_are_refused() {
     };
     let unknown = |name: &str| {
         format!(
-            "unknown policy `{name}`: there are full, static, oracle, calm, patience, shallow-deep and \
-             self-speculative"
+            "unknown policy `{name}`: there are full, static, oracle, calm, patience, shallow-deep, \
+             shallow-deep-beta, shallow-deep-published and self-speculative"
         )
     };
     check("fast", &unknown("fast"));

@@ -27,7 +27,17 @@ fn names_are_distinct_and_have_a_line_of_help() {
     check_names(&MEASURES, &["softmax", "pruned", "state", "classifier", "agreement", "agreement_pruned"]);
     check_names(
         &POLICIES,
-        &["full", "static", "oracle", "calm", "patience", "shallow-deep", "self-speculative"],
+        &[
+            "full",
+            "static",
+            "oracle",
+            "calm",
+            "patience",
+            "shallow-deep",
+            "shallow-deep-beta",
+            "shallow-deep-published",
+            "self-speculative",
+        ],
     );
     let message = |table: &Table<_>| table.get("sofmax").err().unwrap().to_string();
     assert_eq!(
@@ -42,6 +52,10 @@ fn ids() -> Vec<String> {
     for policy in POLICIES.all() {
         let form = policy.form();
         let without_optional = |form: String| match form.split_once("-THRESHOLD") {
+            // Adaptive thresholds have no decay.
+            Some((before, _)) if before.starts_with("shallow-deep-") && !before.ends_with(']') => {
+                format!("{before}-0.5")
+            }
             Some((before, _)) => format!("{before}-0.5-tau2"),
             None => form.split('[').next().unwrap_or_default().to_owned(),
         };
@@ -100,7 +114,7 @@ fn every_policy_decodes_as_it_did() {
     }
 }
 
-const GOLDEN: [(&str, u32, usize, bool); 16] = [
+const GOLDEN: [(&str, u32, usize, bool); 18] = [
     ("full", 10_470, 1272, false),
     ("static-2", 12_268, 670, true),
     ("oracle", 10_655, 733, true),
@@ -112,6 +126,8 @@ const GOLDEN: [(&str, u32, usize, bool); 16] = [
     ("calm-agreement_pruned-0.5-tau2", 10_569, 773, false),
     ("patience-2", 10_358, 1130, false),
     ("shallow-deep-2-0.5-tau2", 10_237, 942, true),
+    ("shallow-deep-beta-2-0.5", 10_470, 1250, false),
+    ("shallow-deep-published-2-0.5", 10_470, 1250, false),
     ("self-speculative", 10_470, 1272, false),
     ("calm-softmax-0.5-exits1.3", 10_308, 917, true),
     ("calm-agreement_pruned-0.5-tau2-exits2.3", 9_687, 853, false),

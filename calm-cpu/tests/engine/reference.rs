@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use calm_checkpoint::{LoadOptions, Model};
-use calm_core::{Backbone, Propagation, Token};
+use calm_core::{Backbone, PolicySpec, Propagation, Token};
 use calm_cpu::{T5, WeightType};
 
 #[path = "../../../calm-model/tests/reference/damaged.rs"]
@@ -12,7 +12,8 @@ mod damaged;
 mod shared;
 
 use self::shared::{
-    F32_TOLERANCE, cases, check, check_alone, check_entries, check_in_batches, checkpoint, decode_cases,
+    F32_TOLERANCE, cases, check, check_alone, check_entries, check_in_batches, check_speculation, checkpoint,
+    decode_cases,
 };
 
 /// Loads a folder in some type of weights.
@@ -53,6 +54,18 @@ fn entries_are_the_same_in_any_calls() {
             for &weight_type in WeightType::ALL {
                 check_entries(&model(name, weight_type, threads), 0.0);
             }
+        }
+    }
+}
+
+#[test]
+fn drafts_that_are_verified_give_the_full_model() {
+    for name in ["v1_0", "v1_1"] {
+        let mut full = cases(name);
+        full.retain(|case| case.policy == PolicySpec::full());
+        for &weight_type in WeightType::ALL {
+            let stayed = check_speculation(&model(name, weight_type, 2), &full);
+            assert!(stayed > 100, "{name} {weight_type}: {stayed}");
         }
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use calm_core::{
-    Backbone, DecodeOptions, DecoderSession, Entry, Generation, Matrix, PolicySpec, Propagation, Token,
-    decode, dot,
+    Backbone, DecodeOptions, DecoderSession, Entry, Filter, Generation, Matrix, PolicySpec, Propagation,
+    Sampling, Token, decode, dot,
 };
 
 #[derive(serde::Deserialize)]
@@ -22,6 +22,8 @@ pub(crate) struct Case {
     pub(crate) tokens: Vec<Token>,
     pub(crate) exit_layers: Vec<usize>,
     pub(crate) confidence: Vec<Option<f32>>,
+    /// Layer-tokens that run if layers run as late as may be, where exits do not tell.
+    pub(crate) executed_layers: Option<usize>,
 }
 
 /// Finds the folder of a checkpoint: where the test was compiled or, on another machine, in the repository in
@@ -36,8 +38,11 @@ pub(crate) fn checkpoint(name: &str) -> PathBuf {
 pub(crate) const F32_TOLERANCE: f32 = 5e-4;
 
 pub(crate) fn cases(name: &str) -> Vec<Case> {
-    let text = std::fs::read_to_string(checkpoint(name).join("cases.json")).unwrap();
-    serde_json::from_str::<Cases>(&text).unwrap().cases
+    let of_file = |file: &str| {
+        let text = std::fs::read_to_string(checkpoint(name).join(file)).unwrap();
+        serde_json::from_str::<Cases>(&text).unwrap().cases
+    };
+    [of_file("cases.json"), of_file("shallow_deep.json")].concat()
 }
 
 pub(crate) fn check(case: &Case, generation: &Generation, tolerance: f32) {
@@ -69,15 +74,49 @@ pub(crate) fn decode_cases(
 /// Checks every case by itself.
 pub(crate) fn check_alone(model: &dyn Backbone, cases: &[Case], tolerance: f32) {
     for case in cases {
-        check(case, &decode_cases(model, &[case], Propagation::Lazy)[0], tolerance);
+        let generation = &decode_cases(model, &[case], Propagation::Lazy)[0];
+        check(case, generation, tolerance);
+        if let Some(executed_layers) = case.executed_layers {
+            assert_eq!(generation.executed_layers, executed_layers, "{}", case.policy);
+        }
     }
+}
+
+/// Drafts that are verified give the full model's tokens, in batches of all sizes, best ones and drawn ones.
+/// Gives how many of the drafts stayed.
+pub(crate) fn check_speculation(model: &dyn Backbone, cases: &[Case]) -> usize {
+    let sources: Vec<&[Token]> = cases.iter().map(|case| case.input_ids.as_slice()).collect();
+    let filter = Filter { temperature: 0.7, top_k: Some(50), top_p: Some(0.95) };
+    let mut stayed = 0;
+    for size in [1, 3, sources.len()] {
+        for sources in sources.chunks(size) {
+            let prompt = model.read(sources).unwrap();
+            let seeds: Vec<u64> = (0..sources.len() as u64).collect();
+            for sampling in [None, Some(Sampling::new(filter, seeds).unwrap())] {
+                let options = DecodeOptions { sampling, ..DecodeOptions::new(20) };
+                let run = |policy: &str| {
+                    let policy: PolicySpec = policy.parse().unwrap();
+                    decode(&*prompt, &*policy.make(model).unwrap(), &options).unwrap()
+                };
+                let full = run("full");
+                for policy in ["self-speculative-draft1.2", "self-speculative-draft2.4", "self-speculative"] {
+                    for (full, drafted) in full.iter().zip(run(policy)) {
+                        assert_eq!(full.tokens, drafted.tokens, "{policy}");
+                        let num_layers = model.shape().num_layers;
+                        stayed += drafted.exit_layers.iter().filter(|&&layer| layer < num_layers).count();
+                    }
+                }
+            }
+        }
+    }
+    stayed
 }
 
 /// Checks all cases in batches of mixed lengths.
 pub(crate) fn check_in_batches(model: &dyn Backbone, cases: &[Case], tolerance: f32) {
-    let mut by_policy: BTreeMap<String, Vec<&Case>> = BTreeMap::new();
+    let mut by_policy: BTreeMap<(String, usize), Vec<&Case>> = BTreeMap::new();
     for case in cases {
-        by_policy.entry(case.policy.to_string()).or_default().push(case);
+        by_policy.entry((case.policy.to_string(), case.max_tokens)).or_default().push(case);
     }
     for (size, propagation) in [(3, Propagation::Lazy), (8, Propagation::Lazy), (8, Propagation::Eager)] {
         for cases in by_policy.values() {

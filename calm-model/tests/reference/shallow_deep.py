@@ -1,7 +1,7 @@
-"""Writes v1_0.json and v1_1.json: decodings of the checkpoints beside this folder under the rule of FREE (Bae et al.,
+"""Writes v1_0/shallow_deep.json and v1_1/shallow_deep.json: decodings of these checkpoints under the rule of FREE (Bae et al.,
 Fast and Robust Early-Exiting Framework, EMNLP 2023, sections 3.1 and 3.2) with a constant threshold.
 
-    pip install numpy==2.4.6 safetensors==0.8.0 && python generate.py
+    pip install numpy==2.4.6 safetensors==0.8.0 && python shallow_deep.py
 
 All is computed in float64, and nothing is kept from one step to the next but tokens, exits and states after the
 shallow layers: each deep pass takes the shallow states of all tokens so far through the deep layers, which is what the
@@ -175,13 +175,24 @@ def shallow_deep(model, source, max_tokens, layers, measure, threshold):
     return {
         "input_ids": source,
         "max_tokens": max_tokens,
-        "policy": {"kind": "shallow-deep", "layers": layers, "measure": measure, "threshold": threshold},
+        "policy": policy_id(layers, measure, threshold),
         "tokens": tokens,
         "exit_layers": exits,
-        "confidence": confidences,
+        # With the threshold 1 nothing is tested.
+        "confidence": confidences if threshold < 1 else [None] * len(tokens),
         "executed_layers": executed,
         "margin": float(min(margins)),
     }, (max(waited, default=0), deferred)
+
+
+def policy_id(layers, measure, threshold):
+    measure = "" if measure == "softmax" else f"-{measure}"
+    return f"shallow-deep-{layers}{measure}-{threshold}"
+
+
+def layers_and_threshold(policy):
+    parts = policy.split("-")
+    return int(parts[2]), float(parts[-1])
 
 
 def check_full(model, folder):
@@ -199,17 +210,17 @@ def choose(candidates, count):
     by_policy = {}
     for case, waited in candidates:
         policy, exits = case["policy"], case["exit_layers"]
-        shallow = exits.count(policy["layers"])
+        shallow = exits.count(layers_and_threshold(policy)[0])
         mixed = min(shallow, len(exits) - shallow)
-        by_policy.setdefault(json.dumps(policy), []).append((-mixed, waited, case))
+        by_policy.setdefault(policy, []).append((-mixed, waited, case))
     for cases in by_policy.values():
         cases.sort(key=lambda found: found[0])
     chosen, seen, uniform = [], set(), 0
     for round in itertools.count():
         for cases in by_policy.values():
             for mixed, waited, case in cases[round : round + 1]:
-                policy = case["policy"]
-                kind = (policy["layers"], policy["threshold"] == 1, waited, len(case["tokens"]))
+                layers, threshold = layers_and_threshold(case["policy"])
+                kind = (layers, threshold == 1, waited, len(case["tokens"]))
                 if len(chosen) == count or kind in seen or (mixed == 0 and uniform >= count // 3):
                     continue
                 uniform += mixed == 0
@@ -221,7 +232,7 @@ def choose(candidates, count):
 
 def main():
     for name in ["v1_0", "v1_1"]:
-        folder = FOLDER.parent / name
+        folder = FOLDER / name
         model = T5(folder)
         checked = check_full(model, folder)
         random = np.random.default_rng(len(name) + model.layers)
@@ -237,7 +248,7 @@ def main():
                         if result[0]["margin"] >= LEAST_MARGIN:
                             found[measure].append(result)
         cases = choose(found["softmax"], 24) + choose(found["state"], 6)
-        (FOLDER / f"{name}.json").write_text(
+        (folder / "shallow_deep.json").write_text(
             '{"cases": [\n' + ",\n".join(json.dumps(case) for case in cases) + "\n]}\n"
         )
         print(name, "full cases checked:", checked, "cases written:", len(cases))
