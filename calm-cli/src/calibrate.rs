@@ -9,7 +9,7 @@ use calm_calibrate::{
     Calibration, CalibrationOptions, ErrorProbability, Graph, LossFile, LossKind, PValue, Procedure, Split,
     Tolerance,
 };
-use calm_core::{Exits, MeasureKind, Threshold};
+use calm_core::{Exits, MeasureKind, PolicySpec, Threshold};
 use calm_data::Columns;
 use calm_engine::engine::Engine;
 use calm_engine::limits::{AT_LEAST_ONE, Limit, TOKENS, check_flags};
@@ -89,12 +89,15 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "From a model and data")]
 struct ModelArguments {
     /// Checkpoint directory: config.json, model.safetensors and tokenizer.json
-    #[arg(long, value_name = "DIR", requires_all = ["data", "measure"])]
+    #[arg(long, value_name = "DIR", requires = "data")]
     model: Option<PathBuf>,
     /// Calibration examples: .parquet, .jsonl or .json, a pattern of such files in quotes, or
     /// hf://datasets/OWNER/NAME/FILE; none of them may have been used for training
     #[arg(long, value_name = "FILE", requires = "model")]
     data: Option<PathBuf>,
+    /// Policy with a * for the threshold, such as 'shallow-deep-4-*'; or a measure, for the policy calm
+    #[arg(long, value_name = "ID", requires = "model", conflicts_with_all = ["measure", "decay", "exits"])]
+    policy: Option<String>,
     #[arg(long, value_name = "M", requires = "model", help = measure_help())]
     measure: Option<&'static MeasureKind>,
     /// Decay tau of the threshold along the output; constant if not given
@@ -252,7 +255,14 @@ impl Arguments {
         let mut thresholds = model.thresholds.clone();
         thresholds.sort_by(|a, b| b.total_cmp(a));
         thresholds.dedup();
-        let thresholds = thresholds.into_iter().map(|value| Threshold::new(value, model.decay));
+        let family = match (&model.policy, model.measure) {
+            (Some(family), _) => family.clone(),
+            (None, Some(measure)) => {
+                let one = Threshold::new(1.0, model.decay)?;
+                PolicySpec::calm(measure, one).with_exits(model.exits).family()
+            }
+            (None, None) => bail!("--model needs --measure or --policy"),
+        };
         let kind = loss_kind(model.objective, model.metric);
         let options = self.options(kind)?;
         let objective = Objective {
@@ -274,12 +284,7 @@ impl Arguments {
                 },
             },
             seed: self.seed,
-            series: Series {
-                measure: model.measure.context("--model needs --measure")?,
-                decay: model.decay,
-                exits: model.exits,
-                thresholds: thresholds.collect::<Result<_, _>>()?,
-            },
+            series: Series::new(&family, &thresholds)?,
             options,
             objective,
             max_tokens: model.max_tokens,

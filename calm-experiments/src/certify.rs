@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use calm_calibrate::{Calibration, CalibrationOptions, calibrate};
-use calm_checkpoint::checkpoint_fingerprint;
-use calm_core::{Exits, MeasureKind, PolicySpec, Threshold};
+use calm_checkpoint::{Model, checkpoint_fingerprint};
+use calm_core::PolicySpec;
 use calm_data::{Columns, DatasetPaths};
 use calm_engine::engine::Engine;
 use calm_files::hex;
@@ -34,7 +34,7 @@ pub struct CertifyPlan {
     pub data: DatasetPlan,
     /// Decides the order of the examples, and which are taken if `data` has a limit.
     pub seed: u64,
-    /// The measure and its thresholds.
+    /// The policy and its thresholds.
     pub series: Series,
     /// What is bounded; its deltas are not looked at.
     pub objective: Objective,
@@ -50,7 +50,7 @@ pub struct CertifyPlan {
     pub shard_size: usize,
 }
 
-/// A certified threshold with all that it holds for: the model, the measure, and how texts were decoded.
+/// A certified threshold with all that it holds for: the model, the policy, and how texts were decoded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
     /// The threshold and how it came about.
@@ -60,13 +60,8 @@ pub struct Certificate {
     pub objective: ObjectiveKind,
     /// What measures it.
     pub metric: Loss,
-    /// The confidence measure.
-    pub measure: &'static MeasureKind,
-    /// Decay of the threshold.
-    pub decay: Option<f64>,
-    /// Layers after which is tested; all but the last if the key is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exits: Option<Exits>,
+    /// The policy, with a star for the threshold, such as `calm-softmax-*-tau4`.
+    pub policy: String,
     /// Longest output in tokens.
     pub max_tokens: usize,
     /// Longer sources were cut.
@@ -101,7 +96,7 @@ pub fn certify(
     let settings: Vec<PolicySpec> =
         std::iter::once(PolicySpec::full()).chain(plan.series.policies()).collect();
     for policy in &settings {
-        policy.make(engine.model())?;
+        check_policy(*policy, engine.model())?;
     }
     check_not_fitted_to(&engine, &settings, &dataset, plan.max_source_tokens)?;
     let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
@@ -118,9 +113,7 @@ pub fn certify(
         calibration,
         objective: plan.objective.kind,
         metric: plan.objective.loss,
-        measure: plan.series.measure,
-        decay: plan.series.decay,
-        exits: plan.series.exits,
+        policy: plan.series.family().to_owned(),
         max_tokens: plan.max_tokens,
         max_source_tokens: plan.max_source_tokens,
         model_fingerprint: common.model.clone(),
@@ -133,14 +126,27 @@ pub fn certify(
     Ok(certificate)
 }
 
+/// Fails where a policy does not fit the model, or no guarantee can be given for it.
+///
+/// # Errors
+/// The model lacks what the policy needs, or outputs depend on those before them: then losses of examples do
+/// not come from one distribution.
+pub(crate) fn check_policy(policy: PolicySpec, model: &dyn Model) -> anyhow::Result<()> {
+    let made = policy.make(model).with_context(|| format!("the setting {policy} does not fit the model"))?;
+    ensure!(
+        !made.learns_from_outputs(),
+        "{policy} learns from the outputs before, so that no threshold of it can be certified"
+    );
+    Ok(())
+}
+
 impl Certificate {
     /// The policy that keeps the guarantee; the full model if nothing was certified.
     ///
     /// # Errors
     /// The threshold or the decay of a file that somebody edited is out of range.
     pub fn policy(&self) -> anyhow::Result<PolicySpec> {
-        let threshold = Threshold::new(self.calibration.threshold, self.decay)?;
-        Ok(PolicySpec::calm(self.measure, threshold).with_exits(self.exits))
+        Ok(PolicySpec::of_family(&self.policy, self.calibration.threshold)?)
     }
 
     /// Reads a file that [`write`](Self::write) wrote.
@@ -163,6 +169,11 @@ impl Certificate {
         if hash != hash_of(&keys) {
             bail!("{name} is not as it was written, so that nothing is guaranteed: {}", anew());
         }
+        ensure!(
+            keys.contains_key("policy"),
+            "{name} is of an earlier version, and does not name its policy: {}",
+            anew()
+        );
         keys.remove(HASH);
         let certificate: Self = serde_json::from_value(Value::Object(keys)).with_context(not_one)?;
         certificate.check().with_context(|| format!("{name} is no valid calibration"))?;
@@ -190,7 +201,7 @@ impl Certificate {
         let policy = self.policy()?;
         ensure!(self.max_tokens >= 1, "outputs of at most 0 tokens");
         ensure!(self.max_source_tokens != Some(0), "sources of at most 0 tokens");
-        if let Some(exits) = self.exits {
+        if let Some(exits) = policy.parameters().exits {
             exits.check(self.num_layers)?;
         }
         let (layers, num_layers) = (self.average_layers, self.num_layers);
@@ -297,6 +308,7 @@ fn command(path: &Path, keys: &Map<String, Value>) -> String {
     let mut command = "calm calibrate --model DIR".to_owned();
     let flags = [
         "data",
+        "policy",
         "measure",
         "decay",
         "exits",
@@ -312,6 +324,8 @@ fn command(path: &Path, keys: &Map<String, Value>) -> String {
     ];
     for key in flags {
         let word = |value: &Value| match value {
+            // A shell would look for files.
+            Value::String(text) if text.contains('*') => Some(format!("'{text}'")),
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
             _ => None,

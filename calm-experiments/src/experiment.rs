@@ -8,6 +8,7 @@ use calm_checkpoint::{checkpoint_fingerprint, fingerprint};
 use calm_core::PolicySpec;
 use calm_engine::engine::Engine;
 
+use crate::certify::check_policy;
 use crate::config::Plan;
 use crate::dataset::Dataset;
 use crate::fitted::check_not_fitted_to;
@@ -56,6 +57,9 @@ pub fn run(
         policy
             .make(engine.model())
             .with_context(|| format!("the setting {policy} does not fit the model"))?;
+    }
+    for policy in calibration_policies(plan) {
+        check_policy(policy, engine.model())?;
     }
     for dataset in [&datasets.test, &datasets.calibration] {
         check_not_fitted_to(&engine, &sweep_policies(plan, num_layers), dataset, plan.max_source_tokens)?;

@@ -67,8 +67,10 @@ pub struct Guarantee {
     pub delta: f64,
     /// Probability that the guarantee fails.
     pub epsilon: f64,
+    /// The policy, with a star for the threshold, such as `calm-softmax-*`.
+    pub policy: String,
     /// Confidence measure.
-    pub measure: &'static str,
+    pub measure: Option<&'static str>,
     /// Decay of the threshold, empty for a constant one.
     pub decay: Option<f64>,
     /// Layers after which is tested, such as `2.4`; empty for all but the last.
@@ -123,9 +125,10 @@ impl Guarantee {
             objective: objective.kind.name(),
             delta: delta.get(),
             epsilon: plan.epsilon.get(),
-            measure: series.measure.name,
-            decay: series.decay,
-            exits: series.exits.map(|exits| exits.to_string()),
+            policy: series.family().to_owned(),
+            measure: series.parameters().measure.map(|measure| measure.name),
+            decay: series.decay(),
+            exits: series.parameters().exits.map(|exits| exits.to_string()),
             procedure: plan.procedure.name(),
             p_value: objective.p_value.name(),
         }
@@ -224,8 +227,8 @@ fn certify(
     let row = |&delta| {
         let certified = calibrate(table, &plan.calibration_options(objective, delta))?;
         // The fallback is the full model whether or not the grid has the threshold 1.
-        let selected =
-            series.thresholds.iter().position(|threshold| threshold.value() == certified.threshold);
+        let thresholds = series.threshold_values();
+        let selected = thresholds.iter().position(|&threshold| threshold == certified.threshold);
         let policy = selected.and_then(|index| series.policies().nth(index)).unwrap_or(PolicySpec::full());
         let cost = test.of(policy)?.cost();
         let row = CalibrationRow {

@@ -7,7 +7,7 @@ use calm_metrics::Metric;
 use calm_names::counted;
 use serde::Serialize;
 
-use crate::config::{Plan, RawConfig, Series};
+use crate::config::{Plan, RawConfig};
 use crate::runner::UnitCounts;
 use crate::statistics::{Guarantee, Results, SweepRow};
 use crate::trials::TrialsRow;
@@ -65,7 +65,8 @@ struct Machine {
 #[derive(Debug, Serialize)]
 struct NamedCalibration<'a> {
     objective: &'static str,
-    measure: &'static str,
+    policy: &'a str,
+    measure: Option<&'static str>,
     decay: Option<f64>,
     exits: Option<&'a str>,
     #[serde(flatten)]
@@ -95,6 +96,7 @@ impl<'a> Summary<'a> {
         let pairs = results.calibration.iter().zip(&results.calibrations);
         let calibrations = pairs.map(|((guarantee, _), calibration)| NamedCalibration {
             objective: guarantee.objective,
+            policy: &guarantee.policy,
             measure: guarantee.measure,
             decay: guarantee.decay,
             exits: guarantee.exits.as_deref(),
@@ -221,12 +223,7 @@ fn trials_table(plan: &Plan, results: &Results) -> Vec<String> {
 
 /// The names of the series, above columns of this width.
 fn series_names(plan: &Plan, width: usize) -> String {
-    let name = |series: &Series| {
-        let decay = series.decay.map_or(String::new(), |tau| format!(", decay {tau}"));
-        let exits = series.exits.map_or(String::new(), |exits| format!(", at {exits}"));
-        format!("   {:<width$}", format!("{}{decay}{exits}", series.measure))
-    };
-    plan.series.iter().map(name).collect()
+    plan.series.iter().map(|series| format!("   {:<width$}", series.label())).collect()
 }
 
 /// A line for each tolerance with a cell for each series, made of the row of this guarantee.
@@ -258,7 +255,9 @@ pub(crate) fn quality_of(row: &SweepRow, metric: Metric) -> f64 {
 
 /// The static depth below all layers with the best quality, the shallowest one if there are several.
 fn best_static(results: &Results, quality: Metric) -> Option<&SweepRow> {
-    let depths = results.sweep.iter().filter(|row| row.static_layers.is_some_and(|k| k < results.num_layers));
+    let depths = results.sweep.iter().filter(|row| {
+        row.policy == "static" && row.static_layers.is_some_and(|layers| layers < results.num_layers)
+    });
     depths.reduce(|best, row| if quality_of(row, quality) > quality_of(best, quality) { row } else { best })
 }
 

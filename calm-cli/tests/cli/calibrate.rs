@@ -248,7 +248,7 @@ fn from_a_model_to_generation() {
     for (key, expected) in [
         ("objective", "textual"),
         ("metric", "token-disagreement"),
-        ("measure", "state"),
+        ("policy", "calm-state-*-tau1"),
         ("p_value", "betting"),
         ("procedure", "fixed-sequence"),
     ] {

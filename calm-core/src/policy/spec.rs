@@ -209,6 +209,37 @@ impl PolicySpec {
         self
     }
 
+    /// The id with a star in place of the threshold, for all policies that differ in it alone, such as
+    /// `calm-softmax-*-tau4`; the id itself where there is none.
+    pub fn family(&self) -> String {
+        struct Family<'a>(&'a PolicySpec);
+        impl fmt::Display for Family<'_> {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.write(formatter, Some("*"))
+            }
+        }
+        Family(self).to_string()
+    }
+
+    /// The policy of a [`family`](Self::family) that has this threshold, with the family's decay.
+    ///
+    /// # Errors
+    /// The text is no family of policies with a threshold, or the threshold is out of its range.
+    pub fn of_family(family: &str, threshold: f64) -> Result<Self, PolicyError> {
+        let spec: Self = match family.matches('*').count() {
+            1 => family.replace('*', "1").parse()?,
+            _ => {
+                let message = format!("the threshold of `{family}` has to be written as a *");
+                return Err(PolicyError::Form(message));
+            }
+        };
+        let of_family = spec.parameters.threshold.filter(|_| spec.family() == family);
+        let Some(one) = of_family else {
+            return Err(PolicyError::Form(format!("the * of `{family}` stands for no threshold")));
+        };
+        Ok(spec.with_threshold(Threshold::new(threshold, one.decay())?))
+    }
+
     /// The same policy with tests after these layers alone, for a kind that tests.
     #[must_use]
     pub fn with_exits(mut self, exits: Option<Exits>) -> Self {
@@ -318,8 +349,9 @@ impl PartialEq for PolicySpec {
     }
 }
 
-impl fmt::Display for PolicySpec {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl PolicySpec {
+    /// Writes the id, with other text in place of the threshold if there is any.
+    fn write(&self, formatter: &mut fmt::Formatter<'_>, threshold_as: Option<&str>) -> fmt::Result {
         formatter.write_str(self.kind.name)?;
         let Parameters { layers, measure, threshold, exits, cap, draft } = self.parameters;
         for parameter in self.kind.parameters {
@@ -328,7 +360,10 @@ impl fmt::Display for PolicySpec {
                 Parameter::Measure => write!(formatter, "-{}", measure.map_or("", |measure| measure.name))?,
                 Parameter::Threshold => {
                     let Some(threshold) = threshold else { continue };
-                    write!(formatter, "-{}", threshold.value())?;
+                    match threshold_as {
+                        Some(text) => write!(formatter, "-{text}")?,
+                        None => write!(formatter, "-{}", threshold.value())?,
+                    }
                     threshold.decay().map_or(Ok(()), |tau| write!(formatter, "-tau{tau}"))?;
                 }
                 Parameter::Exits => exits.map_or(Ok(()), |exits| write!(formatter, "-exits{exits}"))?,
@@ -341,6 +376,12 @@ impl fmt::Display for PolicySpec {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for PolicySpec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(formatter, None)
     }
 }
 

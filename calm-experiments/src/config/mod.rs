@@ -10,9 +10,10 @@ use std::path::Path;
 
 use calm_files::{Document, Error};
 
-pub use plan::{DatasetPlan, Objective, ObjectiveKind, Plan, Series, loss_kind};
+pub use plan::{DatasetPlan, Objective, ObjectiveKind, Plan, Series, label, loss_kind};
 pub use raw::{
-    RawCalibration, RawConfig, RawData, RawDecode, RawMeasure, RawPlots, RawSweep, RawTrials, StaticLayers,
+    RawCalibration, RawConfig, RawData, RawDecode, RawMeasure, RawPlots, RawSeries, RawSweep, RawTrials,
+    StaticLayers,
 };
 
 /// Reads a configuration file, applies `overrides` (each `KEY.PATH=VALUE`, a TOML value or else a string) and

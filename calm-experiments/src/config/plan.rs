@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use calm_calibrate::{
     CalibrationOptions, ErrorProbability, LossKind, PValue, Procedure, Split, Tolerance, TrialOptions,
 };
-use calm_core::{Exits, MeasureKind, PolicySpec, Threshold};
+use calm_core::{Parameters, PolicyError, PolicySpec, Threshold};
 use calm_data::{Columns, DatasetPaths};
 use calm_engine::limits::{AT_LEAST_ONE, Limit, TOKENS};
 use calm_files::{Document, Error};
@@ -11,7 +11,7 @@ use calm_metrics::{Loss, Metric};
 use calm_names::names;
 use serde::{Deserialize, Serialize};
 
-use super::{RawConfig, StaticLayers};
+use super::{RawConfig, RawSeries, StaticLayers};
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub struct Plan {
     pub batch_size: usize,
     /// Examples of a unit of work.
     pub shard_size: usize,
-    /// A grid of thresholds for each measure.
+    /// A grid of thresholds for each measure and each other policy that has one.
     pub series: Vec<Series>,
     /// Static depths, not yet compared with the model's.
     pub static_layers: StaticLayers,
@@ -69,31 +69,75 @@ pub struct DatasetPlan {
     pub columns: Columns,
 }
 
-/// One measure with its thresholds, the most conservative first: a line in the figures, and the hypotheses of
-/// a calibration in the order of testing.
+/// Policies that differ in their thresholds alone, the most conservative first: a line in the figures, and the
+/// hypotheses of a calibration in the order of testing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// The measure.
-    pub measure: &'static MeasureKind,
-    /// Decay of the thresholds.
-    pub decay: Option<f64>,
-    /// Layers after which is tested; `None` for all but the last.
-    pub exits: Option<Exits>,
-    /// Descending.
-    pub thresholds: Vec<Threshold>,
+    /// The policies with a star for the threshold, such as `calm-softmax-*-tau4`.
+    family: String,
+    /// At least one, with descending thresholds.
+    policies: Vec<PolicySpec>,
 }
 
 impl Series {
-    /// The thresholds as numbers.
+    /// The policies of a family with these thresholds, in any order.
+    ///
+    /// # Errors
+    /// There is no such family, a threshold is out of its range, or there is none.
+    pub fn new(family: &str, thresholds: &[f64]) -> Result<Self, PolicyError> {
+        let mut thresholds = thresholds.to_vec();
+        thresholds.sort_by(|a, b| b.total_cmp(a));
+        let policies = thresholds.into_iter().map(|threshold| PolicySpec::of_family(family, threshold));
+        let policies: Vec<PolicySpec> = policies.collect::<Result<_, _>>()?;
+        if policies.is_empty() {
+            return Err(PolicyError::Form(format!("`{family}` has no thresholds")));
+        }
+        Ok(Self { family: family.to_owned(), policies })
+    }
+
+    /// The policies with a star for the threshold, such as `calm-softmax-*-tau4`.
+    pub fn family(&self) -> &str {
+        &self.family
+    }
+
+    /// What the policies have in common; the threshold is the first one's.
+    pub fn parameters(&self) -> &Parameters {
+        self.policies[0].parameters()
+    }
+
+    /// The decay of the thresholds.
+    pub fn decay(&self) -> Option<f64> {
+        self.parameters().threshold.and_then(|threshold| threshold.decay())
+    }
+
+    /// The thresholds as numbers, descending.
     pub fn threshold_values(&self) -> Vec<f64> {
-        self.thresholds.iter().map(|threshold| threshold.value()).collect()
+        let values = self.policies.iter().filter_map(|policy| policy.parameters().threshold);
+        values.map(|threshold| threshold.value()).collect()
     }
 
     /// The policy at each threshold.
     pub fn policies(&self) -> impl Iterator<Item = PolicySpec> {
-        let policy = |&threshold| PolicySpec::calm(self.measure, threshold).with_exits(self.exits);
-        self.thresholds.iter().map(policy)
+        self.policies.iter().copied()
     }
+
+    /// The name in figures and tables: that of the measure for calm, the family's for others.
+    pub fn label(&self) -> String {
+        label(&self.policies[0])
+    }
+}
+
+/// The name of a policy's family in figures and tables.
+pub fn label(policy: &PolicySpec) -> String {
+    let Parameters { measure, threshold, exits, .. } = *policy.parameters();
+    let decay = threshold.and_then(|threshold| threshold.decay()).filter(|decay| *decay > 0.0);
+    let Some(measure) = measure.filter(|_| policy.kind().name == "calm") else {
+        return policy.family().replace("-*", "");
+    };
+    let decay = decay.map(|decay| format!("τ = {decay}"));
+    let exits = exits.map(|exits| format!("at {exits}"));
+    let parts: Vec<String> = decay.into_iter().chain(exits).collect();
+    if parts.is_empty() { measure.name.to_owned() } else { format!("{measure} ({})", parts.join(", ")) }
 }
 
 /// A kind of guarantee with the tolerances to certify.
@@ -246,21 +290,37 @@ fn check_series(raw: &RawConfig, document: &Document) -> Result<Vec<Series>, Err
         if values.is_empty() {
             return Err(document.invalid(&key, format!("the {measure} measure has no thresholds")));
         }
-        check_distinct(document, &key, values)?;
-        if let Some(decay) = own.decay {
-            Threshold::new(1.0, Some(decay))
-                .map_err(|error| document.invalid(&format!("sweep.measure.{measure}.decay"), error))?;
+        let one = Threshold::new(1.0, own.decay)
+            .map_err(|error| document.invalid(&format!("sweep.measure.{measure}.decay"), error))?;
+        let policy = PolicySpec::calm(measure, one).with_exits(own.exits);
+        all_series.push(check_thresholds(document, &policy.family(), &key, values)?);
+    }
+    for (index, RawSeries { policy, thresholds }) in raw.sweep.series.iter().enumerate() {
+        let key = format!("sweep.series[{index}]");
+        // Whether there is such a family is told before anything about its thresholds.
+        Series::new(policy, &[1.0]).map_err(|error| document.invalid(&format!("{key}.policy"), error))?;
+        let (key, values) = match thresholds {
+            Some(values) => (format!("{key}.thresholds"), values),
+            None => ("sweep.thresholds".to_owned(), &raw.sweep.thresholds),
+        };
+        if values.is_empty() {
+            return Err(document.invalid(&key, format!("the policy {policy} has no thresholds")));
         }
-        let mut thresholds = Vec::with_capacity(values.len());
-        for (index, &value) in values.iter().enumerate() {
-            let threshold = Threshold::new(value, own.decay)
-                .map_err(|error| document.invalid(&format!("{key}[{index}]"), error))?;
-            thresholds.push(threshold);
-        }
-        thresholds.sort_by(|a, b| b.value().total_cmp(&a.value()));
-        all_series.push(Series { measure, decay: own.decay, exits: own.exits, thresholds });
+        all_series.push(check_thresholds(document, policy, &key, values)?);
+    }
+    let families: Vec<&str> = all_series.iter().map(Series::family).collect();
+    if let Some(index) = (1..families.len()).find(|&index| families[..index].contains(&families[index])) {
+        return Err(document.invalid("sweep.series", format!("{} is there twice", families[index])));
     }
     Ok(all_series)
+}
+
+fn check_thresholds(document: &Document, family: &str, key: &str, values: &[f64]) -> Result<Series, Error> {
+    check_distinct(document, key, values)?;
+    for (index, &value) in values.iter().enumerate() {
+        Threshold::new(value, None).map_err(|error| document.invalid(&format!("{key}[{index}]"), error))?;
+    }
+    Series::new(family, values).map_err(|error| document.invalid(key, error))
 }
 
 fn check_objectives(raw: &RawConfig, document: &Document) -> Result<Vec<Objective>, Error> {

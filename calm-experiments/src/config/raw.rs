@@ -88,6 +88,9 @@ pub struct RawSweep {
     /// What is particular to one measure, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measure: BTreeMap<&'static MeasureKind, RawMeasure>,
+    /// Other policies with thresholds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<RawSeries>,
     /// Other policies, each written as its id.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<PolicySpec>,
@@ -103,6 +106,17 @@ pub struct RawMeasure {
     /// Layers after which is tested; all but the last if it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exits: Option<Exits>,
+    /// Instead of the common thresholds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<f64>>,
+}
+
+/// A policy with its thresholds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSeries {
+    /// The policy's id, with a star for the threshold, such as `shallow-deep-4-*`.
+    pub policy: String,
     /// Instead of the common thresholds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Vec<f64>>,

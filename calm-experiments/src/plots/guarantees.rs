@@ -1,11 +1,13 @@
 //! Loss and layers against the tolerance, at the thresholds certified for it: once each on the test split
 //! (the paper's figures B.1 and B.2), and over trials on random parts of the calibration split (its bands).
 
+use calm_core::PolicySpec;
 use calm_plots::{
     Canvas, DrawingBackend, Drawn, Figure, LegendEntry, Line, Look, Marker, Panel, Place, Point, REFERENCE,
 };
 
-use super::looks::{look_of, measure_label};
+use super::looks::look_of;
+use crate::config::label;
 use crate::statistics::{Guarantee, Results};
 
 const PANEL_HEIGHT: f64 = 260.0;
@@ -36,8 +38,8 @@ struct Drawable<'a> {
 }
 
 impl<'a> Drawable<'a> {
-    fn series(&self) -> (&'static str, Option<f64>, Option<&'a str>) {
-        (self.guarantee.measure, self.guarantee.decay, self.guarantee.exits.as_deref())
+    fn family(&self) -> &'a str {
+        &self.guarantee.policy
     }
 }
 
@@ -78,12 +80,12 @@ impl GuaranteesFigure {
         rows: Vec<Drawable<'_>>,
         num_layers: usize,
     ) -> Option<Self> {
-        let series = distinct(rows.iter().map(Drawable::series));
+        let families = distinct(rows.iter().map(Drawable::family));
         let panels = |objective| {
             let rows = || rows.iter().filter(move |row| row.guarantee.objective == objective);
             let lines = |point: fn(&Drawable<'_>) -> Point| -> Vec<(Look, Vec<Point>)> {
-                let points = |series| rows().filter(|row| row.series() == series).map(point).collect();
-                series.iter().map(|&series| (look_of(series.0), points(series))).collect()
+                let points = |family| rows().filter(|row| row.family() == family).map(point).collect();
+                families.iter().map(|&family| (look_of(family), points(family))).collect()
             };
             ObjectivePanels {
                 title: match objective {
@@ -98,10 +100,11 @@ impl GuaranteesFigure {
         };
         let objectives: Vec<ObjectivePanels> =
             distinct(rows.iter().map(|row| row.guarantee.objective)).into_iter().map(panels).collect();
-        let entry = |&(measure, decay, exits): &(&'static str, Option<f64>, Option<&str>)| {
-            LegendEntry::new(look_of(measure), measure_label(measure, decay, exits))
+        let entry = |&family: &&str| {
+            let name = PolicySpec::of_family(family, 1.0).map_or(family.to_owned(), |policy| label(&policy));
+            LegendEntry::new(look_of(family), &name)
         };
-        let mut legend: Vec<LegendEntry> = series.iter().map(entry).collect();
+        let mut legend: Vec<LegendEntry> = families.iter().map(entry).collect();
         legend.push(LegendEntry::new(REFERENCE, "loss = δ"));
         let open = Look { marker: Marker::Circle, line: Line::None, ..REFERENCE };
         legend.push(LegendEntry { open: true, ..LegendEntry::new(open, "none certified") });

@@ -1,7 +1,7 @@
 //! How a policy looks in all figures.
 
-use calm_core::MEASURES;
-use calm_plots::{Line, Look, Marker, palette};
+use calm_core::{MEASURES, POLICIES, PolicySpec};
+use calm_plots::{Line, Look, Marker, REFERENCE, palette};
 
 /// Static depths.
 pub(super) const STATIC: Look = Look { colour: palette::INK, marker: Marker::Diamond, line: Line::Dashed };
@@ -19,10 +19,21 @@ const MEASURES_IN_ORDER: [Look; 6] = [
     Look { colour: palette::BLACK, marker: Marker::Square, line: Line::Solid },
 ];
 
-/// The look of a confidence measure.
-pub(super) fn look_of(measure: &str) -> Look {
-    let place = MEASURES.all().iter().position(|kind| kind.name == measure);
-    MEASURES_IN_ORDER[place.unwrap_or_default() % MEASURES_IN_ORDER.len()]
+/// The look of a family of policies: that of its measure, with a broken line for policies other than calm.
+pub(super) fn look_of(family: &str) -> Look {
+    let Ok(policy) = PolicySpec::of_family(family, 1.0) else { return REFERENCE };
+    let measure = policy.parameters().measure;
+    let place = MEASURES.all().iter().position(|&kind| Some(kind) == measure);
+    let look = MEASURES_IN_ORDER[place.unwrap_or_default() % MEASURES_IN_ORDER.len()];
+    let kinds = POLICIES.all().into_iter().filter(|kind| kind.defers);
+    match kinds.map(|kind| kind.name).position(|name| name == policy.kind().name) {
+        None => look,
+        Some(0) => Look { line: Line::Dashed, ..look },
+        Some(index) => {
+            let like = MEASURES_IN_ORDER[(index + 2) % MEASURES_IN_ORDER.len()];
+            Look { line: Line::Dashed, ..like }
+        }
+    }
 }
 
 /// The look of a policy that is one point, by its number among these.
@@ -30,12 +41,4 @@ pub(super) fn look_of_point(number: usize) -> Look {
     // Backwards, so that few of them look like a measure.
     let like = MEASURES_IN_ORDER[MEASURES_IN_ORDER.len() - 1 - number % MEASURES_IN_ORDER.len()];
     Look { marker: Marker::Star, line: Line::None, ..like }
-}
-
-/// The name of a measure in a legend.
-pub(super) fn measure_label(measure: &str, decay: Option<f64>, exits: Option<&str>) -> String {
-    let decay = decay.filter(|decay| *decay > 0.0).map(|decay| format!("τ = {decay}"));
-    let exits = exits.map(|exits| format!("at {exits}"));
-    let parts: Vec<String> = decay.into_iter().chain(exits).collect();
-    if parts.is_empty() { measure.to_owned() } else { format!("{measure} ({})", parts.join(", ")) }
 }

@@ -3,7 +3,7 @@
 use calm_core::PolicySpec;
 use calm_plots::{Canvas, DrawingBackend, Drawn, Figure, LegendEntry, Look, Panel, Place, Point, REFERENCE};
 
-use super::looks::{ORACLE, STATIC, look_of, look_of_point, measure_label};
+use super::looks::{ORACLE, STATIC, look_of, look_of_point};
 use crate::config::Plan;
 use crate::statistics::{Results, SweepRow};
 use crate::summary::quality_of;
@@ -28,11 +28,8 @@ impl QualityVsLayers {
         let mut static_depths = points(&|row| row.policy == "static");
         static_depths.sort_by(|a, b| a.x.total_cmp(&b.x));
         let series = plan.series.iter().map(|series| {
-            let name = series.measure.name;
-            let exits = series.exits.map(|exits| exits.to_string());
-            let is_of =
-                |row: &SweepRow| row.measure == Some(name) && row.decay == series.decay && row.exits == exits;
-            (look_of(name), measure_label(name, series.decay, exits.as_deref()), points(&is_of))
+            let is_of = |row: &SweepRow| row.spec.family() == series.family();
+            (look_of(series.family()), series.label(), points(&is_of))
         });
         let other = |(index, policy): (usize, &PolicySpec)| {
             (look_of_point(index), policy.to_string(), points(&|row| row.spec == *policy))

@@ -67,7 +67,7 @@ impl Folder {
     fn tables(&self, out: &str) -> String {
         let mut text = String::new();
         for (name, timed) in
-            [("sweep.csv", &[12, 13][..]), ("calibration.csv", &[14]), ("trials.csv", &[24, 25])]
+            [("sweep.csv", &[12, 13][..]), ("calibration.csv", &[15]), ("trials.csv", &[25, 26])]
         {
             for line in fs::read_to_string(self.path(out).join(name)).unwrap().lines().skip(1) {
                 let cells = line.split(',').enumerate().filter(|(column, _)| !timed.contains(column));

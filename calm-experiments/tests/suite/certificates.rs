@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use calm_calibrate::{CalibrationOptions, LossKind, PValue, Tolerance};
-use calm_core::{MEASURES, Threshold};
 use calm_data::Columns;
 use calm_experiments::certify::{Certificate, CertifyPlan, certify, lost_by_writing};
 use calm_experiments::config::{DatasetPlan, Objective, ObjectiveKind, Series};
@@ -26,12 +25,7 @@ fn plan(setting: &Setting) -> CertifyPlan {
             columns: Columns { prefix: "w5 ".to_owned(), ..Columns::default() },
         },
         seed: 0,
-        series: Series {
-            measure: MEASURES.get("softmax").unwrap(),
-            decay: None,
-            exits: None,
-            thresholds: thresholds.map(|value| Threshold::new(value, None).unwrap()).to_vec(),
-        },
+        series: Series::new("calm-softmax-*", &thresholds).unwrap(),
         objective: Objective {
             kind: ObjectiveKind::Textual,
             loss: Loss::Chrf,
@@ -156,13 +150,16 @@ fn contradictions_are_refused() {
     check("num_layers", 1.into(), "of 1 layer on average");
     check("average_layers", 99.5.into(), "99.5 of 4 layers on average");
     check(
-        "exits",
-        serde_json::json!([9]),
+        "policy",
+        "calm-softmax-*-exits9".into(),
         "exits must be below the last of the decoder's 4 layers, but one is 9",
     );
     check("max_tokens", 0.into(), "outputs of at most 0 tokens");
     check("max_source_tokens", 0.into(), "sources of at most 0 tokens");
-    check("decay", (-1).into(), "decay must be a finite number not below 0, not -1");
+    let policy = |id: &str, expected: &str| check("policy", id.into(), expected);
+    policy("calm-softmax-*-tauinf", "decay must be a finite number not below 0, not inf");
+    policy("calm-softmax-0.5", "the threshold of `calm-softmax-0.5` has to be written as a *");
+    policy("static-*", "the * of `static-*` stands for no threshold");
     check("delta", 0.into(), "delta");
 
     let model = |fingerprint: &str, layers: usize| {
@@ -188,6 +185,9 @@ fn one_of_an_earlier_version_is_refused_with_the_command_that_makes_it_anew() {
     let mut earlier = keys(&path);
     earlier.remove("sha256");
     earlier.remove("columns");
+    // Earlier versions knew no other policy than calm.
+    earlier.remove("policy");
+    earlier.insert("measure".to_owned(), "softmax".into());
     calm_files::write_json(&path, &earlier).unwrap();
     let found = complaint(&path);
     assert!(found.contains("is of an earlier version, and has no hash"), "{found}");
@@ -198,6 +198,16 @@ fn one_of_an_earlier_version_is_refused_with_the_command_that_makes_it_anew() {
         path.display()
     );
     assert!(found.ends_with(&command), "{found}\n{command}");
+    write(&path, earlier);
+    let found = complaint(&path);
+    assert!(found.contains("is of an earlier version, and does not name its policy"), "{found}");
+    assert!(found.ends_with(&command), "{found}\n{command}");
+
+    let (_, path) = certificate(&setting);
+    let mut unhashed = keys(&path);
+    unhashed.remove("sha256");
+    calm_files::write_json(&path, &unhashed).unwrap();
+    assert!(complaint(&path).contains(" --policy 'calm-softmax-*' --thresholds "), "{}", complaint(&path));
 }
 
 #[test]
@@ -211,7 +221,7 @@ fn what_writing_would_lose_is_known_before_anything_is_decoded() {
     };
     let same = "made up";
     assert_eq!(lost(|_| {}, same), None);
-    assert_eq!(lost(|plan| plan.series.thresholds.truncate(2), same), None);
+    assert_eq!(lost(|plan| plan.series = Series::new("calm-softmax-*", &[0.9, 0.7]).unwrap(), same), None);
     assert_eq!(lost(|plan| plan.data.limit = Some(9), same), None);
     assert_eq!(lost(|_| {}, "bf16-made up"), Some("the calibration of another model or type of weights"));
     assert_eq!(lost(|plan| plan.max_tokens = 9, same), Some("a calibration with other maximal lengths"));

@@ -52,17 +52,14 @@ fn with_line(line: &str, text: &str) -> String {
 #[test]
 fn a_plan_has_thresholds_descending_and_deltas_ascending() {
     let plan = plan(&[]).unwrap();
-    let grid: Vec<_> = plan
-        .series
-        .iter()
-        .map(|s| (s.measure.name, s.decay, s.thresholds.iter().map(|t| t.value()).collect::<Vec<_>>()))
-        .collect();
+    let grid: Vec<_> =
+        plan.series.iter().map(|series| (series.family(), series.threshold_values())).collect();
     assert_eq!(
         grid,
         [
-            ("softmax", Some(4.0), vec![0.9, 0.7, 0.5, 0.2]),
-            ("state", None, vec![1.0, 0.9]),
-            ("classifier", None, vec![0.9, 0.7, 0.5, 0.2])
+            ("calm-softmax-*-tau4", vec![0.9, 0.7, 0.5, 0.2]),
+            ("calm-state-*", vec![1.0, 0.9]),
+            ("calm-classifier-*", vec![0.9, 0.7, 0.5, 0.2])
         ]
     );
     let deltas: Vec<_> = plan
@@ -122,10 +119,10 @@ fn overrides_replace_values_add_keys_and_need_no_quotes() {
     ])
     .unwrap();
     assert_eq!((plan.name.as_str(), plan.seed, plan.threads), ("other name", 9, Some(3)));
-    assert_eq!(plan.series[0].decay, Some(0.0));
+    assert_eq!(plan.series[0].decay(), Some(0.0));
     assert_eq!(plan.test.columns.prefix, "x: ");
     // The rest of a section stays.
-    assert_eq!(plan.series[0].thresholds.len(), 4);
+    assert_eq!(plan.series[0].threshold_values().len(), 4);
     assert_eq!((plan.max_tokens, plan.test.columns.source.as_str()), (12, "source"));
 }
 

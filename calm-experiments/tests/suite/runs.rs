@@ -118,12 +118,12 @@ fn tables_have_the_agreed_columns() {
     );
     assert_eq!(
         first_line(&setting.path("out/calibration.csv")),
-        "objective,delta,epsilon,measure,decay,exits,procedure,p_value,threshold,fallback,calibration_examples,\
+        "objective,delta,epsilon,policy,measure,decay,exits,procedure,p_value,threshold,fallback,calibration_examples,\
          empirical_loss,test_loss,test_average_layers,test_speedup"
     );
     assert_eq!(
         first_line(&setting.path("out/trials.csv")),
-        "objective,delta,epsilon,measure,decay,exits,procedure,p_value,calibration_examples,test_examples,trials,certified,\
+        "objective,delta,epsilon,policy,measure,decay,exits,procedure,p_value,calibration_examples,test_examples,trials,certified,\
          threshold_mean,threshold_std,threshold_p5,threshold_p95,test_loss_mean,test_loss_std,test_loss_p5,\
          test_loss_p95,average_layers_mean,average_layers_std,average_layers_p5,average_layers_p95,speedup_mean,\
          speedup_std,test_violations,pool_violations,accepted_violations"
@@ -295,7 +295,7 @@ fn certified_rows_agree_with_the_sweep_and_with_each_other() {
     let results = setting.run("out", 1, &["calibration.textual_deltas=[0.001, 0.3, 0.5, 0.9]"]).results;
     assert_eq!(results.calibration.len(), 3 * 7);
     for rows in
-        results.calibration.chunk_by(|(a, _), (b, _)| (a.objective, a.measure) == (b.objective, b.measure))
+        results.calibration.chunk_by(|(a, _), (b, _)| (a.objective, &a.policy) == (b.objective, &b.policy))
     {
         assert!(rows.is_sorted_by(|(a, first), (b, second)| {
             a.delta < b.delta && first.threshold >= second.threshold
@@ -308,7 +308,7 @@ fn certified_rows_agree_with_the_sweep_and_with_each_other() {
                 sweep.policy == "full"
             } else {
                 (sweep.measure, sweep.decay, sweep.threshold)
-                    == (Some(guarantee.measure), guarantee.decay, Some(row.threshold))
+                    == (guarantee.measure, guarantee.decay, Some(row.threshold))
             }
         });
         let of_sweep = of_sweep.unwrap();

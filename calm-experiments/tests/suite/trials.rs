@@ -93,7 +93,8 @@ fn rows_are_what_calibrations_on_the_same_parts_give() {
         }
     };
     let splits = TrialOptions { trials: 9, calibration_share: 0.8, seed: 4 }.splits(EXAMPLES).unwrap();
-    let of_softmax: Vec<_> = rows.iter().filter(|(guarantee, _)| guarantee.measure == "softmax").collect();
+    let of_softmax: Vec<_> =
+        rows.iter().filter(|(guarantee, _)| guarantee.measure == Some("softmax")).collect();
     assert_eq!(of_softmax.len(), 8);
     for (guarantee, row) in of_softmax {
         let losses = |examples: &[usize], index: usize| -> Vec<f64> {
