@@ -71,6 +71,23 @@ impl BackboneShape {
     }
 }
 
+impl BackboneShape {
+    /// All bytes of weights and caches that decoding an output on its own reads under `policy`. Where layers
+    /// run for several tokens at once they are read once, so that this goes by the exits and not by what was
+    /// executed: a token that left early is in no pass of its own through the layers above. Wrong drafts,
+    /// which no exit tells of, count with the layers of the shallowest exit.
+    pub fn sequence_bytes(&self, policy: &PolicySpec, generation: &Generation, source_tokens: usize) -> f64 {
+        let Generation { exit_layers, drafted, .. } = generation;
+        let head_flops: f64 = exit_layers.iter().map(|&layers| policy.head_flops(self, layers)).sum();
+        let heads = head_flops / self.flops.head.max(1.0) * self.bytes.head;
+        let stayed = exit_layers.iter().filter(|&&layers| layers < self.num_layers).count();
+        let draft_layers = exit_layers.iter().copied().min().unwrap_or(0) as f64;
+        let wrong =
+            drafted.saturating_sub(stayed) as f64 * (draft_layers * self.bytes.layer + self.bytes.head);
+        self.bytes.layers(self.num_layers, exit_layers, source_tokens) + heads + wrong
+    }
+}
+
 /// The exit tests of one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tests {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::config::{DatasetPlan, Objective, ObjectiveKind, Series};
+use crate::config::{DatasetPlan, Objective, ObjectiveKind, Series, policy_at};
 use crate::dataset::{Dataset, Split};
 use crate::fitted::check_not_fitted_to;
 use crate::outputs::SplitOutputs;
@@ -107,7 +107,7 @@ pub fn certify(
     let outputs = SplitOutputs::read(&store, &common, &dataset, &policies, num_layers)?;
     let losses = plan.series.policies().map(|policy| outputs.losses(&plan.objective, policy));
     let losses = losses.collect::<anyhow::Result<Vec<_>>>()?;
-    let table = loss_table(&plan.series, &losses, &dataset.random_order(plan.seed))?;
+    let table = loss_table(&plan.series.levels(num_layers), &losses, &dataset.random_order(plan.seed))?;
     let calibration = calibrate(&table, &plan.options)?;
     let mut certificate = Certificate {
         calibration,
@@ -146,7 +146,11 @@ impl Certificate {
     /// # Errors
     /// The threshold or the decay of a file that somebody edited is out of range.
     pub fn policy(&self) -> anyhow::Result<PolicySpec> {
-        Ok(PolicySpec::of_family(&self.policy, self.calibration.threshold)?)
+        // Whatever the star of the family stands for.
+        match self.calibration.fallback {
+            true => Ok(PolicySpec::full()),
+            false => Ok(policy_at(&self.policy, self.calibration.threshold, self.num_layers)?),
+        }
     }
 
     /// Reads a file that [`write`](Self::write) wrote.
@@ -198,6 +202,7 @@ impl Certificate {
     /// Fails unless the values agree with each other.
     fn check(&self) -> anyhow::Result<()> {
         self.calibration.check()?;
+        PolicySpec::of_family(&self.policy, 1.0)?;
         let policy = self.policy()?;
         ensure!(self.max_tokens >= 1, "outputs of at most 0 tokens");
         ensure!(self.max_source_tokens != Some(0), "sources of at most 0 tokens");

@@ -18,10 +18,13 @@
 //!
 //! [`mod@certify`] takes the same way for one measure, one tolerance and one set of examples.
 //!
+//! [`comparison`] runs several tasks and makes one table of them.
+//!
 //! [`experiment::run`] ties them together for any engine, [`plots::draw_all`] adds the figures;
 //! [`program::main`] runs both for the command line.
 
 pub mod certify;
+pub mod comparison;
 pub mod config;
 pub mod dataset;
 pub mod experiment;

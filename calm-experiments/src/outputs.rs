@@ -27,6 +27,7 @@ pub(crate) struct Outputs {
     pub(crate) costs: Vec<Cost>,
     pub(crate) executed_layers: usize,
     pub(crate) flops: f64,
+    pub(crate) bytes: f64,
     workers: Vec<usize>,
 }
 
@@ -123,6 +124,7 @@ fn read_outputs(
         costs: Vec::with_capacity(dataset.examples.len()),
         executed_layers: 0,
         flops: 0.0,
+        bytes: 0.0,
         workers: Vec::new(),
     };
     for shard in &dataset.shards {
@@ -138,6 +140,7 @@ fn read_outputs(
             });
             outputs.executed_layers += generation.executed_layers;
             outputs.flops += header.shape.sequence_flops(&policy, &generation, record.source_tokens);
+            outputs.bytes += header.shape.sequence_bytes(&policy, &generation, record.source_tokens);
             outputs.texts.push(record.text);
         }
     }

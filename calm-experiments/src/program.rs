@@ -4,19 +4,21 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use calm_engine::engine::Engine;
+use calm_engine::engine::{Engine, EngineOptions};
 use calm_engine::limits::{Limit, check_flags};
 use calm_engine::program::{self, EngineArguments, note_unused_tensors};
 use calm_engine::signals;
 use clap::Parser;
 
+use crate::comparison::{self, Comparison, RunOptions};
+use crate::config::Plan;
 use crate::runner::OtherRuns;
 use crate::unit::Store;
 use crate::{config, experiment, plots, summary};
 
 /// Runs an experiment: decodes the test and calibration splits with every setting of the configuration,
 /// certifies thresholds, and writes CSV files, a summary and figures. A run that was interrupted goes on
-/// where it stopped.
+/// where it stopped. A configuration with [[tasks]] is a comparison of methods on several tasks.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -46,37 +48,72 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     check_flags([("--threads", arguments.engine.threads, Limit::threads())])?;
-    let mut overrides = arguments.overrides;
+    let mut overrides = arguments.overrides.clone();
     overrides.extend(arguments.engine.threads.map(|threads| format!("threads={threads}")));
-    let plan = config::load(&arguments.config, &overrides)?;
-    let out = arguments.out.unwrap_or_else(|| Path::new("runs").join(&plan.name));
-    let engine_arguments = EngineArguments { threads: plan.threads, ..arguments.engine };
-    // There are more shards than threads.
-    let options = engine_arguments.options(usize::MAX)?;
-    rayon::ThreadPoolBuilder::new().num_threads(options.workers).build_global()?;
-
     signals::advise("what was decoded stays, and the same command goes on from there");
-    let report = if arguments.statistics_only {
-        engine_arguments.check_decoded_by(&Store::new(&out).any_header()?.unit.common.device)?;
-        experiment::run_statistics(&plan, &out)?
-    } else {
-        let finished_run = if arguments.overwrite { OtherRuns::Overwrite } else { OtherRuns::Keep };
-        experiment::run(&plan, &out, finished_run, || {
-            let engine = Engine::load(&plan.model, &options)?;
+    match Comparison::load(&arguments.config, &overrides)? {
+        Some(comparison) => arguments.compare(&comparison),
+        None => {
+            let plan = config::load(&arguments.config, &overrides)?;
+            arguments.run_one(&plan)
+        }
+    }
+}
+
+impl Arguments {
+    fn run_one(self, plan: &Plan) -> anyhow::Result<()> {
+        let (finished_run, statistics_only) = (self.finished_run(), self.statistics_only);
+        let (out, engine_arguments, options) = self.prepare(plan)?;
+        let report = if statistics_only {
+            engine_arguments.check_decoded_by(&Store::new(&out).any_header()?.unit.common.device)?;
+            experiment::run_statistics(plan, &out)?
+        } else {
+            experiment::run(plan, &out, finished_run, || {
+                let engine = Engine::load(&plan.model, &options)?;
+                note_unused_tensors(&engine);
+                Ok(engine)
+            })?
+        };
+        let figures = match report.unwritten {
+            None => plots::draw_all(plan, &report.results, &out.join("plots")).map_err(Into::into),
+            Some(error) => Err(error),
+        };
+        // The table can be read even where no file can be written.
+        let table = summary::table(plan, &report.results);
+        calm_files::print(|out| writeln!(out, "{table}\n"))?;
+        print_files(report.files.iter().chain(&figures?))
+    }
+
+    fn compare(self, comparison: &Comparison) -> anyhow::Result<()> {
+        let (finished_run, statistics_only) = (self.finished_run(), self.statistics_only);
+        let (_, first) = &comparison.tasks[0];
+        let (out, _, engine) = self.prepare(first)?;
+        let options = RunOptions { engine, finished_run, statistics_only };
+        let load = |model: &Path, options: &EngineOptions| {
+            let engine = Engine::load(model, options)?;
             note_unused_tensors(&engine);
             Ok(engine)
-        })?
-    };
-    let figures = match report.unwritten {
-        None => plots::draw_all(&plan, &report.results, &out.join("plots")).map_err(Into::into),
-        Some(error) => Err(error),
-    };
-    // The table can be read even where no file can be written.
-    let table = summary::table(&plan, &report.results);
-    calm_files::print(|out| writeln!(out, "{table}\n"))?;
-    let figures = figures?;
-    calm_files::print(|out| {
-        report.files.iter().chain(&figures).try_for_each(|file| writeln!(out, "{}", file.display()))
-    })?;
-    Ok(())
+        };
+        let report = comparison::run(comparison, &out, &options, &load)?;
+        calm_files::print(|out| writeln!(out, "{}\n", report.table))?;
+        print_files(report.files.iter())
+    }
+
+    fn finished_run(&self) -> OtherRuns {
+        if self.overwrite { OtherRuns::Overwrite } else { OtherRuns::Keep }
+    }
+
+    /// The folder of the results, and the engine that the flags and the plan ask for.
+    fn prepare(self, plan: &Plan) -> anyhow::Result<(PathBuf, EngineArguments, EngineOptions)> {
+        let out = self.out.unwrap_or_else(|| Path::new("runs").join(&plan.name));
+        let engine_arguments = EngineArguments { threads: plan.threads, ..self.engine };
+        // There are more shards than threads.
+        let options = engine_arguments.options(usize::MAX)?;
+        rayon::ThreadPoolBuilder::new().num_threads(options.workers).build_global()?;
+        Ok((out, engine_arguments, options))
+    }
+}
+
+fn print_files<'a>(files: impl Iterator<Item = &'a PathBuf> + Clone) -> anyhow::Result<()> {
+    Ok(calm_files::print(|out| files.clone().try_for_each(|file| writeln!(out, "{}", file.display())))?)
 }

@@ -114,7 +114,7 @@ pub(crate) fn repeat(
     if plan.trials.trials == 0 {
         return Ok(Vec::new());
     }
-    let table = LossTable::new(series.threshold_values(), losses)?;
+    let table = LossTable::new(series.levels(calibration.num_layers), losses)?;
     let options = plan.calibration_options(objective, first_delta);
     let full = &calibration.of(PolicySpec::full())?.costs;
     let costs = series.policies().map(|policy| Ok(&calibration.of(policy)?.costs));
@@ -128,7 +128,7 @@ pub(crate) fn repeat(
             run_trial(&table, &options, &objective.deltas, &split)?.iter().zip(&mut by_delta)
         {
             let costs = outcome.threshold_index.map_or(full, |index| costs[index]);
-            let threshold = outcome.threshold_index.map_or(1.0, |index| table.thresholds()[index]);
+            let threshold = outcome.threshold_index.map_or(1.0, |index| series.thresholds()[index]);
             trials.push(outcome, threshold, on_test(costs), on_test(full));
         }
     }

@@ -25,15 +25,17 @@ use crate::Error;
 /// assert_eq!(document.invalid("steps", "is even").to_string(), "--set steps=10: steps: is even");
 /// # Ok::<(), calm_files::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Document {
     path: PathBuf,
     file: String,
     overrides: Vec<Override>,
+    /// The list and the number of its table that lies over the file.
+    overlay: Option<(String, usize)>,
 }
 
 /// One `--set KEY=VALUE`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Override {
     argument: String,
     /// A line of TOML behind as many line breaks as there are bytes in the sources before it.
@@ -56,7 +58,7 @@ impl Document {
     /// # Errors
     /// [`Error::Document`], for an override that is not `KEY=VALUE`.
     pub fn new(path: &Path, file: String, overrides: &[String]) -> Result<Self, Error> {
-        let mut document = Self { path: path.to_owned(), file, overrides: Vec::new() };
+        let mut document = Self { path: path.to_owned(), file, overrides: Vec::new(), overlay: None };
         let mut start = document.file.len();
         for argument in overrides {
             let (key, value) =
@@ -71,6 +73,30 @@ impl Document {
             document.overrides.push(Override { argument: argument.clone(), text, span });
         }
         Ok(document)
+    }
+
+    /// How many tables the list at a key of the file has; 0 if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Document`], if the file is no TOML, or has something else at the key.
+    pub fn count_tables(&self, list: &str) -> Result<usize, Error> {
+        match self.parse()?.get_ref().get(list) {
+            None => Ok(0),
+            Some(tables) => match tables.get_ref() {
+                DeValue::Array(tables) if tables.iter().all(|table| table.get_ref().is_table()) => {
+                    Ok(tables.len())
+                }
+                _ => Err(self.invalid(list, "expected a list of tables")),
+            },
+        }
+    }
+
+    /// The document with one of the tables of a list on top of the file, below the overrides, and without the
+    /// list.
+    #[must_use]
+    pub fn with_table_of(mut self, list: &str, index: usize) -> Self {
+        self.overlay = Some((list.to_owned(), index));
+        self
     }
 
     /// The document as a `T`.
@@ -99,6 +125,14 @@ impl Document {
     fn parse(&self) -> Result<Spanned<DeTable<'_>>, Error> {
         let mut table =
             DeTable::parse(&self.file).map_err(|error| self.error(error.span(), "", error.message()))?;
+        if let Some((list, index)) = &self.overlay
+            && let Some((_, tables)) = table.get_mut().remove_entry(list.as_str())
+            && let DeValue::Array(tables) = tables.into_inner()
+            && let Some(values) = tables.into_iter().nth(*index)
+            && let DeValue::Table(values) = values.into_inner()
+        {
+            merge(table.get_mut(), values);
+        }
         for Override { argument, text, .. } in &self.overrides {
             let values = DeTable::parse(text).map_err(|error| invalid_override(argument, error.message()))?;
             merge(table.get_mut(), values.into_inner());

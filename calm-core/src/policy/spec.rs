@@ -202,13 +202,6 @@ impl PolicySpec {
         Self { kind: &super::calm::CALM, parameters }
     }
 
-    /// The same policy with another threshold, for a kind that has one.
-    #[must_use]
-    pub fn with_threshold(mut self, threshold: Threshold) -> Self {
-        self.parameters.threshold = self.parameters.threshold.and(Some(threshold));
-        self
-    }
-
     /// The id with a star in place of the threshold, for all policies that differ in it alone, such as
     /// `calm-softmax-*-tau4`; the id itself where there is none.
     pub fn family(&self) -> String {
@@ -221,23 +214,21 @@ impl PolicySpec {
         Family(self).to_string()
     }
 
-    /// The policy of a [`family`](Self::family) that has this threshold, with the family's decay.
+    /// The policy of a family with this number in place of the star: the threshold, or the number of layers
+    /// of `static-*`.
     ///
     /// # Errors
-    /// The text is no family of policies with a threshold, or the threshold is out of its range.
-    pub fn of_family(family: &str, threshold: f64) -> Result<Self, PolicyError> {
-        let spec: Self = match family.matches('*').count() {
-            1 => family.replace('*', "1").parse()?,
-            _ => {
-                let message = format!("the threshold of `{family}` has to be written as a *");
-                return Err(PolicyError::Form(message));
-            }
-        };
-        let of_family = spec.parameters.threshold.filter(|_| spec.family() == family);
-        let Some(one) = of_family else {
-            return Err(PolicyError::Form(format!("the * of `{family}` stands for no threshold")));
-        };
-        Ok(spec.with_threshold(Threshold::new(threshold, one.decay())?))
+    /// The text is no id with one star for one of its numbers, or the number is out of its range.
+    pub fn of_family(family: &str, number: f64) -> Result<Self, PolicyError> {
+        if family.matches('*').count() != 1 {
+            let message = format!("`{family}` is no policy with a * for its threshold, as in calm-softmax-*");
+            return Err(PolicyError::Form(message));
+        }
+        // A minus would end the part of the id before it.
+        if number.is_sign_negative() {
+            return Err(PolicyError::Threshold(number));
+        }
+        family.replace('*', &number.to_string()).parse()
     }
 
     /// The same policy with tests after these layers alone, for a kind that tests.

@@ -109,66 +109,79 @@ impl Speculation {
         }
     }
 
-    /// Tokens per second of so many rows without drafts, for each row.
-    fn plain(&self, rows: usize) -> f64 {
-        1.0 / (self.num_layers as f64 * self.layer.of(rows) + self.head.of(rows))
-    }
-
     /// The fastest plan for so many rows that drafts at all; `None` for a decoder without a layer to draft
     /// with.
     pub(super) fn best_draft(&self, rows: usize) -> Option<Plan> {
-        let intervals = if rows == 1 { MARGINS.len() } else { 1 };
-        let plans = (1..self.num_layers).flat_map(|layers| {
-            (0..intervals)
-                .flat_map(move |interval| (1..=LONGEST).map(move |length| (layers, interval, length)))
-        });
-        let rated = plans.map(|(layers, interval, length)| {
-            let plan = Plan { layers, length, margin: if rows == 1 { MARGINS[interval] } else { 0.0 } };
-            (self.rate(rows, plan, interval), plan)
-        });
-        rated.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, plan)| plan)
+        self.rated_draft(rows, &Costs::new(self, rows)).map(|(_, plan)| plan)
     }
 
     /// The fastest plan for so many rows, which may be to draft nothing.
     pub(super) fn best(&self, rows: usize) -> Plan {
-        let draft = self.best_draft(rows).filter(|plan| {
-            let interval = MARGINS.iter().position(|&border| border == plan.margin).unwrap_or(0);
-            self.rate(rows, *plan, interval) > LEAST_GAIN * self.plain(rows)
-        });
-        draft.unwrap_or(Plan { layers: self.num_layers, length: 0, margin: 0.0 })
+        let costs = Costs::new(self, rows);
+        let plain = 1.0 / (self.num_layers as f64 * costs.layer[0] + costs.head[0]);
+        let draft = self.rated_draft(rows, &costs).filter(|(rate, _)| *rate > LEAST_GAIN * plain);
+        draft.map_or(Plan { layers: self.num_layers, length: 0, margin: 0.0 }, |(_, plan)| plan)
     }
 
-    /// Expected tokens per second of each row.
+    /// The fastest plan that drafts, with its expected tokens per second of each row.
+    fn rated_draft(&self, rows: usize, costs: &Costs) -> Option<(f64, Plan)> {
+        let intervals = if rows == 1 { MARGINS.len() } else { 1 };
+        let mut best: Option<(f64, Plan)> = None;
+        for (agreement, layers) in self.agreement.iter().zip(1..) {
+            for (interval, &margin) in MARGINS.iter().enumerate().take(intervals) {
+                let (goes_on, agrees) = agreement.above(interval);
+                // Rows of a batch go on together.
+                let goes_on = if rows == 1 { goes_on } else { 1.0 };
+                for length in 1..=LONGEST {
+                    let rate = self.rate(costs, layers, length, goes_on, agrees);
+                    if best.is_none_or(|(best, _)| rate > best) {
+                        best = Some((rate, Plan { layers, length, margin }));
+                    }
+                }
+            }
+        }
+        best
+    }
+
+    /// Expected tokens per second of each row, where each token is drafted with the probability `goes_on` and
+    /// agrees with the probability `agrees`.
     ///
     /// A cycle drafts `drafts` tokens, each at the cost of the lower layers and the head, and takes one more
     /// through the lower layers. Then the upper layers and the head run for all of them at once. Of the tokens
     /// as many stay as agree in a row, and one more, which is the last layer's own.
-    fn rate(&self, rows: usize, plan: Plan, interval: usize) -> f64 {
-        let (goes_on, agrees) = self.agreement[plan.layers - 1].above(interval);
-        let (lower, upper) = (plan.layers as f64, (self.num_layers - plan.layers) as f64);
-        let step = lower * self.layer.of(rows);
+    fn rate(&self, costs: &Costs, layers: usize, length: usize, goes_on: f64, agrees: f64) -> f64 {
+        let (lower, upper) = (layers as f64, (self.num_layers - layers) as f64);
+        let step = lower * costs.layer[0];
         let (mut tokens, mut seconds) = (0.0, 0.0);
-        let mut cycle = |probability: f64, drafts: usize| {
-            let entries = rows * (drafts + 1);
-            let tested = plan.length.min(drafts + 1) as f64;
-            tokens += probability * (0..=drafts as i32).map(|count| agrees.powi(count)).sum::<f64>();
+        // Of reaching so many drafts, and the tokens that stay of them.
+        let (mut reaches, mut stay, mut power) = (1.0, 0.0, 1.0);
+        for drafts in 0..=length {
+            stay += power;
+            power *= agrees;
+            let probability = if drafts < length { reaches * (1.0 - goes_on) } else { reaches };
+            reaches *= goes_on;
+            let tested = length.min(drafts + 1) as f64;
+            tokens += probability * stay;
             seconds += probability
                 * ((drafts + 1) as f64 * step
-                    + tested * self.head.of(rows)
-                    + upper * self.layer.of(entries)
-                    + self.head.of(entries));
-        };
-        if rows == 1 {
-            let mut probability = 1.0;
-            for drafts in 0..plan.length {
-                cycle(probability * (1.0 - goes_on), drafts);
-                probability *= goes_on;
-            }
-            cycle(probability, plan.length);
-        } else {
-            cycle(1.0, plan.length);
+                    + tested * costs.head[0]
+                    + upper * costs.layer[drafts]
+                    + costs.head[drafts]);
         }
         tokens / seconds
+    }
+}
+
+/// What layer and head cost by the number of drafts that run with the token after them.
+struct Costs {
+    layer: [f64; LONGEST + 1],
+    head: [f64; LONGEST + 1],
+}
+
+impl Costs {
+    fn new(speculation: &Speculation, rows: usize) -> Self {
+        let of = |seconds: &Seconds| std::array::from_fn(|drafts| seconds.of(rows * (drafts + 1)));
+        Self { layer: of(&speculation.layer), head: of(&speculation.head) }
     }
 }
 

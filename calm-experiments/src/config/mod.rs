@@ -10,10 +10,10 @@ use std::path::Path;
 
 use calm_files::{Document, Error};
 
-pub use plan::{DatasetPlan, Objective, ObjectiveKind, Plan, Series, label, loss_kind};
+pub use plan::{DatasetPlan, Objective, ObjectiveKind, Plan, Series, label, loss_kind, policy_at};
 pub use raw::{
-    RawCalibration, RawConfig, RawData, RawDecode, RawMeasure, RawPlots, RawSeries, RawSweep, RawTrials,
-    StaticLayers,
+    RawCalibration, RawCompare, RawConfig, RawData, RawDecode, RawMeasure, RawPlots, RawSeries, RawSweep,
+    RawTrials, StaticLayers,
 };
 
 /// Reads a configuration file, applies `overrides` (each `KEY.PATH=VALUE`, a TOML value or else a string) and
@@ -22,7 +22,7 @@ pub use raw::{
 /// # Errors
 /// [`Error`], for the first thing that is wrong.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Plan, Error> {
-    plan(&Document::read(path, overrides)?)
+    plan_of(&Document::read(path, overrides)?)
 }
 
 /// As [`load`], for a text that is already read; `path` is only named in errors.
@@ -30,9 +30,9 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Plan, Error> {
 /// # Errors
 /// [`Error::Document`]
 pub fn parse(path: &Path, text: String, overrides: &[String]) -> Result<Plan, Error> {
-    plan(&Document::new(path, text, overrides)?)
+    plan_of(&Document::new(path, text, overrides)?)
 }
 
-fn plan(document: &Document) -> Result<Plan, Error> {
+pub(crate) fn plan_of(document: &Document) -> Result<Plan, Error> {
     Plan::check(document.deserialize()?, document)
 }

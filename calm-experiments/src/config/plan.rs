@@ -73,26 +73,26 @@ pub struct DatasetPlan {
 /// hypotheses of a calibration in the order of testing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// The policies with a star for the threshold, such as `calm-softmax-*-tau4`.
     family: String,
-    /// At least one, with descending thresholds.
+    thresholds: Vec<f64>,
     policies: Vec<PolicySpec>,
 }
 
 impl Series {
-    /// The policies of a family with these thresholds, in any order.
+    /// The policies of a family with these thresholds, in any order. `static-*` has numbers of layers for
+    /// thresholds.
     ///
     /// # Errors
     /// There is no such family, a threshold is out of its range, or there is none.
     pub fn new(family: &str, thresholds: &[f64]) -> Result<Self, PolicyError> {
         let mut thresholds = thresholds.to_vec();
         thresholds.sort_by(|a, b| b.total_cmp(a));
-        let policies = thresholds.into_iter().map(|threshold| PolicySpec::of_family(family, threshold));
+        let policies = thresholds.iter().map(|&threshold| PolicySpec::of_family(family, threshold));
         let policies: Vec<PolicySpec> = policies.collect::<Result<_, _>>()?;
         if policies.is_empty() {
             return Err(PolicyError::Form(format!("`{family}` has no thresholds")));
         }
-        Ok(Self { family: family.to_owned(), policies })
+        Ok(Self { family: family.to_owned(), thresholds, policies })
     }
 
     /// The policies with a star for the threshold, such as `calm-softmax-*-tau4`.
@@ -110,10 +110,16 @@ impl Series {
         self.parameters().threshold.and_then(|threshold| threshold.decay())
     }
 
-    /// The thresholds as numbers, descending.
-    pub fn threshold_values(&self) -> Vec<f64> {
-        let values = self.policies.iter().filter_map(|policy| policy.parameters().threshold);
-        values.map(|threshold| threshold.value()).collect()
+    /// What stands for the star, descending.
+    pub fn thresholds(&self) -> &[f64] {
+        &self.thresholds
+    }
+
+    /// The thresholds as calibrations know them, where 1 is the full model: numbers of layers as shares of
+    /// all layers.
+    pub fn levels(&self, num_layers: usize) -> Vec<f64> {
+        let all = if counts_layers(&self.family) { num_layers as f64 } else { 1.0 };
+        self.thresholds.iter().map(|threshold| threshold / all).collect()
     }
 
     /// The policy at each threshold.
@@ -123,16 +129,32 @@ impl Series {
 
     /// The name in figures and tables: that of the measure for calm, the family's for others.
     pub fn label(&self) -> String {
-        label(&self.policies[0])
+        label(&self.family)
     }
 }
 
-/// The name of a policy's family in figures and tables.
-pub fn label(policy: &PolicySpec) -> String {
+/// Whether the star of a family stands for a number of layers.
+fn counts_layers(family: &str) -> bool {
+    PolicySpec::of_family(family, 0.5).is_err()
+}
+
+/// The policy of a family at a level of [`Series::levels`].
+///
+/// # Errors
+/// There is no such family.
+pub fn policy_at(family: &str, level: f64, num_layers: usize) -> Result<PolicySpec, PolicyError> {
+    let number = if counts_layers(family) { (level * num_layers as f64).round() } else { level };
+    PolicySpec::of_family(family, number)
+}
+
+/// The name of a family in figures and tables.
+pub fn label(family: &str) -> String {
+    let without_star = || family.replace("-*", "");
+    let Ok(policy) = PolicySpec::of_family(family, 1.0) else { return without_star() };
     let Parameters { measure, threshold, exits, .. } = *policy.parameters();
     let decay = threshold.and_then(|threshold| threshold.decay()).filter(|decay| *decay > 0.0);
     let Some(measure) = measure.filter(|_| policy.kind().name == "calm") else {
-        return policy.family().replace("-*", "");
+        return without_star();
     };
     let decay = decay.map(|decay| format!("τ = {decay}"));
     let exits = exits.map(|exits| format!("at {exits}"));
@@ -298,7 +320,8 @@ fn check_series(raw: &RawConfig, document: &Document) -> Result<Vec<Series>, Err
     for (index, RawSeries { policy, thresholds }) in raw.sweep.series.iter().enumerate() {
         let key = format!("sweep.series[{index}]");
         // Whether there is such a family is told before anything about its thresholds.
-        Series::new(policy, &[1.0]).map_err(|error| document.invalid(&format!("{key}.policy"), error))?;
+        PolicySpec::of_family(policy, 1.0)
+            .map_err(|error| document.invalid(&format!("{key}.policy"), error))?;
         let (key, values) = match thresholds {
             Some(values) => (format!("{key}.thresholds"), values),
             None => ("sweep.thresholds".to_owned(), &raw.sweep.thresholds),
@@ -318,7 +341,8 @@ fn check_series(raw: &RawConfig, document: &Document) -> Result<Vec<Series>, Err
 fn check_thresholds(document: &Document, family: &str, key: &str, values: &[f64]) -> Result<Series, Error> {
     check_distinct(document, key, values)?;
     for (index, &value) in values.iter().enumerate() {
-        Threshold::new(value, None).map_err(|error| document.invalid(&format!("{key}[{index}]"), error))?;
+        PolicySpec::of_family(family, value)
+            .map_err(|error| document.invalid(&format!("{key}[{index}]"), error))?;
     }
     Series::new(family, values).map_err(|error| document.invalid(key, error))
 }

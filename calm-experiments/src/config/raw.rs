@@ -9,6 +9,8 @@ use calm_data::{Columns, DatasetPaths};
 use calm_metrics::{Loss, Metric};
 use serde::{Deserialize, Serialize};
 
+use super::ObjectiveKind;
+
 /// A configuration file. Paths are relative to the directory that the command runs in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +36,48 @@ pub struct RawConfig {
     /// What the figures show.
     #[serde(default)]
     pub plots: RawPlots,
+    /// Name of the task, of a comparison of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// What a comparison of several tasks shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compare: Option<RawCompare>,
+}
+
+/// What a comparison shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawCompare {
+    /// The kind of guarantee.
+    #[serde(default = "textual")]
+    pub objective: ObjectiveKind,
+    /// The tolerance, one of those in the section `calibration`.
+    pub delta: f64,
+    /// What speed is measured on, such as `cpu-int8` or `libtorch`; the engine of the run if there is none.
+    #[serde(default)]
+    pub engines: Vec<String>,
+    /// Rows decoded together when speed is measured.
+    #[serde(default = "one_and_sixteen")]
+    pub batch_sizes: Vec<usize>,
+    /// Test examples of each task whose decoding is timed.
+    #[serde(default = "thirty_two")]
+    pub examples: usize,
+    /// How often each policy is timed, in turns; the fastest counts.
+    #[serde(default = "three")]
+    pub rounds: usize,
+}
+
+fn textual() -> ObjectiveKind {
+    ObjectiveKind::Textual
+}
+fn one_and_sixteen() -> Vec<usize> {
+    vec![1, 16]
+}
+fn thirty_two() -> usize {
+    32
+}
+fn three() -> usize {
+    3
 }
 
 /// The two datasets.

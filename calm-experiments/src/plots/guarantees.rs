@@ -1,7 +1,6 @@
 //! Loss and layers against the tolerance, at the thresholds certified for it: once each on the test split
 //! (the paper's figures B.1 and B.2), and over trials on random parts of the calibration split (its bands).
 
-use calm_core::PolicySpec;
 use calm_plots::{
     Canvas, DrawingBackend, Drawn, Figure, LegendEntry, Line, Look, Marker, Panel, Place, Point, REFERENCE,
 };
@@ -100,10 +99,7 @@ impl GuaranteesFigure {
         };
         let objectives: Vec<ObjectivePanels> =
             distinct(rows.iter().map(|row| row.guarantee.objective)).into_iter().map(panels).collect();
-        let entry = |&family: &&str| {
-            let name = PolicySpec::of_family(family, 1.0).map_or(family.to_owned(), |policy| label(&policy));
-            LegendEntry::new(look_of(family), &name)
-        };
+        let entry = |&family: &&str| LegendEntry::new(look_of(family), &label(family));
         let mut legend: Vec<LegendEntry> = families.iter().map(entry).collect();
         legend.push(LegendEntry::new(REFERENCE, "loss = δ"));
         let open = Look { marker: Marker::Circle, line: Line::None, ..REFERENCE };

@@ -36,6 +36,16 @@ pub(super) fn look_of(family: &str) -> Look {
     }
 }
 
+/// The look of a method in a comparison, by its number among these: all differ in colour or marker.
+pub(crate) fn look_of_method(number: usize) -> Look {
+    const MARKERS: [Marker; 5] =
+        [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::Star];
+    let colours = MEASURES_IN_ORDER.len();
+    // Five markers and six colours have no common factor: 30 pairs before any comes again.
+    let Look { colour, .. } = MEASURES_IN_ORDER[number % colours];
+    Look { colour, marker: MARKERS[number % MARKERS.len()], line: Line::None }
+}
+
 /// The look of a policy that is one point, by its number among these.
 pub(super) fn look_of_point(number: usize) -> Look {
     // Backwards, so that few of them look like a measure.

@@ -1,7 +1,7 @@
 //! The figures of a run.
 
 mod guarantees;
-mod looks;
+pub(crate) mod looks;
 mod quality;
 
 use std::path::{Path, PathBuf};

@@ -28,7 +28,7 @@ impl QualityVsLayers {
         let mut static_depths = points(&|row| row.policy == "static");
         static_depths.sort_by(|a, b| a.x.total_cmp(&b.x));
         let series = plan.series.iter().map(|series| {
-            let is_of = |row: &SweepRow| row.spec.family() == series.family();
+            let is_of = |row: &SweepRow| series.policies().any(|policy| policy == row.spec);
             (look_of(series.family()), series.label(), points(&is_of))
         });
         let other = |(index, policy): (usize, &PolicySpec)| {

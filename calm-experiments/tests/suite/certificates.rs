@@ -158,8 +158,8 @@ fn contradictions_are_refused() {
     check("max_source_tokens", 0.into(), "sources of at most 0 tokens");
     let policy = |id: &str, expected: &str| check("policy", id.into(), expected);
     policy("calm-softmax-*-tauinf", "decay must be a finite number not below 0, not inf");
-    policy("calm-softmax-0.5", "the threshold of `calm-softmax-0.5` has to be written as a *");
-    policy("static-*", "the * of `static-*` stands for no threshold");
+    policy("calm-softmax-0.5", "`calm-softmax-0.5` is no policy with a * for its threshold");
+    policy("calm-softmaxes-*", "unknown confidence measure `softmaxes`");
     check("delta", 0.into(), "delta");
 
     let model = |fingerprint: &str, layers: usize| {

@@ -53,7 +53,7 @@ fn with_line(line: &str, text: &str) -> String {
 fn a_plan_has_thresholds_descending_and_deltas_ascending() {
     let plan = plan(&[]).unwrap();
     let grid: Vec<_> =
-        plan.series.iter().map(|series| (series.family(), series.threshold_values())).collect();
+        plan.series.iter().map(|series| (series.family(), series.thresholds().to_vec())).collect();
     assert_eq!(
         grid,
         [
@@ -122,7 +122,7 @@ fn overrides_replace_values_add_keys_and_need_no_quotes() {
     assert_eq!(plan.series[0].decay(), Some(0.0));
     assert_eq!(plan.test.columns.prefix, "x: ");
     // The rest of a section stays.
-    assert_eq!(plan.series[0].threshold_values().len(), 4);
+    assert_eq!(plan.series[0].thresholds().len(), 4);
     assert_eq!((plan.max_tokens, plan.test.columns.source.as_str()), (12, "source"));
 }
 

@@ -6,6 +6,7 @@
 mod binary;
 mod bundled;
 mod certificates;
+mod comparison;
 mod configuration;
 mod datasets;
 mod made_up;

@@ -114,7 +114,8 @@ fn tables_have_the_agreed_columns() {
     assert_eq!(
         first_line(&setting.path("out/sweep.csv")),
         "policy,measure,threshold,decay,exits,static_layers,examples,tokens,mean_length,average_layers,executed_layers,\
-         flops_per_token,seconds,tokens_per_second,bleu,chrf,rouge_l,token_f1,textual_distance,risk_difference"
+         flops_per_token,seconds,tokens_per_second,bleu,chrf,rouge_l,token_f1,textual_distance,risk_difference,bytes_per_token,\
+         quality_low,quality_high"
     );
     assert_eq!(
         first_line(&setting.path("out/calibration.csv")),
