@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use calm_core::{AGREEMENT_FILE, Exits};
+use calm_core::{AGREEMENT_FILE, BETA_FILE, Exits};
 use calm_engine::engine::Engine;
 use calm_engine::program::{EngineArguments, note_unused_tensors};
 use calm_fit::reliability::{Reliability, draw};
@@ -11,12 +11,13 @@ use calm_fit::reliability::{Reliability, draw};
 use crate::results::print_table;
 use crate::training_sources::TrainingSources;
 
-/// Fit the maps of the measures `agreement`: from a confidence to the probability that a layer's token is the
-/// last layer's.
+/// Fit the maps of the measures `agreement` and `beta`: from a confidence to the probability that a layer's
+/// token is the last layer's.
 ///
-/// The model decodes training sources at full depth; no labels are needed. The maps go beside the model, into
-/// calm.agreement.json, and are part of its fingerprint. None of the sources may be in what a guarantee is
-/// computed from later, which `calm calibrate` and experiments refuse.
+/// The model decodes training sources at full depth; no labels are needed. Isotonic regressions go beside the
+/// model into calm.agreement.json, mixtures of Beta distributions into calm.beta.json; both files are part of
+/// its fingerprint. None of the sources may be in what a guarantee is computed from later, which
+/// `calm calibrate` and experiments refuse.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Checkpoint directory: config.json, model.safetensors and tokenizer.json
@@ -41,26 +42,31 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     arguments.sources.check()?;
     let figure = |folder: &PathBuf| folder.join("reliability.svg");
-    let maps = arguments.model.join(AGREEMENT_FILE);
+    let fitted_files = [AGREEMENT_FILE, BETA_FILE].map(|file| arguments.model.join(file));
     let (report, drawn) = (arguments.report.clone(), arguments.figure.as_ref().map(figure));
     for output in [&report, &drawn].into_iter().flatten() {
         calm_files::check_output(output, &arguments.sources.files())?;
     }
     let mut engine = Engine::load(&arguments.model, &arguments.engine.options(usize::MAX)?)?;
-    calm_files::check_output(&maps, &[])?;
+    for file in &fitted_files {
+        calm_files::check_output(file, &[])?;
+    }
     note_unused_tensors(&engine);
     let (sources, observations) = arguments.sources.observe(&mut engine, &arguments.exits)?;
-    let fitted = calm_fit::fit(&observations, &sources)?;
+    let (fitted, beta) =
+        (calm_fit::fit(&observations, &sources)?, calm_fit::fit_beta(&observations, &sources)?);
     fitted.maps.write(&arguments.model)?;
-    let mut written = vec![maps];
+    beta.mixtures.write(&arguments.model)?;
+    let reliability = [fitted.reliability, beta.reliability].concat();
+    let mut written = fitted_files.to_vec();
     if let Some(path) = &report {
-        calm_files::write_json(path, &fitted.reliability)?;
+        calm_files::write_json(path, &reliability)?;
     }
     if let Some(folder) = &arguments.figure {
-        written.extend(draw(&fitted.reliability, folder)?);
+        written.extend(draw(&reliability, folder)?);
     }
     print_table(&[report.as_deref()], |out| {
-        write_table(out, &fitted.reliability)?;
+        write_table(out, &reliability)?;
         written.iter().try_for_each(|path| writeln!(out, "{}", path.display()))
     })?;
     Ok(())

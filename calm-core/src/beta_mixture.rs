@@ -1,11 +1,11 @@
-//! A mixture of two Beta distributions: the confidences of tokens that agree with the last layer, and of those
-//! that do not.
+//! A mixture of two Beta distributions: the confidences of tokens that agree with the last layer, and of
+//! those that do not.
 //!
 //! The estimator is that of FREE (Bae et al., Fast and Robust Early-Exiting Framework for Autoregressive
-//! Language Models with Synchronized Parallel Decoding, EMNLP 2023, section 3.4), in two forms: what its
-//! released code does (`util/bmm.py` of raymin0223/fast_robust_early_exit), and what the paper describes. In the
-//! code the line that mixes in the posterior is overwritten by the next one, the weights of the components are
-//! never learnt, and a single iteration is made.
+//! Language Models with Synchronized Parallel Decoding, EMNLP 2023), in two forms: what its released code
+//! does (`util/bmm.py` of raymin0223/fast_robust_early_exit), and what it was meant to do. In the code the
+//! line that mixes in the posterior is overwritten by the next one, the weights of the components are never
+//! learnt, and a single iteration is made.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::monotone::Observation;
 
 /// Confidences are kept so far from 0 and 1, where densities may be infinite.
 const CLIP: f64 = 1e-4;
-/// The share of the label in a responsibility; the rest is the posterior's (lambda in the paper is 0.8).
+/// The share of the label in a responsibility; the rest is the posterior's (`lam_r` of the code is 0.8).
 const LABEL_SHARE: f64 = 0.2;
 /// Responsibilities of the released code are at least this before they are divided by their sum.
 const FLOOR: f64 = 1e-4;
@@ -31,7 +31,7 @@ const MOST_ITERATIONS: usize = 2000;
 /// Thresholds of the intended form are so exact.
 const PRECISION: f64 = 1e-9;
 
-/// The posterior that the released code asks for (zeta in the paper).
+/// The posterior that the released code asks for (its `zeta`).
 pub const PUBLISHED_ZETA: f64 = 0.4;
 
 /// A Beta distribution and its share of a mixture.
@@ -49,9 +49,9 @@ pub struct BetaComponent {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Components")]
 pub struct BetaMixture {
-    /// Of tokens that are the last layer's.
+    /// The component of tokens that are the last layer's.
     pub agreeing: BetaComponent,
-    /// Of other tokens.
+    /// The component of other tokens.
     pub disagreeing: BetaComponent,
 }
 
@@ -127,7 +127,7 @@ impl BetaMixture {
         Some(Self { agreeing: component(|label| label)?, disagreeing: component(|label| 1.0 - label)? })
     }
 
-    /// Fits a mixture as the paper describes it, by expectation-maximisation: responsibilities are 0.8 of the
+    /// Fits a mixture as it is meant to be, by expectation-maximisation: responsibilities are 0.8 of the
     /// posterior and 0.2 of the label, components have the mean and the variance of what they are responsible
     /// for, and weights are learnt. It starts from the labels alone and ends when no parameter moves by more
     /// than 1e-10 of itself, or after 2000 iterations.
@@ -245,10 +245,10 @@ impl BetaMixture {
 }
 
 /// The exit threshold that the released code chooses for a mixture of
-/// [`published`](BetaMixture::published): one of ten from 0.3 to 0.9, so that as many of them lie at or above it
-/// as have a posterior above `zeta`, under equal weights. Where there is no mixture, or where the densities of
-/// both components are 0, its comparisons fail, and without any that succeeds the threshold is 0.9; with all of
-/// them it is 0.3.
+/// [`published`](BetaMixture::published): one of ten from 0.3 to 0.9, so that as many of them lie at or above
+/// it as have a posterior above `zeta`, under equal weights. Where there is no mixture, or where the
+/// densities of both components are 0, its comparisons fail, and without any that succeeds the threshold is
+/// 0.9; with all of them it is 0.3.
 pub fn published_threshold(mixture: Option<&BetaMixture>, zeta: f64) -> f64 {
     let (count, first, last) = GRID;
     let grid = |index: usize| (first + (last - first) * index as f64 / (count - 1) as f64).min(last);

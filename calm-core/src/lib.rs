@@ -78,8 +78,8 @@ pub use generation::{Generation, average_layers};
 pub use layer::Layer;
 pub use matrix::{Matrix, Shortlist, Top2, best_tokens, dot};
 pub use measure::{
-    AGREEMENT_FILE, AgreementMap, AgreementMaps, Confidence, ExitClassifier, FittedTo, MEASURES, Measure,
-    MeasureKind, Memory, PRUNED_TOKENS, StepMeasure,
+    AGREEMENT_FILE, AgreementMap, AgreementMaps, BETA_FILE, BetaMixtures, Confidence, ExitClassifier,
+    FittedTo, MEASURES, Measure, MeasureKind, Memory, PRUNED_TOKENS, StepMeasure,
 };
 pub use monotone::{MonotoneMap, Observation};
 pub use policy::{

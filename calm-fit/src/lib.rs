@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mod@observe`] | decoding at full depth, while every measure says at every layer what it would |
 //! | [`agreement`] | the maps from confidences to probabilities that the layer's token is the last layer's |
+//! | [`beta`] | mixtures of Beta distributions that give such probabilities |
 //! | [`reliability`] | how far these probabilities are from what happens, on examples they were not fitted to |
 //! | [`tune`] | which layers to test after, and by which measure, by the time it takes |
 //!
@@ -11,11 +12,14 @@
 //! from one of them can be refused.
 
 pub mod agreement;
+pub mod beta;
+mod held_out;
 pub mod observe;
 pub mod reliability;
 pub mod tune;
 
 pub use agreement::{Fitted, fit};
+pub use beta::{FittedBeta, fit_beta};
 pub use observe::{Observations, observe};
 
 /// Why nothing was fitted.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calm_core::{Exits, MonotoneMap};
+use calm_core::Exits;
 use calm_plots::{
     Canvas, DrawingBackend, Drawn, Figure, LegendEntry, Line, Look, Marker, Panel, Place, Point, REFERENCE,
     palette, save,
@@ -49,11 +49,11 @@ pub struct Bin {
 }
 
 impl Reliability {
-    /// Compares a map with readings.
-    pub fn new(measure: &'static str, tests: Exits, map: &MonotoneMap, readings: &[Reading]) -> Self {
+    /// Compares a map from confidences to probabilities with readings.
+    pub fn new(measure: &'static str, tests: Exits, map: impl Fn(f32) -> f32, readings: &[Reading]) -> Self {
         let mut sums = [(0.0_f64, 0_usize, 0_usize); BINS];
         for reading in readings {
-            let predicted = map.at(reading.confidence);
+            let predicted = map(reading.confidence);
             if predicted.is_nan() {
                 continue;
             }

@@ -55,6 +55,11 @@ fn maps_are_fitted_used_and_kept_apart_from_guarantees() {
         complaint(&generate(model.path(), &policy, input)),
         "the agreement_pruned measure needs calm.agreement.json beside the model, which `calm fit-confidence` fits"
     );
+    let beta = ["--policy", "calm-beta-0.9", "--engine", "cpu"];
+    assert_eq!(
+        complaint(&generate(model.path(), &beta, input)),
+        "the beta measure needs calm.beta.json beside the model, which `calm fit-confidence` fits"
+    );
 
     let report = model.path().join("report.json");
     let figure = model.path().join("figure");
@@ -69,7 +74,8 @@ fn maps_are_fitted_used_and_kept_apart_from_guarantees() {
     assert_eq!(printed.lines().filter(|line| line.starts_with("margin ")).count(), 7);
     assert_eq!(printed.lines().filter(|line| line.starts_with("shortlist ")).count(), 28);
     let rows: Vec<Value> = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
-    assert_eq!(rows.len(), 35);
+    assert_eq!(rows.len(), 42);
+    assert_eq!(printed.lines().filter(|line| line.starts_with("beta ")).count(), 7);
     assert!(rows.iter().all(|row| row["expected_calibration_error"].as_f64().unwrap() < 0.5));
     assert!(figure.join("reliability.svg").is_file());
 
@@ -77,6 +83,9 @@ fn maps_are_fitted_used_and_kept_apart_from_guarantees() {
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
     let layers: Vec<u64> = serde_json::from_value(line["exit_layers"].clone()).unwrap();
     assert!(!layers.is_empty() && layers.iter().all(|layer| [2, 4, 8].contains(layer)), "{layers:?}");
+    let line: Value = serde_json::from_slice(&generate(model.path(), &beta, input).stdout).unwrap();
+    let layers: Vec<u64> = serde_json::from_value(line["exit_layers"].clone()).unwrap();
+    assert!(layers.iter().any(|&layer| layer < 8), "{layers:?}");
     assert_eq!(
         complaint(&generate(
             model.path(),
@@ -112,11 +121,13 @@ fn maps_are_fitted_used_and_kept_apart_from_guarantees() {
         ];
         calm([&arguments, &LENGTHS[..]].concat(), "")
     };
-    let said = complaint(&calibrate(&data, "agreement"));
-    assert!(
-        said.contains("was used to fit the confidence of") && said.starts_with("the calibration example"),
-        "{said}"
-    );
+    for measure in ["agreement", "beta"] {
+        let said = complaint(&calibrate(&data, measure));
+        assert!(
+            said.contains("was used to fit the confidence of") && said.starts_with("the calibration example"),
+            "{said}"
+        );
+    }
     let output = calibrate(&bundled("test.parquet"), "agreement");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let written: Value = serde_json::from_slice(&std::fs::read(&certificate).unwrap()).unwrap();

@@ -4,7 +4,9 @@
 //! kind to that table when the program starts.
 
 mod agreement;
+mod beta;
 mod classifier;
+mod fitted;
 mod margin;
 mod pruned;
 mod shortlist;
@@ -18,6 +20,7 @@ use calm_names::UnknownName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::agreement::{AGREEMENT_FILE, AgreementMap, AgreementMaps, FittedTo};
+pub use self::beta::{BETA_FILE, BetaMixtures};
 pub use self::classifier::ExitClassifier;
 pub use self::pruned::PRUNED_TOKENS;
 pub(crate) use self::softmax::SOFTMAX;
@@ -36,6 +39,7 @@ pub static MEASURES: Table<MeasureKind> = Table::new(&[
     &classifier::CLASSIFIER,
     &agreement::AGREEMENT,
     &agreement::AGREEMENT_PRUNED,
+    &beta::BETA,
 ]);
 
 /// A measure that can be chosen by name.

@@ -1,5 +1,5 @@
 """Writes beta_mixture.json: mixtures of two Beta distributions with scipy, as FREE's released code fits them and as
-its paper describes it. Run with scipy 1.17 and numpy 2.4.
+it was meant to. Run with scipy 1.17 and numpy 2.4.
 
 The released code is util/bmm.py of raymin0223/fast_robust_early_exit. What it does is written down here anew.
 """

@@ -101,6 +101,13 @@ impl Chosen {
                     middle + (2.0 * margin - 1.0) * (1.0 - middle)
                 }
             }
+            "beta" => {
+                // Beta(2, 1) has the density 2 x, and Beta(1, 2) has 2 (1 - x).
+                let margin = Chosen::BuiltIn(MEASURES.get("softmax").unwrap()).naive(toy, view);
+                let margin = margin.clamp(1e-4, 1.0 - 1e-4);
+                let weight = 0.3 + 0.1 * view.layer as f64;
+                weight * margin / (weight * margin + (1.0 - weight) * (1.0 - margin))
+            }
             "softmax" | "pruned" => {
                 let sum: f64 = view.logits.iter().map(|&logit| f64::from(logit).exp()).sum();
                 let mut probabilities: Vec<f64> =

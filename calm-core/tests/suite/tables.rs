@@ -24,7 +24,10 @@ fn check_names<T: Named>(table: &Table<T>, names: &[&str]) {
 
 #[test]
 fn names_are_distinct_and_have_a_line_of_help() {
-    check_names(&MEASURES, &["softmax", "pruned", "state", "classifier", "agreement", "agreement_pruned"]);
+    check_names(
+        &MEASURES,
+        &["softmax", "pruned", "state", "classifier", "agreement", "agreement_pruned", "beta"],
+    );
     check_names(
         &POLICIES,
         &[
@@ -42,7 +45,7 @@ fn names_are_distinct_and_have_a_line_of_help() {
     let message = |table: &Table<_>| table.get("sofmax").err().unwrap().to_string();
     assert_eq!(
         message(&MEASURES),
-        "unknown confidence measure `sofmax`: there are softmax, pruned, state, classifier, agreement and agreement_pruned"
+        "unknown confidence measure `sofmax`: there are softmax, pruned, state, classifier, agreement, agreement_pruned and beta"
     );
 }
 
@@ -114,7 +117,7 @@ fn every_policy_decodes_as_it_did() {
     }
 }
 
-const GOLDEN: [(&str, u32, usize, bool); 18] = [
+const GOLDEN: [(&str, u32, usize, bool); 19] = [
     ("full", 10_470, 1272, false),
     ("static-2", 12_268, 670, true),
     ("oracle", 10_655, 733, true),
@@ -124,6 +127,7 @@ const GOLDEN: [(&str, u32, usize, bool); 18] = [
     ("calm-classifier-0.5-tau2", 9_779, 590, true),
     ("calm-agreement-0.5-tau2", 10_569, 773, true),
     ("calm-agreement_pruned-0.5-tau2", 10_569, 773, false),
+    ("calm-beta-0.5-tau2", 10_645, 779, true),
     ("patience-2", 10_358, 1130, false),
     ("shallow-deep-2-0.5-tau2", 10_237, 942, true),
     ("shallow-deep-beta-2-0.5", 10_470, 1250, false),

@@ -212,7 +212,8 @@ impl Backbone for Toy {
         self.classifier.as_ref()
     }
 
-    /// Has maps of agreement for decoders of up to five layers: from 0 through (0.5, 0.3 + 0.1 layer) to 1.
+    /// Has maps of agreement for decoders of up to five layers, from 0 through (0.5, 0.3 + 0.1 layer) to 1,
+    /// and mixtures of Beta(2, 1), with weight 0.3 + 0.1 layer, and Beta(1, 2).
     fn folder(&self) -> Option<&Path> {
         Some(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/toy_model")))
     }

@@ -1,5 +1,5 @@
 use calm_checkpoint::source_hash;
-use calm_core::{AGREEMENT_FILE, AgreementMaps, Exits};
+use calm_core::{AGREEMENT_FILE, AgreementMaps, BETA_FILE, BetaMixture, BetaMixtures, Exits, Observation};
 use calm_fit::reliability::draw;
 
 use crate::made_up::{NUM_LAYERS, fitted, observations, sources};
@@ -41,6 +41,38 @@ fn the_order_of_the_examples_does_not_matter() {
     let after = calm_fit::fit(&observations, &sources).unwrap();
     assert_eq!(before.maps, after.maps);
     assert_eq!(before.reliability, after.reliability);
+    let beta = || calm_fit::fit_beta(&observations, &sources).unwrap();
+    let before = beta();
+    observations.examples.swap(2, 5);
+    sources.swap(2, 5);
+    let after = calm_fit::fit_beta(&observations, &sources).unwrap();
+    assert_eq!(before.mixtures, after.mixtures);
+}
+
+#[test]
+fn mixtures_are_fitted_to_each_layer_but_the_last() {
+    let observations = observations(40);
+    let fitted = calm_fit::fit_beta(&observations, &sources(40)).unwrap();
+    assert_eq!(fitted.mixtures.fitted_to.tokens, 4000);
+    assert_eq!(fitted.mixtures.layers.len(), NUM_LAYERS - 1);
+    for (layer, mixture) in (1..).zip(&fitted.mixtures.layers) {
+        // All examples are alike.
+        let tokens = observations.examples[0].iter().map(|readings| readings[layer - 1]);
+        let tokens = tokens
+            .map(|reading| Observation { x: reading.confidence, y: if reading.agrees { 1.0 } else { 0.0 } });
+        let expected = BetaMixture::intended(tokens).unwrap();
+        for x in [0.05, 0.3, 0.6, 0.95] {
+            let (found, expected) = (mixture.posterior(x), expected.posterior(x));
+            assert!((found - expected).abs() < 1e-6, "layer {layer}: {found} instead of {expected}");
+        }
+    }
+    // The made-up probabilities rise from 0 to 0.9 with the confidence at layer 1.
+    let first = fitted.mixtures.layers[0];
+    assert!(first.posterior(0.1) < 0.35 && first.posterior(0.85) > 0.65, "{first:?}");
+    for (index, row) in fitted.reliability.iter().enumerate() {
+        assert_eq!((row.measure, row.layer, row.tokens), ("beta", index + 1, 1000));
+        assert!(row.expected_calibration_error < 0.2, "{row:?}");
+    }
 }
 
 #[test]
@@ -59,6 +91,9 @@ fn maps_know_nothing_of_what_is_held_out() {
     let found = fitted(&changed);
     assert_eq!(found.maps, expected.maps);
     assert!(found.reliability.iter().all(|row| row.expected_calibration_error > 0.1));
+    let beta = |observations| calm_fit::fit_beta(observations, &sources(40)).unwrap();
+    assert_eq!(beta(&changed).mixtures, beta(&observations).mixtures);
+    assert_ne!(beta(&changed).reliability, beta(&observations).reliability);
 }
 
 #[test]
@@ -69,12 +104,22 @@ fn too_few_examples_are_refused() {
     empty.examples.fill(Vec::new());
     let error = calm_fit::fit(&empty, &sources(8)).unwrap_err().to_string();
     assert_eq!(error, "the outputs have no tokens to fit a confidence to");
+    for (observations, expected) in [(&observations(7), "at least 8 examples"), (&empty, "have no tokens")] {
+        let sources = sources(observations.examples.len());
+        let error = calm_fit::fit_beta(observations, &sources).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
 fn files_come_back() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(AgreementMaps::read(folder.path()).unwrap(), None);
+    let mixtures = calm_fit::fit_beta(&observations(12), &sources(12)).unwrap().mixtures;
+    assert_eq!(BetaMixtures::read(folder.path()).unwrap(), None);
+    mixtures.write(folder.path()).unwrap();
+    assert!(folder.path().join(BETA_FILE).is_file());
+    assert_eq!(BetaMixtures::read(folder.path()).unwrap(), Some(mixtures));
     let fitted = fitted(&observations(12));
     fitted.maps.write(folder.path()).unwrap();
     assert_eq!(AgreementMaps::read(folder.path()).unwrap(), Some(fitted.maps));
