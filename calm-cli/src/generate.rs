@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use calm_checkpoint::{Model, Tokenizer, cut_source};
-use calm_core::{DecodeOptions, Filter, Token};
+use calm_core::{BeamOptions, DecodeOptions, Filter, PolicySpec, Token};
 use calm_data::{JsonLines, open_text, plain_text};
-use calm_engine::decoding::{Draws, decode_sources};
+use calm_engine::decoding::{Draws, beam_search_sources, decode_sources};
 use calm_engine::engine::{Engine, TextCodec, load_codec};
-use calm_engine::limits::{AT_LEAST_ONE, TOKENS, check_flags};
+use calm_engine::limits::{AT_LEAST_ONE, BEAMS, TOKENS, check_flags};
 use calm_engine::program::{EngineArguments, note_unused_tensors};
 use calm_experiments::certify::Certificate;
 use calm_files::{Writer, tell};
@@ -34,6 +34,12 @@ pub(crate) struct Arguments {
     output: PathBuf,
     #[command(flatten)]
     policy: PolicyArguments,
+    /// Beam search with all layers: so many hypotheses for each source (transformers' num_beams)
+    #[arg(long, value_name = "K", conflicts_with = "calibration")]
+    beams: Option<usize>,
+    /// Scores of hypotheses that have ended are divided by their length to this power
+    #[arg(long, value_name = "A", default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
+    length_penalty: f64,
     /// What `calm calibrate --model` wrote: takes measure, threshold, decay, prefix and the longest source
     /// and output from there
     #[arg(
@@ -68,7 +74,7 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Sampling")]
 struct SamplingArguments {
     /// Draw tokens by their probabilities at this temperature, above 0, instead of taking the best ones
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", conflicts_with = "beams")]
     temperature: Option<f64>,
     /// Only among so many of the best tokens
     #[arg(long, value_name = "K", requires = "temperature")]
@@ -119,8 +125,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         ("--max-tokens", Some(max_tokens), TOKENS),
         ("--max-source-tokens", max_source_tokens, TOKENS),
         ("--batch-size", Some(arguments.batch_size), AT_LEAST_ONE),
+        ("--beams", arguments.beams, BEAMS),
     ])?;
     let draws = arguments.sampling.draws()?;
+    let beams = arguments.beam_options(&policy, max_tokens)?;
 
     // Before the model, which may take long to load: mistakes in the input show at once.
     let codec = load_codec(&arguments.model)?;
@@ -145,8 +153,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let workers = engine.models.len();
     let lines_per_write = batch_size.saturating_mul(workers).saturating_mul(BATCHES_PER_WRITE);
     for sources in sources.chunks(lines_per_write) {
-        let generations =
-            decode_sources(&mut engine.models, sources, batch_size, &*policy, &decode_options, draws)?;
+        let models = &mut engine.models;
+        let generations = match &beams {
+            Some(options) => beam_search_sources(models, sources, batch_size, options)?,
+            None => decode_sources(models, sources, batch_size, &*policy, &decode_options, draws)?,
+        };
         for generation in generations {
             let text = engine.codec.as_ref().map(|codec| codec.decode(&generation.tokens)).transpose()?;
             let line = OutputLine {
@@ -167,6 +178,15 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 impl Arguments {
+    /// How to search with beams, if that is asked for.
+    fn beam_options(&self, policy: &PolicySpec, max_tokens: usize) -> anyhow::Result<Option<BeamOptions>> {
+        let Some(beams) = self.beams else { return Ok(None) };
+        ensure!(*policy == PolicySpec::full(), "--beams is for the policy full alone, not for {policy}");
+        let length_penalty = self.length_penalty;
+        ensure!(length_penalty.is_finite(), "--length-penalty must be a number, not {length_penalty}");
+        Ok(Some(BeamOptions { beams, length_penalty, max_tokens }))
+    }
+
     fn check_calibration(&self, calibration: &Certificate, model: &dyn Model) -> anyhow::Result<()> {
         if let Err(error) = calibration.check_model(model.fingerprint(), model.shape().num_layers) {
             ensure!(self.force, "{error}; --force uses it without its guarantee");

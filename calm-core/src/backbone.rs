@@ -164,4 +164,14 @@ pub trait DecoderSession {
 
     /// Forgets the entries of `row` from position `length` on.
     fn crop(&mut self, row: usize, length: usize) -> Result<(), EngineError>;
+
+    /// Lets each row have what row `from[row]` had: as many positions, and their K/V in all layers. `from`
+    /// has an element for each row of the batch, and leads to rows of the same source alone. All states are
+    /// forgotten. Only beam search needs this.
+    ///
+    /// # Errors
+    /// The engine fails, or does without beam search.
+    fn copy_rows(&mut self, _from: &[usize]) -> Result<(), EngineError> {
+        Err(EngineError::new("this engine does not copy rows, which beam search needs"))
+    }
 }

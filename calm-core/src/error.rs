@@ -38,6 +38,9 @@ pub enum DecodeError {
         /// Number of the output's token, from 1.
         step: usize,
     },
+    /// A beam search cannot be done as it is asked for.
+    #[error("cannot search with beams: {0}")]
+    Beams(String),
     /// An engine or a measure answered for another number of entries than it was asked about.
     #[error("{whose} answered for {found} rows instead of {expected}")]
     Rows {

@@ -146,7 +146,7 @@ impl<'a> Layer<'a> {
 
 impl Layer<'_> {
     /// Makes sure that these answers, one for each entry, come of finite numbers.
-    fn check<'t>(&mut self, answers: impl Iterator<Item = &'t Top2>) -> Result<(), DecodeError> {
+    pub(crate) fn check<'t>(&mut self, answers: impl Iterator<Item = &'t Top2>) -> Result<(), DecodeError> {
         let (mut suspicious, mut not_a_number) = (Vec::new(), None);
         for (&entry, answer) in self.entries.iter().zip(answers) {
             if finite::is_suspicious(answer) {

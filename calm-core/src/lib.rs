@@ -49,6 +49,7 @@
 //! ```
 
 mod backbone;
+mod beam;
 mod beta_mixture;
 mod caches;
 mod cost;
@@ -69,6 +70,7 @@ mod table;
 mod threshold;
 
 pub use backbone::{Backbone, BackboneShape, DecoderSession, Entry, Prompt, Token};
+pub use beam::{BeamOptions, beam_search};
 pub use beta_mixture::{BetaComponent, BetaMixture, PUBLISHED_ZETA, published_threshold};
 pub use cost::{Cost, Tests};
 pub use decode::{DecodeOptions, Propagation, decode};

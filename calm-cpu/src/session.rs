@@ -189,6 +189,11 @@ impl DecoderSession for Session<'_> {
         Ok(network.decoder.head.top2_among(processor, &states, candidates, room))
     }
 
+    fn copy_rows(&mut self, from: &[usize]) -> Result<(), EngineError> {
+        self.memory.caches.iter_mut().for_each(|caches| caches.copy_rows(from));
+        Ok(())
+    }
+
     fn crop(&mut self, _row: usize, _length: usize) -> Result<(), EngineError> {
         // A forgotten entry needs no erasing. Tokens attend to no position behind their own, so its K/V and
         // its state are read again only after the position was embedded and run, or propagated, anew.

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use calm_checkpoint::{Model, source_seed};
 use calm_core::{
-    DecodeError, DecodeOptions, EngineError, Filter, Generation, Policy, Prompt, Sampling, Token, decode,
+    BeamOptions, DecodeError, DecodeOptions, EngineError, Filter, Generation, Policy, Prompt, Sampling,
+    Token, beam_search, decode,
 };
 
 use crate::batches::Batches;
@@ -89,6 +90,24 @@ pub fn decode_sources(
         let batch = read_batch(model, sources)?;
         let sampling = draws.map(|draws| draws.sampling(sources)).transpose()?;
         decode_batches(&[batch], policy, &DecodeOptions { sampling, ..options.clone() })
+    })
+}
+
+/// Searches the best output of sources with beams, in batches of at most `batch_size` hypotheses, or those of
+/// one source, side by side on all handles of a model: generations in the order of the sources.
+///
+/// # Errors
+/// There are no beams, or the engine fails.
+pub fn beam_search_sources(
+    models: &mut [Box<dyn Model>],
+    sources: &[Vec<Token>],
+    batch_size: usize,
+    options: &BeamOptions,
+) -> Result<Vec<Generation>, DecodeError> {
+    let sources_per_batch = (batch_size / options.beams.max(1)).max(1);
+    map_batches(models, sources, sources_per_batch, |model, sources| {
+        let batch = read_batch(model, &options.rows(sources))?;
+        beam_search(&*batch.prompt, options)
     })
 }
 

@@ -21,6 +21,8 @@ pub const TOKENS: Limit = Limit {
     most: 1_000_000,
     reason: "memory is set aside for as many, and no T5 was trained on a hundredth",
 };
+/// Hypotheses of a beam search.
+pub const BEAMS: Limit = Limit { least: 1, most: 1_000, reason: "each of them is a row that takes memory" };
 /// Rows decoded together where all of them are made up.
 pub const ROWS: Limit = Limit { least: 1, most: 65_536, reason: "each row takes memory of its own" };
 /// Widths of a network.

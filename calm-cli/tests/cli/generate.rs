@@ -2,7 +2,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::command::{NUMBERS, copied_checkpoint, generate, printed, reference_checkpoint, write_tokenizer};
+use crate::command::{
+    NUMBERS, complaint, copied_checkpoint, generate, printed, reference_checkpoint, write_tokenizer,
+};
 
 /// Sources of many lengths: line i starts with token i + 2.
 fn token_lines(count: usize) -> String {
@@ -55,6 +57,38 @@ fn results_are_in_input_order_whatever_the_batches_and_threads() {
         let found = printed(generate(&model, &policy, input.lines().nth(line).unwrap()));
         assert_same(&found, expected, &format!("line {line} alone"));
     }
+}
+
+#[test]
+fn beams_search_with_all_layers() {
+    let model = reference_checkpoint("v1_1");
+    let input = token_lines(13);
+    let run =
+        |arguments: &[&str]| printed(generate(&model, &[&["--max-tokens", "9"], arguments].concat(), &input));
+    let greedy = run(&[]);
+    assert_eq!(run(&["--beams", "1"]), greedy);
+    let found = run(&["--beams", "3"]);
+    assert_eq!(run(&["--beams", "3", "--batch-size", "1", "--threads", "1"]), found);
+    let (greedy, found) = (values(&greedy), values(&found));
+    assert_eq!(found.len(), 13);
+    assert!(found.iter().zip(&greedy).any(|(found, greedy)| found["tokens"] != greedy["tokens"]));
+    assert!(found.iter().all(|line| line["average_layers"] == 4.0));
+    let short = values(&run(&["--beams", "6", "--length-penalty", "-9"]));
+    let length = |lines: &[Value]| -> usize {
+        lines.iter().map(|line| line["tokens"].as_array().unwrap().len()).sum()
+    };
+    assert!(length(&short) < length(&found));
+
+    let said = |arguments: &[&str]| complaint(&generate(&model, arguments, &input));
+    assert_eq!(
+        said(&["--beams", "2", "--policy", "static-2"]),
+        "--beams is for the policy full alone, not for static-2"
+    );
+    assert_eq!(said(&["--beams", "0"]), "--beams is 0, but must be at least 1");
+    assert_eq!(
+        said(&["--beams", "2", "--length-penalty", "inf"]),
+        "--length-penalty must be a number, not inf"
+    );
 }
 
 #[test]

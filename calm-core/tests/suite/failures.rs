@@ -1,8 +1,8 @@
 //! Engines that fail, or break their side of the contract.
 
 use calm_core::{
-    Backbone, BackboneShape, Cost, DecodeError, DecodeOptions, DecoderSession, EngineError, Entry,
-    ExitClassifier, Matrix, PolicyError, PolicySpec, Prompt, StaticDepth, Token, decode,
+    Backbone, BackboneShape, BeamOptions, Cost, DecodeError, DecodeOptions, DecoderSession, EngineError,
+    Entry, ExitClassifier, Matrix, PolicyError, PolicySpec, Prompt, StaticDepth, Token, beam_search, decode,
 };
 
 /// Gives one answer too few or an error, in one method, or numbers that are too large; elsewhere every state
@@ -180,7 +180,17 @@ fn numbers_that_are_not_finite_are_an_error_of_layer_and_step() {
         let message = failure(Flaw::Logits, policy);
         assert!(message.starts_with(&what("the logits")), "{policy}: {message}");
     }
+    let beams = |flaw: Flaw| {
+        let mut flawed = flawed(flaw);
+        // Both tokens go on.
+        flawed.shape.eos_tokens.clear();
+        beam_search(&FlawedPrompt(&flawed), &BeamOptions::new(2, 4)).unwrap_err().to_string()
+    };
+    let message = beams(Flaw::States(f32::NAN));
+    let expected = "the states of row 0 of the batch are not finite after layer 3 at step 1: ";
+    assert!(message.starts_with(expected), "{message}");
     // Token 0 is an answer like others where nothing is wrong.
+    assert_eq!(beams(Flaw::States(1.0)), "this engine does not copy rows, which beam search needs");
     let (flawed, policy) = (flawed(Flaw::States(1.0)), "full".parse::<PolicySpec>().unwrap());
     let policy = policy.make(&flawed).unwrap();
     let decoded = decode(&FlawedPrompt(&flawed), &*policy, &DecodeOptions::new(4)).unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adaptive;
+mod beam;
 mod beta_mixture;
 mod decoding;
 mod failures;

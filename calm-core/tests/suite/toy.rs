@@ -260,6 +260,7 @@ struct Session<'a> {
     filled_at: Option<(usize, usize)>,
 }
 
+#[derive(Clone)]
 struct Row {
     source: Vec<Vector>,
     /// By position.
@@ -268,6 +269,7 @@ struct Row {
     cache: Vec<Vec<Option<CachedEntry>>>,
 }
 
+#[derive(Clone)]
 struct TokenStates {
     /// The step that it was embedded in, or ran a layer last.
     step: usize,
@@ -410,6 +412,17 @@ impl DecoderSession for Session<'_> {
             argmax(&self.toy.logits(self.state(entry)))
         };
         Ok(entries.iter().map(predict).collect())
+    }
+
+    fn copy_rows(&mut self, from: &[usize]) -> Result<(), EngineError> {
+        assert_eq!(from.len(), self.rows.len());
+        let copied = |(row, &from): (&Row, &usize)| {
+            let from = &self.rows[from];
+            assert_eq!(row.source, from.source, "rows of the same source");
+            from.clone()
+        };
+        self.rows = self.rows.iter().zip(from).map(copied).collect();
+        Ok(())
     }
 
     fn crop(&mut self, row: usize, length: usize) -> Result<(), EngineError> {

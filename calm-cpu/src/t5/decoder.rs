@@ -124,4 +124,18 @@ impl LayerCaches {
         }
         source.iter_mut().for_each(|cache| cache.clear(0));
     }
+
+    /// Lets each row have the keys and values of the output that row `from[row]` had. Those of the source are
+    /// its own.
+    pub(crate) fn copy_rows(&mut self, from: &[usize]) {
+        let mut uses = vec![0; from.len()];
+        from.iter().for_each(|&row| uses[row] += 1);
+        let mut before: Vec<Option<KeysValues>> = self.own.drain(..from.len()).map(Some).collect();
+        let copies = from.iter().filter_map(|&row| {
+            uses[row] -= 1;
+            // The last use needs no copy.
+            if uses[row] == 0 { before[row].take() } else { before[row].clone() }
+        });
+        self.own.splice(..0, copies);
+    }
 }

@@ -6,6 +6,8 @@ use calm_checkpoint::{LoadOptions, Model};
 use calm_core::{Backbone, PolicySpec, Propagation, Token};
 use calm_cpu::{T5, WeightType};
 
+#[path = "../../../calm-model/tests/reference/beam_cases.rs"]
+mod beam_cases;
 #[path = "../../../calm-model/tests/reference/damaged.rs"]
 mod damaged;
 #[path = "../../../calm-model/tests/reference/cases.rs"]
@@ -44,6 +46,11 @@ fn reference_cases_in_batches_of_mixed_lengths() {
             check_in_batches(&model(name, WeightType::F32, threads), &cases(name), F32_TOLERANCE);
         }
     }
+}
+
+#[test]
+fn beam_searches_are_those_of_transformers() {
+    beam_cases::check_beams(&|folder| load(folder, WeightType::F32));
 }
 
 /// To the last bit, whatever else is in a call.

@@ -150,6 +150,17 @@ impl DecoderSession for Session<'_> {
         Ok(best.collect())
     }
 
+    fn copy_rows(&mut self, from: &[usize]) -> Result<(), EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        let from: Vec<i64> = from.iter().map(|&row| row as i64).collect();
+        let from = upload(&from, self.model.device());
+        for cache in &mut self.self_kv {
+            // The copy is whole before it is written back.
+            cache.copy_(&cache.index_select(0, &from));
+        }
+        Ok(())
+    }
+
     fn crop(&mut self, _row: usize, _length: usize) -> Result<(), EngineError> {
         // What is forgotten is not read before it comes again, and then it is written first.
         Ok(())

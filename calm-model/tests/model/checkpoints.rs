@@ -7,7 +7,7 @@ use calm_checkpoint::{Model, T5Config};
 use calm_model::{T5, Weights, init, read_safetensors, write_safetensors};
 use tch::{Device, Kind, Tensor};
 
-use crate::{checkpoint, damaged, device};
+use crate::{beam_cases, checkpoint, damaged, device};
 
 fn copy_of(name: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -186,6 +186,11 @@ fn load(folder: &Path) -> Result<Box<dyn Model>, String> {
 #[test]
 fn tables_of_the_embedding_are_those_of_transformers() {
     damaged::check_embeddings(&load);
+}
+
+#[test]
+fn beam_searches_are_those_of_transformers() {
+    beam_cases::check_beams(&load);
 }
 
 #[test]

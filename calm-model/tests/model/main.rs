@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use tch::Device;
 
+#[path = "../reference/beam_cases.rs"]
+mod beam_cases;
 mod checkpoints;
 #[path = "../reference/damaged.rs"]
 mod damaged;
