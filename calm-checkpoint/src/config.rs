@@ -223,6 +223,7 @@ impl T5Config {
                 first_reach_per_source_token: 4.0 * projection,
                 skipped_layer: 4.0 * projection,
                 head: 2.0 * vocab_size * d_model,
+                exit_head: 0.0,
             },
             // A key and a value of 4 bytes an element.
             bytes: Cost {
@@ -232,6 +233,7 @@ impl T5Config {
                 first_reach_per_source_token: 4.0 * d_model,
                 skipped_layer: 8.0 * projection,
                 head: 4.0 * vocab_size * d_model,
+                exit_head: 0.0,
             },
         }
     }

@@ -105,6 +105,14 @@ pub enum Error {
         /// Names of the tensors.
         names: Vec<String>,
     },
+    /// A file of exit heads cannot be used with the backbone beside it.
+    #[error("{} {reason}", path.display())]
+    ExitHeads {
+        /// Path of the file.
+        path: PathBuf,
+        /// What is wrong with it, as the end of a sentence.
+        reason: String,
+    },
     /// `config.json` describes something that is not a T5 that can be run.
     #[error("{}: {reason}", path.display())]
     Config {

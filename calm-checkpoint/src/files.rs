@@ -165,7 +165,12 @@ pub fn weights_hash(dir: &Path) -> Result<String, Error> {
 /// # Errors
 /// A file cannot be read.
 pub fn fingerprint(dir: &Path) -> Result<String, Error> {
-    let mut hash = Sha256::new_with_prefix(weights_hash(dir)?);
+    fingerprint_with(dir, &weights_hash(dir)?)
+}
+
+/// The same where the hash of the weight files is known.
+pub(crate) fn fingerprint_with(dir: &Path, weights_hash: &str) -> Result<String, Error> {
+    let mut hash = Sha256::new_with_prefix(weights_hash);
     let files = ["config.json", "generation_config.json", "tokenizer.json"].map(|name| dir.join(name));
     for path in files.iter().filter(|path| path.is_file()) {
         hash.update(calm_files::read(path)?);

@@ -6,6 +6,7 @@
 mod config;
 mod config_file;
 mod error;
+mod exit_heads;
 mod files;
 pub mod init;
 mod model;
@@ -20,6 +21,7 @@ mod weight_type;
 
 pub use crate::config::{FeedForward, T5Config};
 pub use crate::error::Error;
+pub use crate::exit_heads::{HEADS_FILE, read_exit_heads, rounded_to_file, write_exit_heads};
 pub use crate::files::{MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, map_file, weights_hash};
 pub use crate::model::{EngineKind, LoadOptions, Loader, Model, Teamwork};
 pub use crate::model_type::{T5_MODEL_TYPES, model_type};

@@ -1,13 +1,16 @@
 //! The weights of a checkpoint as all engines read them: which tensor is which, and whether the files hold
 //! the network that `config.json` describes.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use calm_core::{BackboneShape, ExitHeads};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 
-use crate::files::{MODEL_STEM, WeightMap, files_of, fingerprint};
+use crate::exit_heads::read_exit_heads;
+use crate::files::{MODEL_STEM, WeightMap, files_of, fingerprint_with, weights_hash};
 use crate::init::parameters;
 use crate::model_type::check_model_type;
 use crate::safetensors_file::SafetensorsFile;
@@ -24,6 +27,8 @@ pub struct WeightFiles {
     /// The tensors that the network takes, by the names that T5 gives them.
     tensors: BTreeMap<String, Place>,
     unexpected: Vec<String>,
+    /// What reading all files once has given.
+    hash: OnceCell<String>,
 }
 
 /// A tensor as it is stored.
@@ -55,8 +60,13 @@ impl WeightFiles {
         check_model_type(dir)?;
         let files = files_of(dir, MODEL_STEM)?;
         let files = files.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<Vec<_>, _>>()?;
-        let mut weights =
-            WeightFiles { dir: dir.to_owned(), files, tensors: BTreeMap::new(), unexpected: Vec::new() };
+        let mut weights = WeightFiles {
+            dir: dir.to_owned(),
+            files,
+            tensors: BTreeMap::new(),
+            unexpected: Vec::new(),
+            hash: OnceCell::new(),
+        };
         weights.find_tensors()?;
         weights.choose_embeddings()?;
         weights
@@ -101,14 +111,32 @@ impl WeightFiles {
         Ok(Some(StoredTensor { dtype: info.dtype, shape: info.shape.clone(), bytes }))
     }
 
-    /// Computes the checkpoint's [`fingerprint`], and makes sure that it is that of what was read.
+    /// Computes the checkpoint's [`fingerprint`](crate::fingerprint), and makes sure that it is that of what
+    /// was read.
     ///
     /// # Errors
     /// Fails if a file cannot be read, or has changed since it was opened.
     pub fn fingerprint(&self) -> Result<String, Error> {
-        let fingerprint = fingerprint(&self.dir)?;
+        let fingerprint = fingerprint_with(&self.dir, &self.weights_hash()?)?;
         self.files.iter().try_for_each(SafetensorsFile::check_unchanged)?;
         Ok(fingerprint)
+    }
+
+    /// Reads the exit heads beside the backbone; `None` if there are none.
+    ///
+    /// # Errors
+    /// Fails as [`read_exit_heads`] does.
+    pub fn exit_heads(&self, shape: &BackboneShape) -> Result<Option<ExitHeads>, Error> {
+        read_exit_heads(&self.dir, shape, || self.weights_hash())
+    }
+
+    /// Computes the hash of the bytes of all weight files, once.
+    fn weights_hash(&self) -> Result<String, Error> {
+        if let Some(hash) = self.hash.get() {
+            return Ok(hash.clone());
+        }
+        let hash = weights_hash(&self.dir)?;
+        Ok(self.hash.get_or_init(|| hash).clone())
     }
 
     /// Gives each tensor the name by which T5 knows it.
@@ -235,7 +263,7 @@ impl Place {
 }
 
 /// The first number that is infinite or none, and where it is.
-fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(usize, f32)> {
+pub(crate) fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(usize, f32)> {
     match dtype {
         Dtype::F32 => first_with_exponent(bytes, 0x7f80_0000, u32::from_le_bytes, f32::from_bits),
         // Enough of the number for an error: its sign, and whether it is infinite.
@@ -268,7 +296,7 @@ where
 }
 
 /// Where the number `index` of a tensor stands in it.
-fn position(mut index: usize, shape: &[usize]) -> Vec<usize> {
+pub(crate) fn position(mut index: usize, shape: &[usize]) -> Vec<usize> {
     let mut position: Vec<usize> = shape
         .iter()
         .rev()

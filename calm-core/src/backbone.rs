@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cost::Cost;
 use crate::error::EngineError;
+use crate::exit_heads::ExitHeads;
 use crate::matrix::{Matrix, Shortlist, Top2, best_tokens, dot};
 use crate::measure::ExitClassifier;
 
@@ -37,6 +38,11 @@ pub trait Backbone: Send {
 
     /// The exit classifier that was trained with this backbone, if any.
     fn exit_classifier(&self) -> Option<&ExitClassifier>;
+
+    /// The exit heads that were trained for this backbone, if any.
+    fn exit_heads(&self) -> Option<&ExitHeads> {
+        None
+    }
 
     /// The folder that it was loaded from, where measures find files of their own.
     fn folder(&self) -> Option<&Path> {
@@ -124,6 +130,16 @@ pub trait DecoderSession {
 
     /// Logits of the shared head, final norm included, on the states of entries: `[entries, vocab_size]`.
     fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError>;
+
+    /// Logits of the shared head, final norm included, on states `[rows, d_model]` that are no entry's:
+    /// `[rows, vocab_size]`. Exit heads ask for these.
+    fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, EngineError>;
+
+    /// Best token and probability margin for each of such states, as [`top2`](Self::top2) gives them for
+    /// those of entries.
+    fn top2_of(&mut self, states: &Matrix) -> Result<Vec<Top2>, EngineError> {
+        Ok(self.logits_of(states)?.rows().map(Top2::from_logits).collect())
+    }
 
     /// Best token and probability margin of each entry. An engine may fuse this with the head.
     fn top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {

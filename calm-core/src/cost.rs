@@ -29,6 +29,9 @@ pub struct Cost {
     pub skipped_layer: f64,
     /// A product with the whole output head.
     pub head: f64,
+    /// The logits of an exit head, the shared head included where it ends in that; 0 without exit heads.
+    #[serde(default)]
+    pub exit_head: f64,
 }
 
 impl Cost {

@@ -95,6 +95,24 @@ impl<'a> Layer<'a> {
         Ok(logits)
     }
 
+    /// Logits of the shared head on other states `[entries, d_model]` in place of the entries' own:
+    /// `[entries, vocab_size]`.
+    pub fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, DecodeError> {
+        expect_rows("the exit head", states.num_rows(), self.entries)?;
+        let logits = self.session.logits_of(states)?;
+        expect_rows("the engine's logits_of", logits.num_rows(), self.entries)?;
+        Ok(logits)
+    }
+
+    /// Best tokens with their probability margins, from such states.
+    pub fn top2_of(&mut self, states: &Matrix) -> Result<Vec<Top2>, DecodeError> {
+        expect_rows("the exit head", states.num_rows(), self.entries)?;
+        let top2 = self.session.top2_of(states)?;
+        expect_rows("the engine's top2_of", top2.len(), self.entries)?;
+        self.check(top2.iter())?;
+        Ok(top2)
+    }
+
     /// Best tokens with their probability margins over the second best, which engines compute faster than
     /// logits.
     pub fn top2(&mut self) -> Result<Vec<Top2>, DecodeError> {

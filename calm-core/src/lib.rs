@@ -56,6 +56,7 @@ mod cost;
 mod decode;
 mod decoder;
 mod error;
+mod exit_heads;
 mod exits;
 mod finite;
 mod generation;
@@ -75,13 +76,14 @@ pub use beta_mixture::{BetaComponent, BetaMixture, PUBLISHED_ZETA, published_thr
 pub use cost::{Cost, Tests};
 pub use decode::{DecodeOptions, Propagation, decode};
 pub use error::{DecodeError, EngineError, NotFinite, PolicyError};
+pub use exit_heads::{ExitHead, ExitHeads, HeadKind, HeadNorm};
 pub use exits::Exits;
 pub use generation::{Generation, average_layers};
 pub use layer::Layer;
 pub use matrix::{Matrix, Shortlist, Top2, best_tokens, dot};
 pub use measure::{
     AGREEMENT_FILE, AgreementMap, AgreementMaps, BETA_FILE, BetaMixtures, Confidence, ExitClassifier,
-    FittedTo, MEASURES, Measure, MeasureKind, Memory, PRUNED_TOKENS, StepMeasure,
+    FittedTo, MEASURES, MapRule, Mapping, Measure, MeasureKind, Memory, PRUNED_TOKENS, StepMeasure,
 };
 pub use monotone::{MonotoneMap, Observation};
 pub use policy::{

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Levels of agreement from 0 to 1 that [`MonotoneMap::fit_levels`] tells apart, but for one.
+const LEVELS: f64 = 1000.0;
+
 /// A piecewise linear function that never falls, constant beyond its first and last knot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Knots")]
@@ -34,13 +37,7 @@ impl MonotoneMap {
     /// does (pool adjacent violators), and linear between these: what scikit-learn's `IsotonicRegression`
     /// gives. The order of the observations does not matter.
     pub fn fit(observations: impl IntoIterator<Item = Observation>) -> Option<Self> {
-        let mut sorted: Vec<(f32, f32)> = observations
-            .into_iter()
-            .filter(|Observation { x, y }| x.is_finite() && y.is_finite())
-            // The sum turns -0 into 0: both are the same x.
-            .map(|Observation { x, y }| (x + 0.0, y))
-            .collect();
-        sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let sorted = sorted(observations);
         let mut blocks: Vec<Block> = Vec::new();
         for equal in sorted.chunk_by(|a, b| a.0 == b.0) {
             let (x, sum) = (equal[0].0, equal.iter().map(|(_, y)| f64::from(*y)).sum());
@@ -60,6 +57,43 @@ impl MonotoneMap {
             let ends = if block.first < block.last { &[block.first, block.last][..] } else { &[block.last] };
             x.extend_from_slice(ends);
             y.extend(ends.iter().map(|_| block.mean() as f32));
+        }
+        (!x.is_empty()).then_some(Self { x, y })
+    }
+
+    /// Finds the highest level of agreement at which a value of `x` passes, where each level has the lowest
+    /// cut-off that keeps it: the share of observations with `y` = 1, among those whose `x` is at or above
+    /// the cut-off. `None` if no observation has numbers.
+    ///
+    /// With A(v) for that share from the cut-off v on, the lowest cut-off of the level e is the least v with
+    /// A(v) >= e. So x passes at e exactly if some v <= x has A(v) >= e, and its level is the largest of the
+    /// A(v) up to it; below all observations it is A of all of them. Levels are thousandths, rounded down, so
+    /// that there are no more steps than these, and at thresholds of whole thousandths the same values pass.
+    pub fn fit_levels(observations: impl IntoIterator<Item = Observation>) -> Option<Self> {
+        let sorted = sorted(observations);
+        let mut shares = Vec::new();
+        let (mut agreeing, mut count) = (0.0, 0.0);
+        for equal in sorted.chunk_by(|a, b| a.0 == b.0).rev() {
+            agreeing += equal.iter().map(|(_, y)| f64::from(*y)).sum::<f64>();
+            count += equal.len() as f64;
+            shares.push((equal[0].0, (LEVELS * agreeing / count).floor()));
+        }
+        let (mut x, mut y) = (Vec::<f32>::new(), Vec::<f32>::new());
+        let mut highest = f64::NEG_INFINITY;
+        for (value, level) in shares.into_iter().rev() {
+            if level <= highest {
+                continue;
+            }
+            // The function is a step: it keeps its value up to the last number below the next cut-off.
+            if let (Some(&last), Some(&level)) = (x.last(), y.last())
+                && value.next_down() > last
+            {
+                x.push(value.next_down());
+                y.push(level);
+            }
+            x.push(value);
+            y.push(at_least(level / LEVELS));
+            highest = level;
         }
         (!x.is_empty()).then_some(Self { x, y })
     }
@@ -90,6 +124,7 @@ impl MonotoneMap {
         match (above.checked_sub(1), self.y.get(above)) {
             _ if x.is_nan() => x,
             (None, _) => self.y[0],
+            (_, Some(&y)) if x == self.x[above] => y,
             (Some(below), None) => self.y[below],
             (Some(below), Some(&y)) => {
                 let share = (x - self.x[below]) / (self.x[above] - self.x[below]);
@@ -111,6 +146,24 @@ impl TryFrom<Knots> for MonotoneMap {
     fn try_from(Knots { x, y }: Knots) -> Result<Self, String> {
         Self::from_knots(x, y)
     }
+}
+
+/// Observations that have numbers, ascending.
+fn sorted(observations: impl IntoIterator<Item = Observation>) -> Vec<(f32, f32)> {
+    let mut sorted: Vec<(f32, f32)> = observations
+        .into_iter()
+        .filter(|Observation { x, y }| x.is_finite() && y.is_finite())
+        // The sum turns -0 into 0: both are the same x.
+        .map(|Observation { x, y }| (x + 0.0, y))
+        .collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    sorted
+}
+
+/// The least f32 that is not below a number: thresholds are compared in f64.
+fn at_least(number: f64) -> f32 {
+    let nearest = number as f32;
+    if f64::from(nearest) < number { nearest.next_up() } else { nearest }
 }
 
 /// Neighbouring observations that have one value.

@@ -147,6 +147,23 @@ impl DecoderSession for Session<'_> {
         Ok(Matrix { data, columns: network.shape.vocab_size })
     }
 
+    fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, EngineError> {
+        let _part = profile::enter(Part::Head);
+        let T5 { network, processor, .. } = self.model;
+        let (mut data, slots) = given(states);
+        let states = States::new(&mut data, states.columns, &slots);
+        let data = network.decoder.head.logits(processor, &states, &mut self.memory.room);
+        Ok(Matrix { data, columns: network.shape.vocab_size })
+    }
+
+    fn top2_of(&mut self, states: &Matrix) -> Result<Vec<Top2>, EngineError> {
+        let _part = profile::enter(Part::Head);
+        let T5 { network, processor, .. } = self.model;
+        let (mut data, slots) = given(states);
+        let states = States::new(&mut data, states.columns, &slots);
+        Ok(network.decoder.head.top2(processor, &states, &mut self.memory.room))
+    }
+
     fn top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
         let _part = profile::enter(Part::Head);
         let T5 { network, processor, .. } = self.model;
@@ -199,4 +216,9 @@ impl DecoderSession for Session<'_> {
         // its state are read again only after the position was embedded and run, or propagated, anew.
         Ok(())
     }
+}
+
+/// A copy of states that are no entry's, and where each of them lies.
+fn given(states: &Matrix) -> (Vec<f32>, Vec<usize>) {
+    (states.data.clone(), (0..states.num_rows()).collect())
 }

@@ -8,6 +8,7 @@ use calm_checkpoint::init::{Parameter, parameters};
 use calm_checkpoint::{
     Error as CheckpointError, MODEL_STEM, StoredTensor, T5Config, WeightFiles, WeightType,
 };
+use calm_core::{BackboneShape, ExitHeads};
 use half::f16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -118,6 +119,14 @@ impl Weights {
         match &self.0 {
             Source::Files(files) => Ok(files.fingerprint()?),
             Source::Random(_) => Ok(String::new()),
+        }
+    }
+
+    /// Reads the exit heads beside the files; there are none beside others.
+    pub(crate) fn exit_heads(&self, shape: &BackboneShape) -> Result<Option<ExitHeads>, Error> {
+        match &self.0 {
+            Source::Files(files) => Ok(files.exit_heads(shape)?),
+            Source::Random(_) => Ok(None),
         }
     }
 

@@ -4,27 +4,35 @@ use std::collections::{BTreeSet, HashSet};
 
 use anyhow::bail;
 use calm_checkpoint::source_hash;
-use calm_core::PolicySpec;
+use calm_core::{AgreementMaps, MeasureKind, PolicySpec};
 use calm_engine::engine::{Engine, encode_source};
 
 use crate::dataset::Dataset;
 
-/// Refuses examples whose sources some policy's measure was fitted to: on these the measure is surer, and
-/// more often right, than on others.
+/// Refuses examples whose sources some policy's measure was fitted to, or its exit heads were trained on: on
+/// these the measure is surer, and more often right, than on others.
 ///
 /// # Errors
-/// There is such an example; or what was fitted cannot be read, or a source has no tokens.
+/// There is such an example; or what was fitted or the measure cannot be read, or a source has no tokens.
 pub fn check_not_fitted_to(
     engine: &Engine,
     policies: &[PolicySpec],
     dataset: &Dataset,
     max_source_tokens: Option<usize>,
 ) -> anyhow::Result<()> {
-    let Some(folder) = engine.model().folder() else { return Ok(()) };
-    let measures: BTreeSet<_> = policies.iter().filter_map(|policy| policy.parameters().measure).collect();
+    let model = engine.model();
+    let Some(folder) = model.folder() else { return Ok(()) };
+    let measures: BTreeSet<&MeasureKind> =
+        policies.iter().filter_map(|policy| policy.parameters().measure).collect();
     let mut fitted_to: HashSet<String> = HashSet::new();
-    for measure in measures {
-        fitted_to.extend(measure.fitted_to(folder)?.into_iter().flat_map(|fitted_to| fitted_to.sources));
+    for measure in &measures {
+        let loaded = (measure.load)(model)?;
+        fitted_to.extend(loaded.fitted_to().iter().flat_map(|fitted_to| fitted_to.sources.iter().cloned()));
+    }
+    if measures.iter().any(|measure| measure.maps.is_some())
+        && let Some(maps) = AgreementMaps::read(folder)?
+    {
+        fitted_to.extend(maps.fitted_to.sources);
     }
     if fitted_to.is_empty() {
         return Ok(());

@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use calm_checkpoint::Model;
 use calm_core::{
-    Decision, DecodeError, DecodeOptions, Entry, Exits, Layer, MEASURES, Measure, MeasureKind, Memory,
-    Policy, StepMeasure, StepPolicy, Token, decode,
+    Decision, DecodeError, DecodeOptions, Entry, Exits, Layer, MEASURES, Mapping, Measure, MeasureKind,
+    Memory, Policy, StepMeasure, StepPolicy, Token, decode,
 };
 use calm_engine::decoding::map_batches;
 
@@ -34,6 +34,8 @@ pub struct Stream {
 pub struct Observations {
     /// Decoder layers of the model.
     pub num_layers: usize,
+    /// Fingerprint of its exit heads, if it has any.
+    pub exit_heads: Option<String>,
     /// What was read, in the order of the readings of a token.
     pub streams: Vec<Stream>,
     /// By example, in the order of the sources: the output tokens, each with the readings of all streams,
@@ -62,14 +64,15 @@ impl Observations {
     }
 }
 
-/// The measures that maps are fitted for: each measure of the table that maps another, with that one.
-pub fn mapped_measures() -> Vec<(&'static MeasureKind, &'static MeasureKind)> {
+/// The measures that maps are fitted for: each measure of the table that maps another, with what it maps.
+pub fn mapped_measures() -> Vec<(&'static MeasureKind, Mapping)> {
     MEASURES.all().into_iter().filter_map(|kind| Some((kind, kind.maps?))).collect()
 }
 
 /// Decodes sources at full depth, side by side on all handles of a model, and reads all measures that have
 /// maps wherever their confidences may differ. A measure whose confidences depend on all tests before is read
-/// under `exits` and after all layers. What the model does not have (an exit classifier) is left out.
+/// under `exits` and after all layers. What the model does not have (exit heads, or a head for some layer) is
+/// left out.
 ///
 /// # Errors
 /// The engine fails.
@@ -85,21 +88,24 @@ pub fn observe(
     let examples = map_batches(models, sources, batch_size, |model, sources| {
         observe_batch(model, sources, max_tokens, &streams)
     })?;
-    Ok(Observations { num_layers, streams, examples })
+    let exit_heads = models[0].exit_heads().map(|heads| heads.fingerprint().to_owned());
+    Ok(Observations { num_layers, exit_heads, streams, examples })
 }
 
 fn streams(model: &dyn Model, num_layers: usize, exits: &[Exits]) -> Vec<Stream> {
     let all = Exits::all_below(num_layers);
     let mut streams: Vec<Stream> = Vec::new();
-    for (_, measure) in mapped_measures() {
+    for (_, Mapping { base: measure, .. }) in mapped_measures() {
         let Ok(loaded) = (measure.load)(model) else { continue };
         let memory = loaded.memory();
+        let able = loaded.layers().unwrap_or(all);
         let sets: Vec<Exits> = match memory {
-            Memory::Nothing => vec![all],
+            Memory::Nothing => vec![able],
             Memory::FirstTest => all.layers().map(|first| all.from(first)).collect(),
             Memory::AllTests => std::iter::once(all).chain(exits.iter().copied()).collect(),
         };
-        let sets = sets.into_iter().filter(|set| !set.is_empty());
+        let is_able = |set: &Exits| !set.is_empty() && set.layers().all(|layer| able.contains(layer));
+        let sets = sets.into_iter().filter(is_able);
         let new = sets.map(|exits| Stream { measure, memory, exits });
         streams.extend(new.filter(|stream| !streams.contains(stream)).collect::<Vec<_>>());
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use calm_checkpoint::Model;
 use calm_core::{
-    AgreementMaps, Decision, DecodeError, DecodeOptions, Exits, Layer, Measure, MeasureKind, Policy,
+    AgreementMaps, Decision, DecodeError, DecodeOptions, Exits, Layer, Mapping, Measure, MeasureKind, Policy,
     StaticDepth, StepMeasure, StepPolicy, Token, decode,
 };
 use calm_engine::decoding::{ReadBatch, read_batch};
@@ -66,7 +66,7 @@ struct Mapped<'a> {
     observations: &'a Observations,
     maps: &'a AgreementMaps,
     measure: &'static MeasureKind,
-    base: &'static MeasureKind,
+    mapping: Mapping,
 }
 
 /// Finds the fastest set of exits for each measure and each share of tokens that are to be the last layer's,
@@ -82,8 +82,8 @@ pub fn search(
 ) -> Result<Vec<Candidate>, Error> {
     let mut candidates = Vec::new();
     for &(measure, costs) in costs {
-        let Some(base) = measure.maps else { continue };
-        let mapped = Mapped { observations, maps, measure, base };
+        let Some(mapping) = measure.maps else { continue };
+        let mapped = Mapped { observations, maps, measure, mapping };
         for exits in sets(observations.num_layers) {
             candidates.extend(mapped.candidate(exits, &costs, agreement));
         }
@@ -118,10 +118,11 @@ impl Mapped<'_> {
     fn candidate(&self, exits: Exits, costs: &Costs, agreement: f64) -> Option<Candidate> {
         let layers: Vec<usize> = exits.layers().collect();
         let mut places = Vec::with_capacity(layers.len());
-        let stream = self.observations.streams.iter().find(|stream| stream.measure == self.base)?;
+        let Mapping { base, .. } = self.mapping;
+        let stream = self.observations.streams.iter().find(|stream| stream.measure == base)?;
         for &layer in &layers {
-            let place = self.observations.place(self.base, exits, layer)?;
-            let map = self.maps.get(self.base.name, stream.memory.tests(exits, layer))?;
+            let place = self.observations.place(base, exits, layer)?;
+            let map = self.maps.get(self.mapping, stream.memory.tests(exits, layer))?;
             places.push((place, map));
         }
         // Each token: the probability at each exit, and whether it agrees there.
@@ -204,8 +205,13 @@ pub fn measure_costs(
     let often = Exits::all_below(last).from(2);
     let once = often.up_to(2);
     let mut measures = Vec::new();
-    for (kind, measured) in mapped_measures() {
-        measures.extend((measured.load)(model).ok().map(|measure| (kind, measure)));
+    for (kind, Mapping { base, .. }) in mapped_measures() {
+        let loaded = (base.load)(model).ok();
+        // What cannot test at all of these layers has no cost that is measured here.
+        let is_able = |measure: &Box<dyn Measure>| {
+            measure.layers().is_none_or(|able| often.layers().all(|layer| able.contains(layer)))
+        };
+        measures.extend(loaded.filter(is_able).map(|measure| (kind, measure)));
     }
     let (full, shallow) = (StaticDepth { layers: last }, StaticDepth { layers: 2 });
     let tested = |exits| measures.iter().map(move |(_, measure)| Tested { measure: &**measure, exits });

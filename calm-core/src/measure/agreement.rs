@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::margin::MARGIN;
 use super::shortlist::SHORTLIST;
-use super::{Confidence, Measure, MeasureKind, Memory, StepMeasure};
+use super::{Confidence, Mapping, Measure, MeasureKind, Memory, StepMeasure};
 use crate::backbone::Backbone;
 use crate::error::{DecodeError, PolicyError};
+use crate::exit_heads::ExitHeads;
 use crate::exits::Exits;
 use crate::layer::Layer;
-use crate::monotone::MonotoneMap;
+use crate::monotone::{MonotoneMap, Observation};
 
 /// The file beside a model that has its maps.
 pub const AGREEMENT_FILE: &str = "calm.agreement.json";
@@ -34,6 +35,9 @@ pub(super) static AGREEMENT_PRUNED: MeasureKind = MeasureKind::agreement(
 pub struct AgreementMaps {
     /// The examples whose full-depth outputs the maps were fitted to.
     pub fitted_to: FittedTo,
+    /// The fingerprint of the exit heads that were there then, which those of measures of heads hold for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_heads: Option<String>,
     /// The maps of all measures, layers and tests before.
     pub maps: Vec<AgreementMap>,
 }
@@ -53,11 +57,47 @@ pub struct FittedTo {
 pub struct AgreementMap {
     /// Name of the measure that is mapped.
     pub measure: String,
+    /// What the map gives.
+    #[serde(default, skip_serializing_if = "MapRule::is_default")]
+    pub rule: MapRule,
     /// The tests that the confidence depends on, the last of which is that of the layer itself.
     pub tests: Exits,
-    /// From the confidence to the probability.
+    /// From the confidence to what the rule gives.
     #[serde(flatten)]
     pub map: MonotoneMap,
+}
+
+/// How a map is fitted to confidences and to whether the layer's token was the last layer's, and with that
+/// what it gives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapRule {
+    /// The probability of agreement at a confidence, by isotonic regression ([`MonotoneMap::fit`]).
+    #[default]
+    Isotonic,
+    /// The highest level of agreement at which a token of a confidence leaves, where each layer's threshold
+    /// is the lowest confidence from which on the share of agreeing tokens is still that level
+    /// ([`MonotoneMap::fit_levels`]): the rule `max_coverage` of Valade's calibration (BranchyLLM). Where no
+    /// confidence keeps a level no token leaves, for which that takes the highest confidence it has seen.
+    ///
+    /// A level is no promise. It is a share of single tokens at one layer, whichever of them would have left
+    /// before; along outputs of the full model and not along those of early exits; and the observed share,
+    /// without a bound for what the examples do not show.
+    MaxCoverage,
+}
+
+impl MapRule {
+    /// Fits a map by this rule; `None` if no observation has numbers.
+    pub fn fit(self, observations: impl IntoIterator<Item = Observation>) -> Option<MonotoneMap> {
+        match self {
+            Self::Isotonic => MonotoneMap::fit(observations),
+            Self::MaxCoverage => MonotoneMap::fit_levels(observations),
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl AgreementMaps {
@@ -79,9 +119,10 @@ impl AgreementMaps {
     }
 
     /// The map of a measure that has seen `tests`, the last of them just now.
-    pub fn get(&self, measure: &str, tests: Exits) -> Option<&MonotoneMap> {
-        let found = self.maps.iter().find(|map| map.measure == measure && map.tests == tests);
-        found.map(|map| &map.map)
+    pub fn get(&self, mapping: Mapping, tests: Exits) -> Option<&MonotoneMap> {
+        let Mapping { base, rule } = mapping;
+        let is_it = |map: &&AgreementMap| map.measure == base.name && map.rule == rule && map.tests == tests;
+        self.maps.iter().find(is_it).map(|map| &map.map)
     }
 }
 
@@ -106,7 +147,7 @@ struct Agreement {
 /// Loads the maps that `kind` needs for tests at `exits`.
 pub(super) fn load(
     kind: &MeasureKind,
-    base: &MeasureKind,
+    mapping: Mapping,
     measure: Box<dyn Measure>,
     backbone: &dyn Backbone,
     exits: Exits,
@@ -116,11 +157,19 @@ pub(super) fn load(
     let maps = maps.map_err(|error| failed(format!("cannot read its maps: {error}")))?;
     let fit = "which `calm fit-confidence` fits";
     let maps = maps.ok_or_else(|| failed(format!("needs {AGREEMENT_FILE} beside the model, {fit}")))?;
+    if measure.layers().is_some() {
+        let heads = backbone.exit_heads().map(ExitHeads::fingerprint).unwrap_or_default();
+        if maps.exit_heads.as_deref().unwrap_or_default() != heads {
+            let reason =
+                "has maps that were fitted to other exit heads: fit them anew with `calm fit-confidence`";
+            return Err(failed(reason.to_owned()));
+        }
+    }
     let memory = measure.memory();
     let mut by_layer = vec![None; exits.layers().last().unwrap_or(0) + 1];
     for layer in exits.layers() {
         let tests = memory.tests(exits, layer);
-        let map = maps.get(base.name, tests);
+        let map = maps.get(mapping, tests);
         let missing = || failed(format!("has no map for layer {layer} after tests at {tests}, {fit}"));
         by_layer[layer] = Some(map.ok_or_else(missing)?.clone());
     }
@@ -134,6 +183,14 @@ impl Measure for Agreement {
 
     fn memory(&self) -> Memory {
         self.base.memory()
+    }
+
+    fn layers(&self) -> Option<Exits> {
+        self.base.layers()
+    }
+
+    fn fitted_to(&self) -> Option<&FittedTo> {
+        self.base.fitted_to()
     }
 }
 

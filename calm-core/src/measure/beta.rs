@@ -60,7 +60,7 @@ impl BetaMixtures {
 /// The margin, mapped by a mixture at each layer.
 struct Beta {
     margin: Box<dyn Measure>,
-    layers: Vec<BetaMixture>,
+    mixtures: BetaMixtures,
 }
 
 fn load(backbone: &dyn Backbone) -> Result<Box<dyn Measure>, PolicyError> {
@@ -73,16 +73,20 @@ fn load(backbone: &dyn Backbone) -> Result<Box<dyn Measure>, PolicyError> {
     if found < expected {
         return Err(failed(format!("has mixtures for {found} layers and needs {expected}, {fit}")));
     }
-    Ok(Box::new(Beta { margin: (MARGIN.load)(backbone)?, layers: mixtures.layers }))
+    Ok(Box::new(Beta { margin: (MARGIN.load)(backbone)?, mixtures }))
 }
 
 impl Measure for Beta {
     fn begin_step(&self) -> Box<dyn StepMeasure + '_> {
-        Box::new(Step { margin: self.margin.begin_step(), layers: &self.layers })
+        Box::new(Step { margin: self.margin.begin_step(), layers: &self.mixtures.layers })
     }
 
     fn memory(&self) -> Memory {
         self.margin.memory()
+    }
+
+    fn fitted_to(&self) -> Option<&FittedTo> {
+        Some(&self.mixtures.fitted_to)
     }
 }
 

@@ -6,7 +6,7 @@
 mod agreement;
 mod beta;
 mod classifier;
-mod fitted;
+mod heads;
 mod margin;
 mod pruned;
 mod shortlist;
@@ -19,7 +19,7 @@ use std::str::FromStr;
 use calm_names::UnknownName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use self::agreement::{AGREEMENT_FILE, AgreementMap, AgreementMaps, FittedTo};
+pub use self::agreement::{AGREEMENT_FILE, AgreementMap, AgreementMaps, FittedTo, MapRule};
 pub use self::beta::{BETA_FILE, BetaMixtures};
 pub use self::classifier::ExitClassifier;
 pub use self::pruned::PRUNED_TOKENS;
@@ -40,6 +40,13 @@ pub static MEASURES: Table<MeasureKind> = Table::new(&[
     &agreement::AGREEMENT,
     &agreement::AGREEMENT_PRUNED,
     &beta::BETA,
+    &heads::HEAD_ENTROPY,
+    &heads::HEAD_GAP,
+    &heads::HEAD_MAX,
+    &heads::HEAD_MARGIN,
+    &heads::LEVEL_ENTROPY,
+    &heads::LEVEL_GAP,
+    &heads::LEVEL_MAX,
 ]);
 
 /// A measure that can be chosen by name.
@@ -54,15 +61,39 @@ pub struct MeasureKind {
     pub load: fn(&dyn Backbone) -> Result<Box<dyn Measure>, PolicyError>,
     /// FLOPs of all tests of a token, and of predicting it.
     pub flops: fn(&BackboneShape, Tests) -> f64,
-    /// The measure whose confidence is mapped to a probability, for one that [`MeasureKind::agreement`] made.
-    pub maps: Option<&'static MeasureKind>,
+    /// What is mapped, for one that [`MeasureKind::agreement`] or [`MeasureKind::level`] made.
+    pub maps: Option<Mapping>,
+}
+
+/// A measure whose confidences are mapped, layer by layer, to something that means the same at all layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapping {
+    /// The measure that is mapped.
+    pub base: &'static MeasureKind,
+    /// What the maps give, and how they are fitted.
+    pub rule: MapRule,
 }
 
 impl MeasureKind {
     /// A measure that maps what `base` says, layer by layer, to the probability that the layer's token is the
     /// last layer's. The maps lie beside the model in [`AGREEMENT_FILE`].
     pub const fn agreement(name: &'static str, about: &'static str, base: &'static MeasureKind) -> Self {
-        Self { name, about, load: base.load, flops: base.flops, maps: Some(base) }
+        Self::mapped(name, about, base, MapRule::Isotonic)
+    }
+
+    /// A measure that maps what `base` says, layer by layer, to the highest level of agreement at which
+    /// [`MapRule::MaxCoverage`] would let a token of that confidence leave. The maps lie in the same file.
+    pub const fn level(name: &'static str, about: &'static str, base: &'static MeasureKind) -> Self {
+        Self::mapped(name, about, base, MapRule::MaxCoverage)
+    }
+
+    const fn mapped(
+        name: &'static str,
+        about: &'static str,
+        base: &'static MeasureKind,
+        rule: MapRule,
+    ) -> Self {
+        Self { name, about, load: base.load, flops: base.flops, maps: Some(Mapping { base, rule }) }
     }
 
     /// Makes the measure for a backbone and a policy that tests after these layers.
@@ -71,8 +102,17 @@ impl MeasureKind {
     /// [`PolicyError`] when the backbone lacks what the measure needs.
     pub fn make(&self, backbone: &dyn Backbone, exits: Exits) -> Result<Box<dyn Measure>, PolicyError> {
         let measure = (self.load)(backbone)?;
+        if let Some(able) = measure.layers()
+            && let Some(layer) = exits.layers().find(|&layer| !able.contains(layer))
+        {
+            let reason = format!(
+                "cannot test after layer {layer}, but only after {able}: name exits among these, as in \
+                 -exits{able}, or train exit heads for all layers"
+            );
+            return Err(PolicyError::Measure { measure: self.name, reason });
+        }
         match self.maps {
-            Some(base) => agreement::load(self, base, measure, backbone, exits),
+            Some(mapping) => agreement::load(self, mapping, measure, backbone, exits),
             None => Ok(measure),
         }
     }
@@ -97,6 +137,17 @@ pub trait Measure: Send + Sync {
     /// What its confidences depend on. A map of them is fitted for each case there is.
     fn memory(&self) -> Memory {
         Memory::AllTests
+    }
+
+    /// The layers after which it can test; `None` for all.
+    fn layers(&self) -> Option<Exits> {
+        None
+    }
+
+    /// The sources that what it was loaded with was fitted to, if any: no guarantee may be computed from
+    /// these. Those of the maps of agreement come on top of it.
+    fn fitted_to(&self) -> Option<&FittedTo> {
+        None
     }
 }
 

@@ -1,14 +1,14 @@
 //! The decoding loop against the naive decoder, and the laws that hold for any backbone.
 
 use calm_core::{
-    Backbone, Calm, Confidence, DecodeError, DecodeOptions, Exits, Full, Generation, Layer, MEASURES,
-    Measure, MeasureKind, Oracle, Parameters, Policy, PolicySpec, Propagation, StaticDepth, StepMeasure,
-    Threshold, Token, Top2, average_layers, decode,
+    Backbone, Calm, Confidence, DecodeError, DecodeOptions, ExitHead, Exits, Full, Generation, Layer,
+    MEASURES, Matrix, Measure, MeasureKind, Oracle, Parameters, Policy, PolicySpec, Propagation, StaticDepth,
+    StepMeasure, Threshold, Token, Top2, average_layers, decode,
 };
 use proptest::prelude::*;
 
 use crate::naive::{self, Rule, View};
-use crate::toy::Toy;
+use crate::toy::{Toy, argmax};
 
 fn run(
     toy: &Toy,
@@ -82,18 +82,37 @@ impl Chosen {
         }
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Chosen::BuiltIn(measure) => measure.name,
+            Chosen::Everything => "everything",
+        }
+    }
+
+    /// Whether the exit heads are asked.
+    fn asks_heads(self) -> bool {
+        self.name().starts_with("head_") || self.name().starts_with("level_")
+    }
+
+    /// The token that an entry would leave with.
+    fn token(self, toy: &Toy, view: &View<'_>) -> Token {
+        argmax(&if self.asks_heads() { head_logits(toy, view) } else { view.logits.to_vec() })
+    }
+
     /// The definition in the paper, section 3.5, written anew.
     fn naive(self, toy: &Toy, view: &View<'_>) -> f64 {
         let dot =
             |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-        let name = match self {
-            Chosen::BuiltIn(measure) => measure.name,
-            Chosen::Everything => "everything",
-        };
-        match name {
+        match self.name() {
             // The toy has fewer tokens than the pruned vocabulary.
-            "agreement" | "agreement_pruned" => {
-                let margin = Chosen::BuiltIn(MEASURES.get("softmax").unwrap()).naive(toy, view);
+            "agreement" | "agreement_pruned" | "level_entropy" | "level_gap" | "level_max" => {
+                let mapped = match self.name() {
+                    "level_entropy" => "head_entropy",
+                    "level_gap" => "head_gap",
+                    "level_max" => "head_max",
+                    _ => "softmax",
+                };
+                let margin = Chosen::BuiltIn(MEASURES.get(mapped).unwrap()).naive(toy, view);
                 let middle = 0.3 + 0.1 * view.layer as f64;
                 if margin < 0.5 {
                     2.0 * margin * middle
@@ -120,6 +139,20 @@ impl Chosen {
                 let (now, before) = (view.hidden, view.previous_hidden);
                 dot(now, before) / dot(now, now).sqrt() / dot(before, before).sqrt()
             }
+            name if name.starts_with("head_") => {
+                let mut logits: Vec<f64> = head_logits(toy, view).into_iter().map(f64::from).collect();
+                let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
+                let entropy: f64 = logits.iter().map(|logit| logit.exp() / sum * (sum.ln() - logit)).sum();
+                let count = logits.len();
+                logits.sort_by(f64::total_cmp);
+                let (best, second) = (logits[count - 1], logits[count - 2]);
+                match name {
+                    "head_entropy" => 1.0 - entropy / (count as f64).ln(),
+                    "head_gap" => 1.0 - (second - best).exp(),
+                    "head_max" => best.exp() / sum,
+                    _ => (best.exp() - second.exp()) / sum,
+                }
+            }
             "classifier" => {
                 let classifier = toy.exit_classifier().unwrap();
                 1.0 / (1.0 + (-dot(&classifier.weight, view.hidden) - f64::from(classifier.bias)).exp())
@@ -127,6 +160,25 @@ impl Chosen {
             _ => everything(view.layer, view.position, view.hidden, view.previous_hidden, view.logits),
         }
     }
+}
+
+/// `h + up(down(norm(h)))` by its definition, through the shared head.
+fn head_logits(toy: &Toy, view: &View<'_>) -> Vec<f32> {
+    let head = toy.exit_heads().unwrap().get(view.layer).unwrap();
+    let ExitHead::LowRank { norm, down, up } = head else { panic!("the toy has heads of low rank") };
+    let size = view.hidden.iter().map(|x| x * x).sum::<f32>() / view.hidden.len() as f32;
+    let normed: Vec<f32> = view
+        .hidden
+        .iter()
+        .zip(&norm.weight)
+        .map(|(x, weight)| weight * x / (size + norm.epsilon).sqrt())
+        .collect();
+    let times = |matrix: &Matrix, x: &[f32]| {
+        matrix.rows().map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect()
+    };
+    let narrow: Vec<f32> = times(down, &normed);
+    let added: Vec<f32> = times(up, &narrow);
+    toy.logits(&view.hidden.iter().zip(added).map(|(x, added)| x + added).collect::<Vec<f32>>())
 }
 
 #[derive(Debug, Clone)]
@@ -180,11 +232,12 @@ impl Setting {
                         lambda.clamp(0.0, 1.0)
                     }
                 };
-                let confidence = |view: &View<'_>| measure.naive(toy, view);
+                let confidence = |view: &View<'_>| (measure.naive(toy, view), measure.token(toy, view));
                 naive::decode(toy, source, max_tokens, Rule::Confidence(&exits, &confidence, &threshold_at))
             }
             Setting::ShallowDeep { layers, measure, threshold, .. } => {
-                let confidence = |view: &View<'_>| Chosen::BuiltIn(measure).naive(toy, view);
+                let measure = Chosen::BuiltIn(measure);
+                let confidence = |view: &View<'_>| (measure.naive(toy, view), measure.token(toy, view));
                 naive::decode(toy, source, max_tokens, Rule::ShallowDeep(layers, &confidence, threshold))
             }
         }
@@ -220,7 +273,10 @@ struct Case {
 }
 
 fn settings(num_layers: usize) -> impl Strategy<Value = Setting> {
-    let built_in = proptest::sample::select(MEASURES.all()).prop_map(Chosen::BuiltIn);
+    let mut built_in: Vec<Chosen> = MEASURES.all().into_iter().map(Chosen::BuiltIn).collect();
+    // A decoder of one layer has no layer to have a head for.
+    built_in.retain(|measure| num_layers > 1 || !measure.asks_heads());
+    let built_in = proptest::sample::select(built_in);
     let measure = prop_oneof![4 => built_in, 1 => Just(Chosen::Everything)];
     let threshold = prop_oneof![8 => 0.0..1.0, 1 => Just(0.0), 1 => Just(1.0)];
     let some = proptest::collection::vec(any::<bool>(), num_layers - 1);

@@ -106,6 +106,12 @@ impl DecoderSession for FlawedSession {
         Ok(Matrix { data: logits.repeat(self.answers(Flaw::Top2, entries)), columns: 2 })
     }
 
+    fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, EngineError> {
+        let count = states.num_rows() - usize::from(self.flaw == Flaw::Top2);
+        let logits = if self.flaw == Flaw::Logits { [f32::INFINITY; 2] } else { [1.0, 0.0] };
+        Ok(Matrix { data: logits.repeat(count), columns: 2 })
+    }
+
     fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
         Ok(vec![0; self.answers(Flaw::Predict, entries)])
     }

@@ -11,6 +11,7 @@ use calm_core::{BackboneShape, Cost, Generation, PolicySpec};
 /// | cross-attention keys of a source token | 4 * 4*6 = 96 |
 /// | skipped layer | 4 * 4*6 = 96 |
 /// | head | 2 * 10 * 4 = 80 |
+/// | exit head | 100, whatever it is made of |
 fn small() -> BackboneShape {
     BackboneShape {
         num_layers: 2,
@@ -24,6 +25,7 @@ fn small() -> BackboneShape {
             first_reach_per_source_token: 96.0,
             skipped_layer: 96.0,
             head: 80.0,
+            exit_head: 100.0,
         },
         bytes: Cost::default(),
     }
@@ -39,6 +41,7 @@ fn small() -> BackboneShape {
 /// | 1, 2 pruned | one more head for the second token, two tests of 2 * 64 * 4 = 512: 3136 + 80 + 1024 = 4240 |
 /// | 1, 2 classifier | one test a token, none after the last layer, 2 * 4 each: 3136 + 16 = 3152 |
 /// | 1, 2 state | 6 * 4 each: 3136 + 48 = 3184 |
+/// | 1, 2 head_entropy, head_margin | an exit head a token, the head for the second: 3136 - 80 + 200 = 3256 |
 /// | 1, 1 | 624 + 96 + 80 = 800, 648 + 96 + 80 = 824, keys of one layer 480: 2104 |
 /// | 2, 2 | 2 * 624 + 80 = 1328, 2 * 648 + 80 = 1376, keys of two layers 960: 3664 |
 #[test]
@@ -55,6 +58,8 @@ fn sequences() {
     check("calm-pruned-0.5", &[1, 2], 4240.0);
     check("calm-classifier-0.5", &[1, 2], 3152.0);
     check("calm-state-0.5", &[1, 2], 3184.0);
+    check("calm-head_entropy-0.5", &[1, 2], 3256.0);
+    check("calm-head_margin-0.5", &[1, 2], 3256.0);
     check("static-1", &[1, 1], 2104.0);
     check("full", &[2, 2], 3664.0);
 }

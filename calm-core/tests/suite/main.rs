@@ -7,6 +7,7 @@ mod adaptive;
 mod beam;
 mod beta_mixture;
 mod decoding;
+mod exit_heads;
 mod failures;
 mod flops;
 mod measures;

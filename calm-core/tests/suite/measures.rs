@@ -1,8 +1,8 @@
 //! The built-in measures and what they are made of.
 
 use calm_core::{
-    BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, Exits, Layer, MEASURES, Matrix,
-    Measure, Token, Top2, best_tokens,
+    BackboneShape, Confidence, Cost, DecoderSession, EngineError, Entry, ExitClassifier, Exits, Layer,
+    MEASURES, Matrix, Measure, Token, Top2, best_tokens,
 };
 use proptest::prelude::*;
 
@@ -66,13 +66,18 @@ impl DecoderSession for Shown {
         panic!("measures of states ask for no logits")
     }
 
+    /// A shared head that shows the states as logits.
+    fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, EngineError> {
+        Ok(states.clone())
+    }
+
     fn crop(&mut self, _: usize, _: usize) -> Result<(), EngineError> {
         Ok(())
     }
 }
 
 /// What a measure says of one row after each layer, given its states after each of them.
-fn confidences(measure: &dyn Measure, states: &[&[f32]]) -> Vec<f32> {
+pub(crate) fn confidences(measure: &dyn Measure, states: &[&[f32]]) -> Vec<Confidence> {
     let d_model = states[0].len();
     let (flops, bytes) = (Cost::default(), Cost::default());
     let num_layers = states.len() + 1;
@@ -82,7 +87,7 @@ fn confidences(measure: &dyn Measure, states: &[&[f32]]) -> Vec<f32> {
     let confidence = |(index, state): (usize, &&[f32])| {
         session.set_hidden(&entries, &Matrix { data: state.to_vec(), columns: d_model }).unwrap();
         let mut layer = Layer::new(&mut session, &shape, index + 1, &entries);
-        step.confidence(&mut layer).unwrap()[0].value
+        step.confidence(&mut layer).unwrap()[0]
     };
     states.iter().enumerate().map(confidence).collect()
 }
@@ -93,8 +98,8 @@ fn state_saturation_is_the_cosine() {
     let check = |hidden: &[f32], previous: &[f32], expected: f32| {
         let found = confidences(&*measure, &[previous, hidden]);
         // There is no layer before the first, whatever the embedding.
-        assert_eq!(found[0], 0.0);
-        assert!((found[1] - expected).abs() < 1e-7, "{} instead of {expected}", found[1]);
+        assert_eq!(found[0].value, 0.0);
+        assert!((found[1].value - expected).abs() < 1e-7, "{} instead of {expected}", found[1].value);
     };
     check(&[3.0, 4.0], &[6.0, 8.0], 1.0);
     check(&[3.0, 4.0], &[4.0, 3.0], 0.96);
@@ -115,7 +120,7 @@ fn classifier_is_a_logistic_regression() {
     let measure = MEASURES.get("classifier").unwrap().make(&toy, Exits::all_below(2)).unwrap();
     let check = |first: [f32; 2], expected: f32| {
         let state = [first[0], first[1], 9.0, 9.0, 9.0, 9.0, 9.0, 9.0];
-        let found = confidences(&*measure, &[&state])[0];
+        let found = confidences(&*measure, &[&state])[0].value;
         assert!((found - expected).abs() < 1e-7, "{found} instead of {expected}");
     };
     check([1.0, 0.5], 0.5);

@@ -1,10 +1,14 @@
-//! Isotonic regression: against scikit-learn, and its laws.
+//! Isotonic regression: against scikit-learn, and its laws. Levels: against the procedure they stand for.
 
 use calm_core::{MonotoneMap, Observation};
 use proptest::prelude::*;
 
 fn fit(pairs: &[(f32, f32)]) -> Option<MonotoneMap> {
-    MonotoneMap::fit(pairs.iter().map(|&(x, y)| Observation { x, y }))
+    MonotoneMap::fit(observations(pairs))
+}
+
+fn observations(pairs: &[(f32, f32)]) -> impl Iterator<Item = Observation> {
+    pairs.iter().map(|&(x, y)| Observation { x, y })
 }
 
 #[test]
@@ -66,8 +70,69 @@ fn files_with_other_functions_are_refused() {
     check(r#"{"x": [1, 2]}"#, "missing field `y`");
 }
 
+/// The calibration of BranchyLLM for one head, by its description: for a wished level, all observed
+/// uncertainties are tried as thresholds, and the largest one is taken whose tokens (those not less certain)
+/// agree often enough. Says which observations leave.
+fn max_coverage(pairs: &[(f32, bool)], level: f64) -> Vec<bool> {
+    let share = |uncertainty: f32| {
+        let passed = pairs.iter().filter(|(confidence, _)| 1.0 - confidence <= uncertainty);
+        let agreeing = passed.clone().filter(|(_, agrees)| *agrees).count();
+        agreeing as f64 / passed.count() as f64
+    };
+    let uncertainties = pairs.iter().map(|(confidence, _)| 1.0 - confidence);
+    let threshold = uncertainties.filter(|&uncertainty| share(uncertainty) >= level).reduce(f32::max);
+    pairs.iter().map(|(confidence, _)| threshold.is_some_and(|most| 1.0 - confidence <= most)).collect()
+}
+
+#[test]
+fn levels_by_hand() {
+    // From the top: 0.9 agrees, 0.8 does not, 0.6 twice does, 0.2 does not: shares of 1, 1/2, 3/4, 3/5.
+    let pairs = [(0.9, 1.0), (0.8, 0.0), (0.6, 1.0), (0.6, 1.0), (0.2, 0.0)];
+    let map = MonotoneMap::fit_levels(observations(&pairs)).unwrap();
+    for (x, level) in [
+        (-1.0, 0.6),
+        (0.2, 0.6),
+        (0.599, 0.6),
+        (0.6, 0.75),
+        (0.8, 0.75),
+        (0.89, 0.75),
+        (0.9, 1.0),
+        (2.0, 1.0),
+    ] {
+        assert!((map.at(x) - level).abs() < 1e-6, "{x}: {} instead of {level}", map.at(x));
+    }
+    assert!(MonotoneMap::fit_levels([Observation { x: f32::NAN, y: 1.0 }]).is_none());
+}
+
 proptest! {
     #![proptest_config(crate::cases(256))]
+
+    /// Confidences are multiples of 1/32, which have exact uncertainties.
+    #[test]
+    fn levels_let_the_tokens_leave_that_max_coverage_does(
+        pairs in proptest::collection::vec((0..=32_u8, any::<bool>()), 1..60),
+        thousandths in proptest::collection::vec(0..=1000_u16, 1..30),
+    ) {
+        let pairs: Vec<(f32, bool)> = pairs.into_iter().map(|(x, agrees)| (f32::from(x) / 32.0, agrees)).collect();
+        let observed = pairs.iter().map(|&(x, agrees)| Observation { x, y: f32::from(u8::from(agrees)) });
+        let map = MonotoneMap::fit_levels(observed).unwrap();
+        for level in thousandths.into_iter().map(|level| f64::from(level) / 1000.0) {
+            let leaves: Vec<bool> = pairs.iter().map(|&(x, _)| f64::from(map.at(x)) >= level).collect();
+            prop_assert_eq!(leaves, max_coverage(&pairs, level), "at {}", level);
+        }
+    }
+
+    #[test]
+    fn knots_come_back_exactly(
+        pairs in proptest::collection::vec((0.0..1.0_f32, 0..2_u8), 1..60),
+    ) {
+        let pairs: Vec<(f32, f32)> = pairs.into_iter().map(|(x, y)| (x, f32::from(y))).collect();
+        for map in [fit(&pairs).unwrap(), MonotoneMap::fit_levels(observations(&pairs)).unwrap()] {
+            for (x, y) in map.knots() {
+                prop_assert_eq!(map.at(x), y);
+            }
+        }
+    }
 
     #[test]
     fn fits_never_fall_and_stay_in_range(

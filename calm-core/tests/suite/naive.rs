@@ -14,11 +14,11 @@ pub(crate) enum Rule<'a> {
     Agreement,
     /// After the first layer but the last that agrees with so many before it.
     Patience(usize),
-    /// After the first of these layers with confidence >= threshold(t).
-    Confidence(&'a [usize], &'a dyn Fn(&View<'_>) -> f64, &'a dyn Fn(usize) -> f64),
-    /// After this layer with confidence >= threshold, else after the last. Earlier tokens have all their
-    /// states.
-    ShallowDeep(usize, &'a dyn Fn(&View<'_>) -> f64, f64),
+    /// After the first of these layers with confidence >= threshold(t), with the token that goes with it.
+    Confidence(&'a [usize], &'a dyn Fn(&View<'_>) -> (f64, Token), &'a dyn Fn(usize) -> f64),
+    /// After this layer with confidence >= threshold, with the token that goes with it, else after the last.
+    /// Earlier tokens have all their states.
+    ShallowDeep(usize, &'a dyn Fn(&View<'_>) -> (f64, Token), f64),
 }
 
 /// What a confidence is made of.
@@ -66,7 +66,7 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
         let states = &states[position];
         let logits: Vec<Vector> = states.iter().map(|state| toy.logits(state)).collect();
         let token_at = |layer: usize| argmax(&logits[layer]);
-        let mut confidence = None;
+        let (mut confidence, mut token) = (None, None);
         let view = |layer: usize, previous_hidden| View {
             layer,
             position,
@@ -85,24 +85,29 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
             Rule::Confidence(exits, measure, threshold) => {
                 let mut previous_hidden: &[f32] = &[];
                 let confident = |&layer: &usize| {
-                    let value = measure(&view(layer, previous_hidden));
+                    let (value, best) = measure(&view(layer, previous_hidden));
                     previous_hidden = &states[layer];
                     confidence = Some(value);
-                    value >= threshold(position)
+                    let leaves = value >= threshold(position);
+                    token = leaves.then_some(best);
+                    leaves
                 };
                 exits.iter().copied().find(confident).unwrap_or(num_layers)
             }
             Rule::ShallowDeep(shallow, measure, threshold) => {
                 // Measures may compare with the layer before; the embedding is none.
-                let value = measure(&view(shallow, if shallow > 1 { &states[shallow - 1] } else { &[] }));
+                let before: &[f32] = if shallow > 1 { &states[shallow - 1] } else { &[] };
+                let (value, best) = measure(&view(shallow, before));
                 confidence = Some(value);
+                token = (value >= threshold).then_some(best);
                 if value >= threshold { shallow } else { num_layers }
             }
         };
-        decoded.tokens.push(token_at(exit));
+        let token = token.unwrap_or_else(|| token_at(exit));
+        decoded.tokens.push(token);
         decoded.exit_layers.push(exit);
         decoded.confidence.push(confidence);
-        if toy.shape().eos_tokens.contains(&token_at(exit)) {
+        if toy.shape().eos_tokens.contains(&token) {
             break;
         }
     }

@@ -24,10 +24,23 @@ fn check_names<T: Named>(table: &Table<T>, names: &[&str]) {
 
 #[test]
 fn names_are_distinct_and_have_a_line_of_help() {
-    check_names(
-        &MEASURES,
-        &["softmax", "pruned", "state", "classifier", "agreement", "agreement_pruned", "beta"],
-    );
+    let measures = [
+        "softmax",
+        "pruned",
+        "state",
+        "classifier",
+        "agreement",
+        "agreement_pruned",
+        "beta",
+        "head_entropy",
+        "head_gap",
+        "head_max",
+        "head_margin",
+        "level_entropy",
+        "level_gap",
+        "level_max",
+    ];
+    check_names(&MEASURES, &measures);
     check_names(
         &POLICIES,
         &[
@@ -45,7 +58,8 @@ fn names_are_distinct_and_have_a_line_of_help() {
     let message = |table: &Table<_>| table.get("sofmax").err().unwrap().to_string();
     assert_eq!(
         message(&MEASURES),
-        "unknown confidence measure `sofmax`: there are softmax, pruned, state, classifier, agreement, agreement_pruned and beta"
+        "unknown confidence measure `sofmax`: there are softmax, pruned, state, classifier, agreement, agreement_pruned, beta, \
+         head_entropy, head_gap, head_max, head_margin, level_entropy, level_gap and level_max"
     );
 }
 
@@ -117,7 +131,7 @@ fn every_policy_decodes_as_it_did() {
     }
 }
 
-const GOLDEN: [(&str, u32, usize, bool); 19] = [
+const GOLDEN: [(&str, u32, usize, bool); 26] = [
     ("full", 10_470, 1272, false),
     ("static-2", 12_268, 670, true),
     ("oracle", 10_655, 733, true),
@@ -128,6 +142,13 @@ const GOLDEN: [(&str, u32, usize, bool); 19] = [
     ("calm-agreement-0.5-tau2", 10_569, 773, true),
     ("calm-agreement_pruned-0.5-tau2", 10_569, 773, false),
     ("calm-beta-0.5-tau2", 10_645, 779, true),
+    ("calm-head_entropy-0.5-tau2", 9_860, 612, true),
+    ("calm-head_gap-0.5-tau2", 10_353, 441, true),
+    ("calm-head_max-0.5-tau2", 9_782, 490, true),
+    ("calm-head_margin-0.5-tau2", 9_400, 695, true),
+    ("calm-level_entropy-0.5-tau2", 10_594, 690, true),
+    ("calm-level_gap-0.5-tau2", 10_265, 480, true),
+    ("calm-level_max-0.5-tau2", 9_590, 529, true),
     ("patience-2", 10_358, 1130, false),
     ("shallow-deep-2-0.5-tau2", 10_237, 942, true),
     ("shallow-deep-beta-2-0.5", 10_470, 1250, false),

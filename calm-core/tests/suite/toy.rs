@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use calm_core::{
-    Backbone, BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, Matrix, Prompt, Token,
+    Backbone, BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, ExitHead, ExitHeads,
+    Exits, FittedTo, HeadNorm, Matrix, Prompt, Token,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -27,6 +28,7 @@ pub(crate) const START: Token = 0;
 pub(crate) struct Toy {
     shape: BackboneShape,
     classifier: Option<ExitClassifier>,
+    exit_heads: Option<ExitHeads>,
     source_embedding: Matrix,
     target_embedding: Matrix,
     layers: Vec<Layer>,
@@ -90,15 +92,19 @@ impl Weights {
 impl Toy {
     pub(crate) fn new(num_layers: usize, seed: u64) -> Self {
         let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed));
+        let flops =
+            Cost { layer: 1000.0, skipped_layer: 100.0, head: 200.0, exit_head: 220.0, ..Cost::default() };
+        let shape = BackboneShape {
+            num_layers,
+            d_model: D_MODEL,
+            vocab_size: VOCAB,
+            eos_tokens: vec![1],
+            flops,
+            bytes: Cost::default(),
+        };
         Self {
-            shape: BackboneShape {
-                num_layers,
-                d_model: D_MODEL,
-                vocab_size: VOCAB,
-                eos_tokens: vec![1],
-                flops: Cost { layer: 1000.0, skipped_layer: 100.0, head: 200.0, ..Cost::default() },
-                bytes: Cost::default(),
-            },
+            exit_heads: exit_heads(&shape, seed),
+            shape,
             classifier: Some(ExitClassifier { weight: weights.vector(D_MODEL, 0.0, 0.6), bias: 0.1 }),
             source_embedding: weights.matrix(VOCAB, D_MODEL, 1.5),
             target_embedding: weights.matrix(VOCAB, D_MODEL, 1.5),
@@ -110,6 +116,11 @@ impl Toy {
 
     pub(crate) fn with_classifier(mut self, weight: Option<Vector>) -> Self {
         self.classifier = weight.map(|weight| ExitClassifier { weight, bias: 0.0 });
+        self
+    }
+
+    pub(crate) fn with_exit_heads(mut self, heads: Option<ExitHeads>) -> Self {
+        self.exit_heads = heads;
         self
     }
 
@@ -172,6 +183,18 @@ impl Toy {
     }
 }
 
+/// Low-rank heads for all layers below the last.
+fn exit_heads(shape: &BackboneShape, seed: u64) -> Option<ExitHeads> {
+    let mut weights = Weights(ChaCha8Rng::seed_from_u64(seed ^ 0x4EAD));
+    let head = |layer| {
+        let norm = HeadNorm { weight: weights.vector(D_MODEL, 1.0, 0.3), epsilon: 1e-6 };
+        let (down, up) = (weights.projection(3, D_MODEL), weights.projection(D_MODEL, 3));
+        (layer, ExitHead::LowRank { norm, down, up })
+    };
+    let heads = Exits::all_below(shape.num_layers).layers().map(head).collect();
+    ExitHeads::new(heads, FittedTo { tokens: 0, sources: Vec::new() }, shape).ok()
+}
+
 fn multiply(matrix: &Matrix, vector: &[f32]) -> Vector {
     matrix.rows().map(|row| row.iter().zip(vector).map(|(a, b)| a * b).sum()).collect()
 }
@@ -210,6 +233,10 @@ impl Backbone for Toy {
 
     fn exit_classifier(&self) -> Option<&ExitClassifier> {
         self.classifier.as_ref()
+    }
+
+    fn exit_heads(&self) -> Option<&ExitHeads> {
+        self.exit_heads.as_ref()
     }
 
     /// Has maps of agreement for decoders of up to five layers, from 0 through (0.5, 0.3 + 0.1 layer) to 1,
@@ -402,6 +429,10 @@ impl DecoderSession for Session<'_> {
             at.seen_logits = Some(at.layer());
         }
         Ok(Matrix { data: logits, columns: VOCAB })
+    }
+
+    fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, EngineError> {
+        Ok(Matrix { data: states.rows().flat_map(|state| self.toy.logits(state)).collect(), columns: VOCAB })
     }
 
     fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {

@@ -31,6 +31,12 @@ impl Network {
         let mut network = Network::new(&config, &weights, weight_type, tokens)?;
         let hash = weights.fingerprint()?;
         network.folder = Some(dir.to_owned());
+        network.exit_heads = weights.exit_heads(&network.shape)?;
+        if let Some(heads) = &network.exit_heads {
+            let shape = &mut network.shape;
+            shape.flops.exit_head = heads.flops(shape.flops.head);
+            shape.bytes.exit_head = heads.bytes(shape.bytes.head);
+        }
         // Rounded weights are another model: what was certified for the one says nothing about the other.
         network.fingerprint = match network.weight_type {
             rounded if weights.are_rounded_by(rounded) => format!("{rounded}-{hash}"),
@@ -95,6 +101,7 @@ impl Network {
             encoder,
             decoder,
             classifier,
+            exit_heads: None,
             weight_type,
             folder: None,
             fingerprint: String::new(),

@@ -14,7 +14,9 @@ use calm_checkpoint::{
     WeightType, check_sources,
 };
 use calm_core::profile::{self, Part};
-use calm_core::{Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, Prompt, Token};
+use calm_core::{
+    Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, ExitHeads, Prompt, Token,
+};
 
 pub(crate) use self::decoder::{Decoder, LayerCaches};
 use self::encoder::Encoder;
@@ -49,6 +51,7 @@ pub(crate) struct Network {
     encoder: Encoder,
     pub(crate) decoder: Decoder,
     classifier: Option<ExitClassifier>,
+    exit_heads: Option<ExitHeads>,
     weight_type: WeightType,
     folder: Option<PathBuf>,
     fingerprint: String,
@@ -117,6 +120,10 @@ impl Backbone for T5 {
 
     fn exit_classifier(&self) -> Option<&ExitClassifier> {
         self.network.classifier.as_ref()
+    }
+
+    fn exit_heads(&self) -> Option<&ExitHeads> {
+        self.network.exit_heads.as_ref()
     }
 
     fn folder(&self) -> Option<&Path> {

@@ -51,6 +51,7 @@ fn made_up(decodings: usize) -> MadeUp {
                 first_reach_per_source_token: 16.0,
                 skipped_layer: 16.0,
                 head: 160.0,
+                exit_head: 0.0,
             },
             bytes: Cost::default(),
         },
@@ -188,6 +189,10 @@ impl DecoderSession for Session<'_> {
             logits[token as usize] = lead;
         }
         Ok(Matrix { data, columns: VOCAB_SIZE })
+    }
+
+    fn logits_of(&mut self, _: &Matrix) -> Result<Matrix, EngineError> {
+        Err(EngineError::new("there are no exit heads"))
     }
 
     fn crop(&mut self, row: usize, length: usize) -> Result<(), EngineError> {

@@ -2,21 +2,21 @@ use calm_checkpoint::source_hash;
 use calm_core::{AGREEMENT_FILE, AgreementMaps, BETA_FILE, BetaMixture, BetaMixtures, Exits, Observation};
 use calm_fit::reliability::draw;
 
-use crate::made_up::{NUM_LAYERS, fitted, observations, sources};
+use crate::made_up::{NUM_LAYERS, base_of, fitted, mapping_of, observations, sources};
 
 #[test]
 fn made_up_probabilities_are_recovered() {
     let fitted = fitted(&observations(40));
     assert_eq!(fitted.maps.fitted_to.tokens, 4000);
     for layer in 1..NUM_LAYERS {
-        let map = fitted.maps.get("margin", Exits::new(&[layer]).unwrap()).unwrap();
+        let map = fitted.maps.get(mapping_of("agreement"), Exits::new(&[layer]).unwrap()).unwrap();
         for confidence in 0..10 {
             let expected = (confidence + layer - 1).min(10) as f32 / 10.0;
             assert_eq!(map.at(confidence as f32 / 10.0), expected, "layer {layer}");
         }
         assert!(map.knots().map(|(_, y)| y).is_sorted());
     }
-    assert!(fitted.maps.get("margin", Exits::new(&[1, 2]).unwrap()).is_none());
+    assert!(fitted.maps.get(mapping_of("agreement"), Exits::new(&[1, 2]).unwrap()).is_none());
     // What is held out has the same probabilities.
     assert_eq!(fitted.reliability.len(), NUM_LAYERS - 1);
     for row in &fitted.reliability {
@@ -24,6 +24,22 @@ fn made_up_probabilities_are_recovered() {
         assert_eq!((row.tokens, row.bins.iter().map(|bin| bin.tokens).sum()), (1000, 1000));
     }
     assert!((fitted.reliability[0].agreement - 0.45).abs() < 1e-9);
+}
+
+/// A confidence of c / 10 is right for c of 10 tokens in layer 1: from c on, (c + 9) / 2 of 10 are.
+#[test]
+fn levels_are_fitted_where_the_model_has_heads() {
+    let mut observations = observations(40);
+    observations.streams[0].measure = base_of("level_gap");
+    let fitted = fitted(&observations);
+    let map = fitted.maps.get(mapping_of("level_gap"), Exits::new(&[1]).unwrap()).unwrap();
+    for confidence in 0..10 {
+        let expected = (confidence + 9) as f32 / 20.0;
+        assert!((map.at(confidence as f32 / 10.0) - expected).abs() < 1e-6, "{confidence}");
+        assert_eq!(map.at(confidence as f32 / 10.0), map.at(confidence as f32 / 10.0 + 0.05));
+    }
+    assert!(fitted.maps.get(mapping_of("agreement"), Exits::new(&[1]).unwrap()).is_none());
+    assert_eq!((fitted.maps.maps.len(), fitted.reliability.len()), (NUM_LAYERS - 1, 0));
 }
 
 #[test]

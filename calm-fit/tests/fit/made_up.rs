@@ -1,6 +1,6 @@
 //! Observations of a model that does not exist.
 
-use calm_core::{Exits, MeasureKind, Memory, Token};
+use calm_core::{Exits, Mapping, MeasureKind, Memory, Token};
 use calm_fit::observe::{Reading, Stream, mapped_measures};
 use calm_fit::{Observations, agreement};
 
@@ -8,6 +8,11 @@ pub(crate) const NUM_LAYERS: usize = 4;
 
 /// The measure that the table's entry `name` maps.
 pub(crate) fn base_of(name: &str) -> &'static MeasureKind {
+    mapping_of(name).base
+}
+
+/// What the table's entry `name` maps, and by which rule.
+pub(crate) fn mapping_of(name: &str) -> Mapping {
     mapped_measures().into_iter().find(|(kind, _)| kind.name == name).unwrap().1
 }
 
@@ -31,6 +36,7 @@ pub(crate) fn observations(examples: usize) -> Observations {
     let example = (0..100).map(token).collect::<Vec<_>>();
     Observations {
         num_layers: NUM_LAYERS,
+        exit_heads: None,
         streams: vec![Stream { measure: base_of("agreement"), memory: Memory::Nothing, exits }],
         examples: vec![example; examples],
     }

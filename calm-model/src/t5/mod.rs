@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use calm_checkpoint::{
     CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, DECODER_EMBEDDING, Direction, ENCODER_EMBEDDING, HEAD, SHARED,
-    T5Config, Tokenizer,
+    T5Config, Tokenizer, read_exit_heads, weights_hash,
 };
-use calm_core::{BackboneShape, ExitClassifier};
+use calm_core::{BackboneShape, ExitClassifier, ExitHeads};
 use tch::{Device, Kind, Tensor};
 
 pub use self::dropout::Dropout;
@@ -29,6 +29,7 @@ pub struct T5 {
     decoder: Decoder,
     head: Tensor,
     classifier: Option<ExitClassifier>,
+    exit_heads: Option<ExitHeads>,
     fingerprint: String,
     unexpected: Vec<String>,
     folder: Option<PathBuf>,
@@ -83,9 +84,24 @@ impl T5 {
     /// Tensors the model has no use for are listed by [`T5::unexpected`].
     ///
     /// # Errors
-    /// A file is missing, invalid or truncated, or a tensor is missing or has another shape than
-    /// `config.json` says.
+    /// A file is missing, invalid or truncated, a tensor is missing or has another shape than `config.json`
+    /// says, or the exit heads beside it are not its own.
     pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
+        let mut model = Self::load_backbone(dir, device)?;
+        model.exit_heads = read_exit_heads(dir, &model.shape, || weights_hash(dir))?;
+        if let Some(heads) = &model.exit_heads {
+            let shape = &mut model.shape;
+            shape.flops.exit_head = heads.flops(shape.flops.head);
+            shape.bytes.exit_head = heads.bytes(shape.bytes.head);
+        }
+        Ok(model)
+    }
+
+    /// The same without exit heads, whatever lies there: what they are trained for.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but for the heads.
+    pub fn load_backbone(dir: &Path, device: Device) -> Result<Self, Error> {
         let config = T5Config::load(&dir.join("config.json"))?;
         let weights = Weights::load(dir, &config, device)?.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| T5::new(&config, &weights))?;
@@ -136,6 +152,7 @@ impl T5 {
             decoder,
             head,
             classifier,
+            exit_heads: None,
             fingerprint: weights.fingerprint().to_owned(),
             unexpected: weights.unexpected().to_vec(),
             folder: None,
@@ -152,6 +169,7 @@ impl T5 {
             decoder: self.decoder.share(),
             head: self.head.shallow_clone(),
             classifier: self.classifier.clone(),
+            exit_heads: self.exit_heads.clone(),
             fingerprint: self.fingerprint.clone(),
             unexpected: self.unexpected.clone(),
             folder: self.folder.clone(),

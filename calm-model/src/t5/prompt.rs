@@ -4,7 +4,9 @@ use std::path::Path;
 
 use calm_checkpoint::{Error as CheckpointError, check_sources};
 use calm_core::profile::{self, Part};
-use calm_core::{Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, Prompt, Token};
+use calm_core::{
+    Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, ExitHeads, Prompt, Token,
+};
 use tch::{Device, Kind, Tensor};
 
 use super::dropout::Dropout;
@@ -30,6 +32,10 @@ impl Backbone for T5 {
 
     fn exit_classifier(&self) -> Option<&ExitClassifier> {
         self.classifier.as_ref()
+    }
+
+    fn exit_heads(&self) -> Option<&ExitHeads> {
+        self.exit_heads.as_ref()
     }
 
     fn folder(&self) -> Option<&Path> {

@@ -91,8 +91,7 @@ impl DecoderSession for Session<'_> {
         let _no_grad = tch::no_grad_guard();
         self.keep();
         self.working = None;
-        let states = Tensor::from_slice(&states.data).view([-1, states.columns as i64]);
-        let states = states.to_device(self.model.device()).to_kind(self.kept.kind());
+        let states = self.uploaded(states);
         self.places(entries).write(&self.kept, &states);
         Ok(())
     }
@@ -103,19 +102,22 @@ impl DecoderSession for Session<'_> {
         Ok(to_matrix(&self.head(entries))?)
     }
 
+    fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, EngineError> {
+        let _part = profile::enter(Part::Head);
+        let _no_grad = tch::no_grad_guard();
+        Ok(to_matrix(&self.head_of(&self.uploaded(states)))?)
+    }
+
+    fn top2_of(&mut self, states: &Matrix) -> Result<Vec<Top2>, EngineError> {
+        let _part = profile::enter(Part::Head);
+        let _no_grad = tch::no_grad_guard();
+        Ok(top2(&self.head_of(&self.uploaded(states)))?)
+    }
+
     fn top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
         let _part = profile::enter(Part::Head);
         let _no_grad = tch::no_grad_guard();
-        let logits = self.head(entries);
-        if !logits.device().is_cuda() {
-            return Ok(to_matrix(&logits)?.rows().map(Top2::from_logits).collect());
-        }
-        // Two numbers an entry cross to the host instead of the vocabulary.
-        let (best, tokens) = logits.to_kind(Kind::Float).softmax(-1, Kind::Float).topk(2, -1, true, true);
-        let tokens = to_vec::<i64>(&tokens.select(1, 0))?;
-        let margins = to_vec::<f32>(&(best.select(1, 0) - best.select(1, 1)))?;
-        let pairs = tokens.into_iter().zip(margins);
-        Ok(pairs.map(|(token, margin)| Top2 { token: token as Token, margin }).collect())
+        Ok(top2(&self.head(entries))?)
     }
 
     fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {
@@ -216,7 +218,18 @@ impl<'a> Session<'a> {
     /// Logits of entries: [entries, vocab_size]
     fn head(&mut self, entries: &[Entry]) -> Tensor {
         let states = self.states(entries);
-        self.model.head_input(&states).linear(&self.model.head, None::<&Tensor>)
+        self.head_of(&states)
+    }
+
+    /// Logits of any states: [states, d_model] -> [states, vocab_size]
+    fn head_of(&self, states: &Tensor) -> Tensor {
+        self.model.head_input(states).linear(&self.model.head, None::<&Tensor>)
+    }
+
+    /// States that come from outside: [states, d_model]
+    fn uploaded(&self, states: &Matrix) -> Tensor {
+        let states = Tensor::from_slice(&states.data).view([-1, states.columns as i64]);
+        states.to_device(self.model.device()).to_kind(self.kept.kind())
     }
 
     fn layout(&self, entries: &[Entry]) -> Layout {
@@ -271,6 +284,19 @@ impl<'a> Session<'a> {
         self.asked = Some((entries.to_vec(), Rc::clone(&places)));
         places
     }
+}
+
+/// Best tokens and margins of logits [rows, vocab_size].
+fn top2(logits: &Tensor) -> Result<Vec<Top2>, Error> {
+    if !logits.device().is_cuda() {
+        return Ok(to_matrix(logits)?.rows().map(Top2::from_logits).collect());
+    }
+    // Two numbers a row cross to the host instead of the vocabulary.
+    let (best, tokens) = logits.to_kind(Kind::Float).softmax(-1, Kind::Float).topk(2, -1, true, true);
+    let tokens = to_vec::<i64>(&tokens.select(1, 0))?;
+    let margins = to_vec::<f32>(&(best.select(1, 0) - best.select(1, 1)))?;
+    let pairs = tokens.into_iter().zip(margins);
+    Ok(pairs.map(|(token, margin)| Top2 { token: token as Token, margin }).collect())
 }
 
 /// [rows, columns]
