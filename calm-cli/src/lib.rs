@@ -11,6 +11,8 @@ mod results;
 mod score;
 #[cfg(feature = "libtorch")]
 mod train;
+#[cfg(feature = "libtorch")]
+mod train_heads;
 mod training_sources;
 mod tune;
 
@@ -39,9 +41,10 @@ enum Command {
     /// Compute one p-value
     PValue(p_value::Arguments),
     Score(score::Arguments),
-    /// Train a multi-exit model and its exit classifier, or continue an interrupted training
+    /// Train a multi-exit model and its exit classifier, or continue an interrupted training; with --heads,
+    /// train exit heads for a model that is there
     #[cfg(feature = "libtorch")]
-    Train(train::Arguments),
+    Train(Box<train::Arguments>),
     Tune(tune::Arguments),
     /// Build datasets
     #[command(subcommand)]

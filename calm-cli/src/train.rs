@@ -6,6 +6,9 @@ use anyhow::{Context, ensure};
 use calm_engine::limits::{Limit, check_flags};
 use calm_engine::signals;
 use calm_train::{TrainConfig, TrainOptions, TrainReport, Trained};
+use tch::Device;
+
+use crate::train_heads::{self, HeadsArguments};
 
 /// Longer times are slips of the keyboard, and the clock has no room for the longest.
 const MOST_MINUTES: f64 = 365.0 * 24.0 * 60.0;
@@ -13,9 +16,10 @@ const MOST_MINUTES: f64 = 365.0 * 24.0 * 60.0;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Configuration of the run, such as configs/train/bundled.toml
-    config: PathBuf,
+    #[arg(required_unless_present = "heads", conflicts_with = "heads")]
+    config: Option<PathBuf>,
     /// Overrides a key of the configuration, e.g. schedule.steps=100; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "heads")]
     overrides: Vec<String>,
     /// cpu, cuda or cuda:N; the first CUDA device if there is one, else the CPU
     #[arg(long)]
@@ -25,23 +29,31 @@ pub(crate) struct Arguments {
     threads: Option<usize>,
     /// Come to the end of the schedule after this time, in fewer steps than configured if need be; the exit
     /// classifier and the scores are extra
-    #[arg(long, value_name = "MINUTES")]
+    #[arg(long, value_name = "MINUTES", conflicts_with = "heads")]
     time_limit: Option<f64>,
     /// Stop with a checkpoint after this time; the same command goes on from there
-    #[arg(long, value_name = "MINUTES", conflicts_with = "time_limit")]
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["time_limit", "heads"])]
     pause_after: Option<f64>,
     /// Only tokenise the data, into the folder of checkpoints: with these files the run needs no data any
     /// more
-    #[arg(long, conflicts_with_all = ["device", "time_limit", "pause_after"])]
+    #[arg(long, conflicts_with_all = ["device", "time_limit", "pause_after", "heads"])]
     prepare: bool,
-    /// Replace the model in the output folder, if there is one that this run has not written itself
+    /// Replace the model in the output folder, if there is one that this run has not written itself; with
+    /// --heads, the exit heads that the model has
     #[arg(long, conflicts_with = "prepare")]
     overwrite: bool,
+    #[command(flatten)]
+    heads: HeadsArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = TrainConfig::load(&arguments.config, &arguments.overrides)?;
     check_flags([("--threads", arguments.threads, Limit::threads())])?;
+    let Some(config) = &arguments.config else {
+        let device = start_libtorch(arguments)?;
+        let threads = arguments.threads.unwrap_or_else(|| tch::get_num_threads().max(1) as usize);
+        return train_heads::run(&arguments.heads, device, threads, arguments.overwrite);
+    };
+    let config = TrainConfig::load(config, &arguments.overrides)?;
     let time_limit = duration("--time-limit", arguments.time_limit)?;
     let pause_after = duration("--pause-after", arguments.pause_after)?;
     calm_files::check_output(&config.checkpoints.join("log.jsonl"), &[])?;
@@ -51,10 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     calm_files::check_output(&config.output.join("config.json"), &[])?;
-    let device = calm_model::device::init(arguments.device.as_deref())?;
-    if let Some(threads) = arguments.threads {
-        tch::set_num_threads(i32::try_from(threads)?);
-    }
+    let device = start_libtorch(arguments)?;
     signals::advise("the same command goes on from the last checkpoint");
     let options = TrainOptions { device, time_limit, pause_after, overwrite: arguments.overwrite };
     match calm_train::train(&config, &options)? {
@@ -67,6 +76,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn start_libtorch(arguments: &Arguments) -> anyhow::Result<Device> {
+    let device = calm_model::device::init(arguments.device.as_deref())?;
+    if let Some(threads) = arguments.threads {
+        tch::set_num_threads(i32::try_from(threads)?);
+    }
+    Ok(device)
 }
 
 fn duration(flag: &str, minutes: Option<f64>) -> anyhow::Result<Option<Duration>> {

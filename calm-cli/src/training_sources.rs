@@ -30,7 +30,7 @@ pub(crate) struct TrainingSources {
     limit: usize,
     /// Seed that decides which examples are taken
     #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Column of the source; a field of a struct is STRUCT.FIELD
     #[arg(long, value_name = "COLUMN", default_value = "source")]
     source_column: String,
@@ -42,7 +42,7 @@ pub(crate) struct TrainingSources {
     prefix: String,
     /// Longest output in tokens
     #[arg(long, value_name = "N", default_value_t = 128)]
-    max_tokens: usize,
+    pub(crate) max_tokens: usize,
     /// Longer sources are cut; never if not given
     #[arg(long, value_name = "N")]
     max_source_tokens: Option<usize>,
@@ -83,8 +83,11 @@ impl TrainingSources {
         Ok((sources, observations))
     }
 
-    /// The tokens of the sources, without those that experiments measure with.
-    fn read(&self, codec: &dyn TextCodec) -> anyhow::Result<Vec<Vec<Token>>> {
+    /// Reads the tokens of the sources, without those that experiments measure with.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is one that an experiment measures with.
+    pub(crate) fn read(&self, codec: &dyn TextCodec) -> anyhow::Result<Vec<Vec<Token>>> {
         let refused = self.refused(codec)?;
         let columns = Columns {
             source: self.source_column.clone(),

@@ -108,6 +108,18 @@ pub enum Error {
         /// The configured learning rate.
         learning_rate: f64,
     },
+    /// Exit heads cannot be trained.
+    #[error("exit heads: {reason}")]
+    Heads {
+        /// What is wrong.
+        reason: String,
+    },
+    /// There are exit heads already.
+    #[error("{} already holds exit heads; replace them with --overwrite", path.display())]
+    HeadsTaken {
+        /// Path of the file.
+        path: PathBuf,
+    },
     /// The measures `agreement` cannot be fitted.
     #[error(transparent)]
     Fit(#[from] calm_fit::Error),

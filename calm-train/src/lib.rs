@@ -1,4 +1,4 @@
-//! Multi-exit training of T5 and of its exit classifier.
+//! Multi-exit training of T5, of its exit classifier, and of exit heads on a frozen one.
 
 pub mod batches;
 pub mod checkpoint;
@@ -7,6 +7,7 @@ mod config;
 pub mod corpus;
 mod curves;
 mod error;
+pub mod heads;
 mod initial_weights;
 pub mod loader;
 mod loss_watch;
@@ -27,6 +28,7 @@ pub mod validation;
 pub use crate::config::*;
 pub use crate::curves::draw_learning_curves;
 pub use crate::error::Error;
+pub use crate::heads::{HeadScore, HeadsConfig, TrainedHeads, train_heads};
 pub use crate::loss_watch::LossWatch;
 pub use crate::made_with::MadeWith;
 pub use crate::optimizer::{OptimizerConfig, OptimizerKind};

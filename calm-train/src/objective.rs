@@ -189,7 +189,7 @@ pub fn nll_sums(probabilities: &Tensor) -> Tensor {
 }
 
 /// The first row and the number of rows of every chunk of `inputs` [tokens, d_model].
-fn chunks(inputs: &Tensor, head: &Tensor) -> impl Iterator<Item = (i64, i64)> {
+pub(crate) fn chunks(inputs: &Tensor, head: &Tensor) -> impl Iterator<Item = (i64, i64)> {
     let tokens = inputs.size()[0];
     let chunk_rows = chunk_rows(head);
     (0..tokens).step_by(chunk_rows as usize).map(move |start| (start, chunk_rows.min(tokens - start)))

@@ -70,6 +70,11 @@ impl Progress {
         Progress::stage("classifier", steps, 0)
     }
 
+    /// Creates the progress of the training of exit heads, which has no log.
+    pub(crate) fn heads(steps: u64) -> Self {
+        Progress::stage("exit heads", steps, 0)
+    }
+
     fn stage(stage: &'static str, steps: u64, done: u64) -> Self {
         let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} [{elapsed} + {eta}]")
             .unwrap_or_else(|_| ProgressStyle::default_bar());

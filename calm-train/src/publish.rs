@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, Model, T5Config, Tokenizer};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, HEADS_FILE, Model, T5Config, Tokenizer};
 use calm_fit::reliability::Reliability;
 use calm_model::{T5, Weights};
 use serde::Serialize;
@@ -101,6 +101,11 @@ impl Finished<'_> {
         classifier: Option<&ClassifierTraining>,
     ) -> Result<(), Error> {
         let config = self.config;
+        // Exit heads of a model that was there are none of this one.
+        let heads = config.output.join(HEADS_FILE);
+        if heads.exists() {
+            std::fs::remove_file(&heads).map_err(calm_files::Error::write(&heads))?;
+        }
         let mut tensors: BTreeMap<String, Tensor> =
             weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
         if let Some(classifier) = classifier {

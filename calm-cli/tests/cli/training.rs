@@ -191,6 +191,80 @@ fn a_run_says_what_it_goes_on_with() {
     assert!(refused.contains("already holds a model") && refused.contains("--overwrite"), "{refused}");
 }
 
+#[test]
+fn exit_heads_are_trained_used_and_kept_apart_from_guarantees() {
+    let runs = Runs::new();
+    let config = runs.configure("model");
+    let short =
+        ["--set", "schedule.steps=60", "--set", "classifier.steps=0", "--set", "validation.examples=0"];
+    assert!(calm([&arguments(&config)[..], &short].concat(), "").status.success());
+    let (model, corpus) = (runs.path("model"), runs.path("corpus.jsonl"));
+    let (model_name, corpus) = (model.to_str().unwrap(), corpus.to_str().unwrap());
+    let policy = ["--policy", "calm-head_entropy-0.3"];
+    let line = format!("{}\n", json!({ "source": "two nine" }));
+    let said = complaint(&generate(&model, &policy, &line));
+    assert!(said.contains("needs exit heads, which `calm train --heads` trains"), "{said}");
+
+    let heads =
+        ["train", "--heads", "--device", "cpu", "--threads", "1", "--model", model_name, "--data", corpus];
+    let few = ["--limit", "60", "--max-tokens", "8", "--batch-tokens", "300", "--rank", "8", "--steps", "30"];
+    let train = |more: &[&str]| calm([&heads[..], &few, &["--learning-rate", "0.01"], more].concat(), "");
+    let output = train(&[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed_table = String::from_utf8(output.stdout).unwrap();
+    let of_layer = printed_table.lines().find(|line| line.trim_start().starts_with("1 ")).unwrap();
+    let numbers: Vec<f64> = of_layer.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    assert!(numbers.len() == 5 && numbers[2] < numbers[1], "{printed_table}");
+    let said = complaint_after_notes(&train(&[]));
+    assert!(said.contains("already holds exit heads; replace them with --overwrite"), "{said}");
+
+    for engine in ["cpu", "libtorch"] {
+        let output = generate(&model, &[&policy[..], &["--engine", engine]].concat(), &line);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    // What was fitted before there were heads has no levels of them.
+    let level = ["--policy", "calm-level_entropy-0.5", "--engine", "cpu"];
+    let said = complaint(&generate(&model, &level, &line));
+    assert!(said.contains("other exit heads: fit them anew with `calm fit-confidence`"), "{said}");
+    let fit =
+        ["fit-confidence", "--engine", "cpu", "--model", model_name, "--data", corpus, "--max-tokens", "8"];
+    assert!(calm(fit, "").status.success());
+    assert!(generate(&model, &level, &line).status.success());
+
+    let calibrate = |measure: &str, data: &str| {
+        let certificate = runs.path("certificate.json");
+        let fixed =
+            ["calibrate", "--engine", "cpu", "--model", model_name, "--delta", "0.9", "--metric", "chrf"];
+        let named = ["--measure", measure, "--data", data, "--output", certificate.to_str().unwrap()];
+        complaint(&calm([&fixed[..], &["--max-tokens", "8"], &named].concat(), ""))
+    };
+    for measure in ["head_max", "level_max", "agreement"] {
+        let said = calibrate(measure, corpus);
+        assert!(said.contains("was used to fit the confidence of"), "{measure}: {said}");
+    }
+    // The heads alone forbid it too.
+    std::fs::remove_file(model.join("calm.agreement.json")).unwrap();
+    assert!(calibrate("head_max", corpus).contains("was used to fit the confidence of"));
+
+    let usage = |arguments: &[&str], expected: &str| {
+        let output = calm(arguments, "");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains(expected), "{arguments:?}: {said}");
+    };
+    let config = config.to_str().unwrap();
+    usage(&[&["train", config], &heads[1..]].concat(), "cannot be used with");
+    usage(&["train"], "required arguments were not provided");
+    usage(&["train", "--heads"], "--data");
+    usage(&["train", config, "--rank", "3"], "--heads");
+    usage(&["train", config, "--seed", "3"], "--heads");
+}
+
+/// What a command said that had told something before it failed.
+fn complaint_after_notes(output: &std::process::Output) -> String {
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
 fn printed_by_training(config: &Path) -> String {
     let output = calm(arguments(config), "");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

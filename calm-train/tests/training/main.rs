@@ -6,6 +6,7 @@ mod batches;
 mod configuration;
 mod curves;
 mod device;
+mod heads;
 mod layer_dropout;
 mod objective;
 mod optimizer;
