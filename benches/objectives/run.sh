@@ -20,17 +20,18 @@ while [ $# -gt 0 ]; do
 done
 
 declare -A objectives=(
-  [linear]='exit_weights="linear"'
-  [uniform]='exit_weights="uniform"'
-  [rotating]='sampling="rotating"'
-  [last-0.5]='last_weight=0.5'
-  [last-0.7]='last_weight=0.7'
-  [distilled-0.5]='distillation=0.5'
-  [distilled-0.9]='distillation=0.9'
-  [layer-dropout]='layer_dropout=0.1'
-  [uniform-distilled]='exit_weights="uniform" distillation=0.5'
+  [linear]='sampled_exits=1 exit_weights="linear"'
+  [uniform]='sampled_exits=1 exit_weights="uniform"'
+  [rotating]='sampled_exits=1 sampling="rotating"'
+  [last-0.5]='sampled_exits=1 last_weight=0.5'
+  [last-0.7]='sampled_exits=1 last_weight=0.7'
+  [distilled-0.5]='sampled_exits=1 distillation=0.5'
+  [distilled-0.9]='sampled_exits=1 distillation=0.9'
+  [layer-dropout]='sampled_exits=1 layer_dropout=0.1'
+  [uniform-distilled]='sampled_exits=1 exit_weights="uniform" distillation=0.5'
+  [shallow-deep]='shallow_deep={layer=4}'
 )
-[ ${#names[@]} -gt 0 ] || names=(linear uniform rotating last-0.5 last-0.7 distilled-0.5 distilled-0.9 layer-dropout uniform-distilled)
+[ ${#names[@]} -gt 0 ] || names=(linear uniform rotating last-0.5 last-0.7 distilled-0.5 distilled-0.9 layer-dropout uniform-distilled shallow-deep)
 
 cargo build --quiet --release -p calm-cli -p calm-experiments
 for name in "${names[@]}"; do

@@ -20,6 +20,7 @@ mod preflight;
 mod progress;
 mod publish;
 mod schedule;
+pub mod shallow_deep;
 pub mod step;
 pub mod tokens;
 mod trainer;

@@ -26,6 +26,13 @@ pub struct WeightedExit {
 
 /// Computes the weights of all exits, which sum to 1.
 pub fn exit_weights(config: &ObjectiveConfig, layers: usize) -> Vec<f64> {
+    if let Some(shallow_deep) = &config.shallow_deep {
+        let of_layer = |layer: usize| {
+            let is_exit = layer == shallow_deep.layer || layer == layers;
+            if is_exit { layer as f64 / (shallow_deep.layer + layers) as f64 } else { 0.0 }
+        };
+        return (1..=layers).map(of_layer).collect();
+    }
     let mut weights: Vec<f64> = (1..=layers)
         .map(|layer| match config.exit_weights {
             ExitWeights::Linear => layer as f64,

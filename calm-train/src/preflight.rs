@@ -25,9 +25,18 @@ pub(crate) fn check_folders(config: &TrainConfig) -> Result<(), Error> {
 /// Checks that the network has what the later stages work on.
 ///
 /// # Errors
-/// Fails if the exit classifier is to be trained for a network without early exits.
+/// Fails if the exit classifier is to be trained for a network without early exits, or the shallow exit of
+/// the objective is not below the last layer.
 pub(crate) fn check_network(config: &TrainConfig, network: &T5Config) -> Result<(), Error> {
     let dir = config.init.as_ref();
+    let layers = network.decoder_layers();
+    let shallow = config.objective.shallow_deep.as_ref().map(|shallow_deep| shallow_deep.layer);
+    if let (Some(dir), Some(shallow)) = (dir, shallow.filter(|&shallow| shallow as i64 >= layers)) {
+        let reason = format!(
+            "objective.shallow_deep.layer is {shallow}, which is not below the last of its decoder's {layers} layers"
+        );
+        return Err(Error::Init { dir: dir.clone(), reason });
+    }
     match dir.filter(|_| config.classifier.steps > 0 && network.decoder_layers() < 2) {
         Some(dir) => Err(Error::Init {
             dir: dir.clone(),

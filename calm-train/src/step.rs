@@ -7,9 +7,10 @@ use tch::{Kind, Tensor};
 
 use crate::Error;
 use crate::batches::Batch;
-use crate::config::{ObjectiveConfig, Precision};
+use crate::config::{ObjectiveConfig, Precision, ShallowDeepConfig};
 use crate::objective::{HeadLoss, exits_of_step, nll_sums, skip_probabilities};
 use crate::parameters::{Gradients, Parameters};
+use crate::shallow_deep::distillation_gradients;
 
 /// What the gradient depends on besides parameters and batch.
 #[derive(Debug, Clone)]
@@ -86,6 +87,9 @@ pub fn batch_gradient(
         target_probabilities.push(loss.target_probabilities);
         teacher.get_or_insert_with(|| inputs.detach());
     }
+    if let Some(shallow_deep) = &config.objective.shallow_deep {
+        surrogate.extend(distillation(shallow_deep, &model, &states, batch, step_tokens));
+    }
     surrogate.push(model.head() * head_gradient.to_kind(kind));
     target_probabilities.reverse();
     Ok(BatchGradient {
@@ -93,4 +97,35 @@ pub fn batch_gradient(
         nll: nll_sums(&Tensor::stack(&target_probabilities, 0)),
         gradients: parameters.gradients(&surrogate),
     })
+}
+
+/// Tensors whose elements add up to something with the gradient of the distances between layers.
+///
+/// As with exits, the gradient of each student is taken down to its state before the next one is.
+fn distillation(
+    config: &ShallowDeepConfig,
+    model: &T5,
+    states: &[Tensor],
+    batch: &Batch,
+    step_tokens: usize,
+) -> Vec<Tensor> {
+    // The factor of a tied head is no part of these states.
+    let scale = model.config().head_scale();
+    let normed = |norm: &Tensor, state: &Tensor| {
+        let inputs = model.head_input_by(norm, state).flatten(0, 1).index_select(0, &batch.positions);
+        if scale == 1.0 { inputs } else { inputs / scale }
+    };
+    let all: Vec<Tensor> =
+        tch::no_grad(|| states.iter().map(|state| normed(model.head_norm(), state)).collect());
+    let mut surrogate = Vec::new();
+    for (layer, gradient) in distillation_gradients(config, &all, step_tokens) {
+        let state = &states[layer - 1];
+        let leaves = [state, model.head_norm()].map(|tensor| tensor.detach().set_requires_grad(true));
+        let inputs = normed(&leaves[1], &leaves[0]);
+        let gradient = gradient.to_kind(inputs.kind());
+        let gradients = Tensor::run_backward(&[inputs * gradient], &leaves, false, false);
+        surrogate.push(state * &gradients[0]);
+        surrogate.push(model.head_norm() * &gradients[1]);
+    }
+    surrogate
 }

@@ -4,7 +4,7 @@ use calm_checkpoint::{SpecialTokens, T5Config};
 use calm_engine::limits::{LAYERS, ROWS, TOKENS, WIDTH};
 use calm_files::{Document, Error};
 
-use super::{ModelConfig, TrainConfig};
+use super::{ExitSampling, ExitWeights, ModelConfig, ShallowDeepConfig, TrainConfig};
 
 impl TrainConfig {
     /// Reads a configuration, applies `overrides` (each `KEY.PATH=VALUE`, a TOML value or else a string) and
@@ -27,6 +27,36 @@ impl TrainConfig {
             (None, Some(init)) => init.join("tokenizer.json"),
             (None, None) => PathBuf::from("tokenizer.json"),
         }
+    }
+
+    /// Checks the keys of the objective of two exits, which leaves nothing to what others say of exits.
+    fn check_shallow_deep(&self, shallow_deep: &ShallowDeepConfig) -> Result<(), (String, String)> {
+        let fail = |key: &str, reason: String| Err((format!("objective.{key}"), reason));
+        let objective = &self.objective;
+        let others = [
+            ("exit_weights", objective.exit_weights != ExitWeights::Linear),
+            ("last_weight", objective.last_weight.is_some()),
+            ("sampled_exits", objective.sampled_exits.is_some()),
+            ("sampling", objective.sampling != ExitSampling::Random),
+            ("distillation", objective.distillation > 0.0),
+        ];
+        if let Some((key, _)) = others.into_iter().find(|(_, is_set)| *is_set) {
+            return fail(key, "is excluded by objective.shallow_deep, which has two exits".to_owned());
+        }
+        let ShallowDeepConfig { layer, distillation, .. } = *shallow_deep;
+        if layer == 0 {
+            return fail("shallow_deep.layer", "is 0, but layers count from 1".to_owned());
+        }
+        if let Some(model) = self.model.as_ref().filter(|model| layer as i64 >= model.num_decoder_layers) {
+            let layers = model.num_decoder_layers;
+            let reason = format!("is {layer}, but must be below the last of the decoder's {layers} layers");
+            return fail("shallow_deep.layer", reason);
+        }
+        if !(distillation.is_finite() && distillation >= 0.0) {
+            let reason = format!("is {distillation}, but must be at least 0");
+            return fail("shallow_deep.distillation", reason);
+        }
+        Ok(())
     }
 
     /// The first key whose value makes no sense, and why.
@@ -122,6 +152,9 @@ impl TrainConfig {
         if self.objective.sampled_exits == Some(0) {
             let reason = "is 0, which leaves the last exit alone: that is exit_weights = \"last\"";
             return fail("objective.sampled_exits", reason.to_owned());
+        }
+        if let Some(shallow_deep) = &self.objective.shallow_deep {
+            self.check_shallow_deep(shallow_deep)?;
         }
         let one_layer = self.model.as_ref().is_some_and(|model| model.num_decoder_layers == 1);
         if one_layer && self.classifier.steps > 0 {

@@ -165,6 +165,37 @@ pub struct ObjectiveConfig {
     /// A row skips the last decoder layer with this probability, lower layers less often and the first one
     /// never (LayerSkip's layer dropout). 0 turns it off.
     pub layer_dropout: f64,
+    /// Two exits and distillation between layers instead of all that says how exits are weighted, sampled and
+    /// distilled.
+    pub shallow_deep: Option<ShallowDeepConfig>,
+}
+
+/// The objective of FREE (Bae et al. 2023): `(S CE_S + L CE_L) / (S + L) + alpha L_KD`, with a shallow exit S
+/// and the last layer L.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShallowDeepConfig {
+    /// The shallow exit S, from 1, below the last layer.
+    pub layer: usize,
+    /// How much the distances between layers count, alpha; 0.5 as published.
+    #[serde(default = "default_shallow_deep_distillation")]
+    pub distillation: f64,
+    /// Which layer learns from which.
+    #[serde(default)]
+    pub mapping: LayerMapping,
+}
+
+/// Which of the layers up to the shallow exit learns from which of the layers that teach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerMapping {
+    /// The nearest one of the batch, in an order that never falls.
+    #[default]
+    Dynamic,
+    /// The first one from the first, the second one from the second.
+    Uniform,
+    /// The shallow exit alone, from the last layer alone.
+    Last,
 }
 
 /// How much each exit's loss counts.
@@ -238,6 +269,7 @@ impl Default for ObjectiveConfig {
             label_smoothing: 0.0,
             dropout: 0.1,
             layer_dropout: 0.0,
+            shallow_deep: None,
         }
     }
 }
@@ -262,6 +294,9 @@ impl Default for ValidationConfig {
 
 fn default_checkpoint_every() -> u64 {
     200
+}
+fn default_shallow_deep_distillation() -> f64 {
+    0.5
 }
 fn default_true() -> bool {
     true

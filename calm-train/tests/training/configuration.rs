@@ -97,6 +97,31 @@ fn ranges() {
         ":18: data.batch_tokens: is 31, but one example may have 32",
     );
     check("sampled_exits = 1", "sampled_exits = 0", ":25: objective.sampled_exits: is 0");
+    for (with, expected) in [
+        ("shallow_deep = { layer = 1 }\nsampled_exits = 1", ":26: objective.sampled_exits: is excluded by"),
+        ("shallow_deep = { layer = 1 }\nlast_weight = 0.5", ":26: objective.last_weight: is excluded by"),
+        ("shallow_deep = { layer = 1 }\ndistillation = 0.5", ":26: objective.distillation: is excluded by"),
+        (
+            "shallow_deep = { layer = 1 }\nexit_weights = \"last\"",
+            ":26: objective.exit_weights: is excluded by",
+        ),
+        ("shallow_deep = { layer = 1 }\nsampling = \"rotating\"", ":26: objective.sampling: is excluded by"),
+        ("shallow_deep = { layer = 0 }", ":25: objective.shallow_deep.layer: is 0, but layers count from 1"),
+        (
+            "shallow_deep = { layer = 3 }",
+            ":25: objective.shallow_deep.layer: is 3, but must be below the last",
+        ),
+        (
+            "shallow_deep = { layer = 1, distillation = -1 }",
+            ":25: objective.shallow_deep.distillation: is -1, but",
+        ),
+        (
+            "shallow_deep = { layer = 1, mapping = \"x\" }",
+            ":25: objective.shallow_deep.mapping: unknown variant `x`",
+        ),
+    ] {
+        check("sampled_exits = 1", with, expected);
+    }
     for value in ["1.0", "-0.1", "nan", "inf"] {
         check(
             "label_smoothing = 0.1",

@@ -14,6 +14,7 @@ mod preflight;
 mod resuming;
 mod runs;
 mod schedule;
+mod shallow_deep;
 mod special_tokens;
 mod teacher_forcing;
 mod tiny;
