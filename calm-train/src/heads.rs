@@ -137,7 +137,7 @@ fn decode_and_divide(
     let workers = if model.decodes_side_by_side() { config.workers.max(1) } else { 1 };
     let mut models: Vec<Box<dyn Model>> = (0..workers).map(|_| Model::share(model, 1)).collect();
     let options = DecodeOptions::new(config.max_tokens);
-    let outputs = decode_sources(&mut models, sources, config.batch_size, &Full, &options)?;
+    let outputs = decode_sources(&mut models, sources, config.batch_size, &Full, &options, None)?;
     let mut pairs: Vec<(String, TokenPair)> = sources
         .iter()
         .zip(outputs)
