@@ -41,8 +41,8 @@ impl BeamOptions {
 /// Of a source's hypotheses, each with every token behind it, the `(1 + end tokens) * beams` of highest
 /// probability are candidates, at least `2 * beams`. Those of the first `beams` which end are kept, if their
 /// scores are among the best `beams` so far; of the others as many go on. The search ends when `beams` have
-/// ended and none that goes on has a better score at its length so far, or at `max_tokens`, where all end. The
-/// one of highest score is the output. With one beam it is the greedy one.
+/// ended and none that goes on has a better score at its length so far, or at `max_tokens`, where all end.
+/// The one of highest score is the output. With one beam it is the greedy one.
 ///
 /// All layers run for every token. A generation's executed layers are those of all hypotheses of its source.
 /// Sources do not depend on each other, beyond the rounding of the engine, and drop out when they end.
@@ -146,8 +146,8 @@ impl Search {
         Self { running: vec![nothing], ended: Vec::new(), executed_layers: 0 }
     }
 
-    /// Goes on by a token, given the logits of all hypotheses that run: the hypotheses that those which run now
-    /// come from.
+    /// Goes on by a token, given the logits of all hypotheses that run: the hypotheses that those which run
+    /// now come from.
     fn step(&mut self, logits: &[&[f32]], eos_tokens: &[Token], options: &BeamOptions) -> Vec<usize> {
         let &BeamOptions { beams, length_penalty, max_tokens } = options;
         let Some(length) = self.running.first().map(|hypothesis| hypothesis.tokens.len() + 1) else {

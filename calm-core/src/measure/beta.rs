@@ -29,7 +29,7 @@ pub(super) static BETA: MeasureKind = MeasureKind {
 pub struct BetaMixtures {
     /// The examples whose full-depth outputs the mixtures were fitted to.
     pub fitted_to: FittedTo,
-    /// Of the layers from 1 to the last but one, in their order.
+    /// The mixtures of the layers from 1 to the last but one, in their order.
     pub layers: Vec<BetaMixture>,
 }
 
