@@ -206,12 +206,12 @@ pub fn measure_costs(
     let once = often.up_to(2);
     let mut measures = Vec::new();
     for (kind, Mapping { base, .. }) in mapped_measures() {
-        let loaded = (base.load)(model).ok();
+        let Ok(loaded) = (base.load)(model) else { continue };
         // What cannot test at all of these layers has no cost that is measured here.
-        let is_able = |measure: &Box<dyn Measure>| {
-            measure.layers().is_none_or(|able| often.layers().all(|layer| able.contains(layer)))
-        };
-        measures.extend(loaded.filter(is_able).map(|measure| (kind, measure)));
+        let able = loaded.layers().unwrap_or(often);
+        if often.layers().all(|layer| able.contains(layer)) {
+            measures.push((kind, loaded));
+        }
     }
     let (full, shallow) = (StaticDepth { layers: last }, StaticDepth { layers: 2 });
     let tested = |exits| measures.iter().map(move |(_, measure)| Tested { measure: &**measure, exits });
