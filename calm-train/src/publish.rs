@@ -142,7 +142,7 @@ impl Finished<'_> {
         })
     }
 
-    /// Fits the maps of the measures `agreement` to the checkpoint as it was written, and writes them beside
+    /// Fits the maps of the measures `agreement` and the mixtures of `beta` to the checkpoint as it was written, and writes them beside
     /// it.
     fn fit_confidence(&self) -> Result<Vec<Reliability>, Error> {
         let sources = self.corpus.some_sources(self.config.confidence.examples);
@@ -155,10 +155,12 @@ impl Finished<'_> {
         let observations =
             calm_fit::observe(&mut models, &sources, options.batch_size, options.max_tokens, &[])?;
         let fitted = calm_fit::fit(&observations, &sources)?;
+        let beta = calm_fit::fit_beta(&observations, &sources)?;
         fitted.maps.write(&self.config.output)?;
-        calm_fit::reliability::draw(&fitted.reliability, &self.config.output)
-            .map_err(calm_fit::Error::from)?;
-        Ok(fitted.reliability)
+        beta.mixtures.write(&self.config.output)?;
+        let reliability = [fitted.reliability, beta.reliability].concat();
+        calm_fit::reliability::draw(&reliability, &self.config.output).map_err(calm_fit::Error::from)?;
+        Ok(reliability)
     }
 
     fn train_classifier(&self, model: &T5) -> Result<ClassifierTraining, Error> {

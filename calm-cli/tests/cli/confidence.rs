@@ -131,7 +131,7 @@ fn maps_are_fitted_used_and_kept_apart_from_guarantees() {
     let output = calibrate(&bundled("test.parquet"), "agreement");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let written: Value = serde_json::from_slice(&std::fs::read(&certificate).unwrap()).unwrap();
-    assert_eq!(written["exits"], serde_json::json!([2, 4]));
+    assert_eq!(written["policy"], "calm-agreement-*-exits2.4");
     let output =
         generate(model.path(), &["--calibration", certificate.to_str().unwrap(), "--engine", "cpu"], input);
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();

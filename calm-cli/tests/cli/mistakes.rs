@@ -86,7 +86,11 @@ fn flags() {
     check("--policy full --measure state", "the policy full has no measure");
     check("--policy calm --threshold 0.5 --static-layers 2", "the policy calm has no number of layers");
     check("--policy calm --decay 4", "--decay needs --threshold");
-    check("--policy fast", "unknown policy `fast`: there are full, static, oracle, calm and patience");
+    check(
+        "--policy fast",
+        "unknown policy `fast`: there are full, static, oracle, calm, patience, shallow-deep, shallow-deep-beta, \
+         shallow-deep-published and self-speculative",
+    );
     check("--policy calm-state", "a policy calm is written calm-MEASURE-THRESHOLD[-tauDECAY]");
     check("--policy static-5", "static depth must be from 1 to the decoder's 4 layers, not 5");
     check(
