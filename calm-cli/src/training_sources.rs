@@ -8,7 +8,8 @@ use calm_core::{Exits, Token};
 use calm_data::{Columns, DatasetPaths, HubCache, read_examples};
 use calm_engine::engine::{Engine, TextCodec, encode_source};
 use calm_engine::limits::{AT_LEAST_ONE, TOKENS, check_flags};
-use calm_experiments::config;
+use calm_experiments::comparison::Comparison;
+use calm_experiments::config::{self, Plan};
 use calm_experiments::dataset::random_order;
 use calm_files::tell;
 use calm_fit::Observations;
@@ -129,8 +130,11 @@ impl TrainingSources {
     fn refused(&self, codec: &dyn TextCodec) -> anyhow::Result<Refused> {
         let mut refused = Refused::default();
         for experiment in &self.experiment {
-            let plan = config::load(experiment, &[])?;
-            for dataset in [&plan.test, &plan.calibration] {
+            let plans: Vec<Plan> = match Comparison::load(experiment, &[])? {
+                Some(comparison) => comparison.tasks.into_iter().map(|(_, plan)| plan).collect(),
+                None => vec![config::load(experiment, &[])?],
+            };
+            for dataset in plans.iter().flat_map(|plan| [&plan.test, &plan.calibration]) {
                 for file in dataset.paths.files(&HubCache::from_env())? {
                     refused.files.push((file, experiment.clone()));
                 }

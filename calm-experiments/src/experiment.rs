@@ -14,8 +14,8 @@ use crate::dataset::Dataset;
 use crate::fitted::check_not_fitted_to;
 use crate::outputs::SplitOutputs;
 use crate::runner::{OtherRuns, UnitCounts, Work, common, decode_missing};
-use crate::settings::{calibration_policies, sweep_policies, to_decode};
-use crate::statistics::{Results, compute};
+use crate::settings::{calibration_policies, certified_rows, sweep_policies, to_decode};
+use crate::statistics::{Results, certified_policies, compute};
 use crate::summary::{Summary, Times, write_csv};
 use crate::trials::check_division;
 use crate::unit::{Common, Header, Store};
@@ -36,9 +36,10 @@ pub struct Report {
     pub units: UnitCounts,
 }
 
-/// Runs a plan; everything goes below the folder `out`. `load_engine` is called once the data are known to be
-/// there. What an unfinished run has left there is continued, or replaced if it is another run's;
-/// `finished_run` says what becomes of a finished one.
+/// Runs a plan; everything goes below the folder `out`. `load_engine` is called once the data are known
+/// to be there, and again where the test split waits for what is certified. What an unfinished run has
+/// left there is continued, or replaced if it is another run's; `finished_run` says what becomes of a
+/// finished one.
 ///
 /// # Errors
 /// Data or model cannot be read, a setting does not fit the model, decoding fails, a unit cannot be written,
@@ -47,7 +48,7 @@ pub fn run(
     plan: &Plan,
     out: &Path,
     finished_run: OtherRuns,
-    load_engine: impl FnOnce() -> anyhow::Result<Engine>,
+    load_engine: impl Fn() -> anyhow::Result<Engine>,
 ) -> anyhow::Result<Report> {
     let clock = Clock::start();
     let datasets = Datasets::read(plan)?;
@@ -65,14 +66,22 @@ pub fn run(
         check_not_fitted_to(&engine, &sweep_policies(plan, num_layers), dataset, plan.max_source_tokens)?;
     }
     let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
-    let store = Store::new(out);
-    let work = [
-        Work { dataset: &datasets.test, policies: to_decode(&sweep_policies(plan, num_layers), num_layers) },
-        Work { dataset: &datasets.calibration, policies: to_decode(&calibration_policies(plan), num_layers) },
-    ];
+    let decoded = Decoded { store: Store::new(out), common, num_layers, units: UnitCounts::default() };
+    let calibration =
+        Work { dataset: &datasets.calibration, policies: to_decode(&calibration_policies(plan), num_layers) };
+    let test = |rows: &[PolicySpec]| Work { dataset: &datasets.test, policies: to_decode(rows, num_layers) };
     let other_runs = if out.join(SUMMARY).exists() { finished_run } else { OtherRuns::Overwrite };
-    let units = decode_missing(engine, &common, &work, &store, other_runs)?;
-    finish(plan, out, &datasets, &Decoded { store, common, num_layers, units }, clock)
+    let decode = |engine: Engine, work: &[Work<'_>]| {
+        decode_missing(engine, &decoded.common, work, &decoded.store, other_runs)
+    };
+    let units = if plan.raw.sweep.certified_only {
+        let calibrated = decode(engine, &[calibration])?;
+        let rows = decoded.rows(plan, &datasets)?;
+        calibrated + decode(load_engine()?, &[test(&rows)])?
+    } else {
+        decode(engine, &[test(&sweep_policies(plan, num_layers)), calibration])?
+    };
+    finish(plan, out, &datasets, &Decoded { units, ..decoded }, clock)
 }
 
 /// Makes the tables again from the files of an earlier run, without a model.
@@ -140,6 +149,23 @@ struct Decoded {
     units: UnitCounts,
 }
 
+impl Decoded {
+    fn read<'d>(&self, dataset: &'d Dataset, policies: &[PolicySpec]) -> anyhow::Result<SplitOutputs<'d>> {
+        let policies = to_decode(policies, self.num_layers);
+        SplitOutputs::read(&self.store, &self.common, dataset, &policies, self.num_layers)
+    }
+
+    /// The rows of the sweep, for which the calibration split has to be decoded if they depend on what is
+    /// certified.
+    fn rows(&self, plan: &Plan, datasets: &Datasets) -> anyhow::Result<Vec<PolicySpec>> {
+        if !plan.raw.sweep.certified_only {
+            return Ok(sweep_policies(plan, self.num_layers));
+        }
+        let calibration = self.read(&datasets.calibration, &calibration_policies(plan))?;
+        Ok(certified_rows(plan, self.num_layers, &certified_policies(plan, &calibration)?))
+    }
+}
+
 struct Clock {
     started_unix: u64,
     started: Instant,
@@ -161,13 +187,10 @@ fn finish(
     clock: Clock,
 ) -> anyhow::Result<Report> {
     let decoding_seconds = clock.started.elapsed().as_secs_f64();
-    let Decoded { store, common, num_layers, units } = decoded;
-    let rows: Vec<PolicySpec> = sweep_policies(plan, *num_layers);
-    let read = |dataset, policies: &[PolicySpec]| {
-        SplitOutputs::read(store, common, dataset, &to_decode(policies, *num_layers), *num_layers)
-    };
-    let test = read(&datasets.test, &rows)?;
-    let calibration = read(&datasets.calibration, &calibration_policies(plan))?;
+    let Decoded { common, units, .. } = decoded;
+    let rows = decoded.rows(plan, datasets)?;
+    let test = decoded.read(&datasets.test, &rows)?;
+    let calibration = decoded.read(&datasets.calibration, &calibration_policies(plan))?;
     let results = compute(plan, &rows, &test, &calibration)?;
 
     let files = ["sweep.csv", "calibration.csv", "trials.csv", SUMMARY].map(|name| out.join(name));

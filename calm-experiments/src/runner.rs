@@ -39,6 +39,14 @@ pub struct UnitCounts {
     pub decoded: usize,
 }
 
+impl std::ops::Add for UnitCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { total: self.total + other.total, decoded: self.decoded + other.decoded }
+    }
+}
+
 /// What the units of an engine have in common when it decodes like this.
 pub fn common(
     engine: &Engine,

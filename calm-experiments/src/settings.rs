@@ -4,9 +4,18 @@ use calm_core::PolicySpec;
 
 use crate::config::{Plan, StaticLayers};
 
-/// The rows of the sweep: the full model, static depths, the oracle, each measure at each threshold, and what
+/// The rows of the sweep: the full model, static depths, the oracle, each family at each threshold, and what
 /// the configuration lists besides.
 pub fn sweep_policies(plan: &Plan, num_layers: usize) -> Vec<PolicySpec> {
+    rows(plan, num_layers, calm_policies(plan))
+}
+
+/// The rows of a sweep that has families only at these of their thresholds.
+pub fn certified_rows(plan: &Plan, num_layers: usize, certified: &[PolicySpec]) -> Vec<PolicySpec> {
+    rows(plan, num_layers, calm_policies(plan).filter(|policy| certified.contains(policy)))
+}
+
+fn rows(plan: &Plan, num_layers: usize, families: impl Iterator<Item = PolicySpec>) -> Vec<PolicySpec> {
     let depths = match &plan.static_layers {
         StaticLayers::All => (1..=num_layers).collect(),
         StaticLayers::Some(layers) => layers.clone(),
@@ -14,7 +23,7 @@ pub fn sweep_policies(plan: &Plan, num_layers: usize) -> Vec<PolicySpec> {
     let mut policies = vec![PolicySpec::full()];
     policies.extend(depths.into_iter().map(PolicySpec::fixed));
     policies.extend(plan.oracle.then(PolicySpec::oracle));
-    policies.extend(calm_policies(plan));
+    policies.extend(families);
     let others: Vec<_> = plan.policies.iter().filter(|policy| !policies.contains(policy)).copied().collect();
     policies.extend(others);
     policies

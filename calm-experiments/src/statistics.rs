@@ -237,6 +237,34 @@ pub(crate) fn loss_table(levels: &[f64], losses: &[Vec<f64>], order: &[usize]) -
     Ok(LossTable::new(levels.to_vec(), losses.collect())?)
 }
 
+/// The policies at all thresholds that are certified, for any objective and tolerance.
+pub(crate) fn certified_policies(
+    plan: &Plan,
+    calibration: &SplitOutputs<'_>,
+) -> anyhow::Result<Vec<PolicySpec>> {
+    let order = calibration.dataset.random_order(plan.seed);
+    let mut policies = Vec::new();
+    for objective in &plan.objectives {
+        for series in &plan.series {
+            let losses = series.policies().map(|policy| calibration.losses(objective, policy));
+            let losses = losses.collect::<anyhow::Result<Vec<_>>>()?;
+            let levels = series.levels(calibration.num_layers);
+            let table = loss_table(&levels, &losses, &order)?;
+            for &delta in &objective.deltas {
+                let certified = calibrate(&table, &plan.calibration_options(objective, delta))?;
+                policies.extend(certified_policy(series, &levels, &certified));
+            }
+        }
+    }
+    Ok(policies)
+}
+
+/// The policy of a series that a calibration has certified; `None` if that is the full model alone.
+fn certified_policy(series: &Series, levels: &[f64], certified: &Calibration) -> Option<PolicySpec> {
+    let selected = levels.iter().position(|&level| level == certified.threshold);
+    selected.filter(|_| !certified.fallback).and_then(|index| series.policies().nth(index))
+}
+
 /// Certifies a threshold of `series` for each tolerance of `objective`.
 fn certify(
     plan: &Plan,
@@ -249,12 +277,14 @@ fn certify(
     let row = |&delta| {
         let certified = calibrate(table, &plan.calibration_options(objective, delta))?;
         // The fallback is the full model whether or not the grid has the threshold 1.
-        let selected = series.levels(test.num_layers).iter().position(|&level| level == certified.threshold);
-        let selected = selected.filter(|_| !certified.fallback);
-        let policy = selected.and_then(|index| series.policies().nth(index)).unwrap_or(PolicySpec::full());
+        let levels = series.levels(test.num_layers);
+        let selected = certified_policy(series, &levels, &certified);
+        let policy = selected.unwrap_or(PolicySpec::full());
+        let threshold =
+            series.policies().zip(series.thresholds()).find(|(of_series, _)| *of_series == policy);
         let cost = test.of(policy)?.cost();
         let row = CalibrationRow {
-            threshold: selected.map_or(1.0, |index| series.thresholds()[index]),
+            threshold: threshold.filter(|_| selected.is_some()).map_or(1.0, |(_, &threshold)| threshold),
             fallback: certified.fallback,
             calibration_examples: certified.examples,
             empirical_loss: certified.empirical_loss(),

@@ -142,8 +142,8 @@ impl Finished<'_> {
         })
     }
 
-    /// Fits the maps of the measures `agreement` and the mixtures of `beta` to the checkpoint as it was written, and writes them beside
-    /// it.
+    /// Fits the maps of the measures `agreement` and the mixtures of `beta` to the checkpoint as it was
+    /// written, and writes them beside it.
     fn fit_confidence(&self) -> Result<Vec<Reliability>, Error> {
         let sources = self.corpus.some_sources(self.config.confidence.examples);
         // Fewer examples than these are a try of the program, not a model that anybody uses.

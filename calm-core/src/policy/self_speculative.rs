@@ -27,10 +27,11 @@ pub(super) static SELF_SPECULATIVE: PolicyKind = PolicyKind {
 /// which its own replaces. Outputs are those of the full model. (LayerSkip: Elhoushi et al., ACL 2024, whose
 /// drafts have a fixed depth and length; AdaDecode: Wei et al., ICML 2025.)
 ///
-/// Without a fixed [`Draft`] it finds out by itself how deep and how long drafts should be, from the agreement
-/// and the times that it measures as it decodes, and drafts nothing where this is fastest. A row that is
-/// decoded on its own also stops drafting at a token that the lower layers are not sure of (Kangaroo: Liu et
-/// al., NeurIPS 2024). Times differ from run to run, and with them the exit layers of tokens; outputs do not.
+/// Without a fixed [`Draft`] it finds out by itself how deep and how long drafts should be, from the
+/// agreement and the times that it measures as it decodes, and drafts nothing where this is fastest. A
+/// row that is decoded on its own also stops drafting at a token that the lower layers are not sure of
+/// (Kangaroo: Liu et al., NeurIPS 2024). Times differ from run to run, and with them the exit layers of
+/// tokens; outputs do not.
 ///
 /// Products of one row and of several have to be equal to the last bit for this, as they are in the CPU
 /// engine. Where they are not, a token may differ whose best two logits are closer than that difference.
@@ -136,9 +137,9 @@ const KEPT_FOR: u64 = 64;
 /// Steps that look at all layers, and that draft for a try, at the beginning.
 const LOOKS: u64 = 12;
 const TRIES: u64 = 48;
-/// Each so many steps one looks at another layer.
+/// The number of steps of which one looks at another layer.
 const LOOK_EVERY: u64 = 32;
-/// Of each so many steps some draft for a try.
+/// The number of steps of which some draft for a try.
 const TRY_EVERY: u64 = 512;
 const TRY_STEPS: u64 = 5;
 

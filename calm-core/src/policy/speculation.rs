@@ -10,8 +10,8 @@ pub(super) struct Plan {
     pub layers: usize,
     /// Tokens that are drafted before they are verified; 0 if nothing is drafted.
     pub length: usize,
-    /// A row that is decoded on its own stops drafting at a token with a smaller margin. Rows of a batch draft
-    /// in step with each other.
+    /// A row that is decoded on its own stops drafting at a token with a smaller margin. Rows of a batch
+    /// draft in step with each other.
     pub margin: f32,
 }
 
@@ -146,9 +146,9 @@ impl Speculation {
     /// Expected tokens per second of each row, where each token is drafted with the probability `goes_on` and
     /// agrees with the probability `agrees`.
     ///
-    /// A cycle drafts `drafts` tokens, each at the cost of the lower layers and the head, and takes one more
-    /// through the lower layers. Then the upper layers and the head run for all of them at once. Of the tokens
-    /// as many stay as agree in a row, and one more, which is the last layer's own.
+    /// A cycle drafts `drafts` tokens, each at the cost of the lower layers and the head, and takes one
+    /// more through the lower layers. Then the upper layers and the head run for all of them at once. Of
+    /// the tokens as many stay as agree in a row, and one more, which is the last layer's own.
     fn rate(&self, costs: &Costs, layers: usize, length: usize, goes_on: f64, agrees: f64) -> f64 {
         let (lower, upper) = (layers as f64, (self.num_layers - layers) as f64);
         let step = lower * costs.layer[0];

@@ -83,7 +83,11 @@ fn enough_beams_find_the_best_of_all_outputs() {
                     let best = all.iter().max_by(|a, b| value(a).total_cmp(&value(b))).unwrap();
                     // As many as there are beginnings of two tokens, and one more.
                     let options = BeamOptions { length_penalty, ..BeamOptions::new(122, 3) };
-                    assert_eq!(tokens(search(&toy, &[source], options)), [best.0.clone()], "seed {seed}");
+                    assert_eq!(
+                        tokens(search(&toy, &[source], options)),
+                        std::slice::from_ref(&best.0),
+                        "seed {seed}"
+                    );
                     lengths[best.0.len()] += 1;
                 }
             }

@@ -1,9 +1,9 @@
 //! Several tasks with the same settings, and one table of what each method takes and gives at the same
 //! tolerance.
 //!
-//! A configuration with `[[tasks]]` is a comparison: each task is an experiment of its own, with what its table
-//! says on top of the rest of the file. Results of a task go to a folder of its name; the table is made of
-//! theirs and of speeds that are measured afterwards, policy by policy in turns.
+//! A configuration with `[[tasks]]` is a comparison: each task is an experiment of its own, with what its
+//! table says on top of the rest of the file. Results of a task go to a folder of its name; the table is
+//! made of theirs and of speeds that are measured afterwards, policy by policy in turns.
 
 mod figure;
 mod speed;

@@ -76,7 +76,7 @@ struct SpeedRow {
 pub(super) struct Speed {
     /// Reading of the sources included.
     pub(super) whole: f64,
-    /// Of decoding alone.
+    /// The speed of decoding alone.
     pub(super) decoder: f64,
 }
 

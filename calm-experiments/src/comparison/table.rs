@@ -157,8 +157,8 @@ pub(super) fn write_rows(path: &Path, rows: &[ComparisonRow], speeds: &Speeds) -
     Ok(calm_files::write_changed(path, writer.into_inner()?)?)
 }
 
-/// The table as text: shares and factors are of the full model's. Of a speed there are the tokens per second of
-/// whole calls, their factor, and that of decoding alone.
+/// The table as text: shares and factors are of the full model's. Of a speed there are the tokens per
+/// second of whole calls, their factor, and that of decoding alone.
 pub(super) fn text(
     comparison: &Comparison,
     rows: &[ComparisonRow],

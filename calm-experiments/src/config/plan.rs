@@ -69,8 +69,8 @@ pub struct DatasetPlan {
     pub columns: Columns,
 }
 
-/// Policies that differ in their thresholds alone, the most conservative first: a line in the figures, and the
-/// hypotheses of a calibration in the order of testing.
+/// Policies that differ in their thresholds alone, the most conservative first: a line in the figures,
+/// and the hypotheses of a calibration in the order of testing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
     family: String,

@@ -132,6 +132,10 @@ pub struct RawSweep {
     /// What is particular to one measure, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub measure: BTreeMap<&'static MeasureKind, RawMeasure>,
+    /// Whether thresholds are decoded on the test split only where they were certified. Figures then lack
+    /// their curves.
+    #[serde(default)]
+    pub certified_only: bool,
     /// Other policies with thresholds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub series: Vec<RawSeries>,

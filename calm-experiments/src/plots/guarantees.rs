@@ -99,7 +99,7 @@ impl GuaranteesFigure {
         };
         let objectives: Vec<ObjectivePanels> =
             distinct(rows.iter().map(|row| row.guarantee.objective)).into_iter().map(panels).collect();
-        let entry = |&family: &&str| LegendEntry::new(look_of(family), &label(family));
+        let entry = |&family: &&str| LegendEntry::new(look_of(family), label(family));
         let mut legend: Vec<LegendEntry> = families.iter().map(entry).collect();
         legend.push(LegendEntry::new(REFERENCE, "loss = δ"));
         let open = Look { marker: Marker::Circle, line: Line::None, ..REFERENCE };

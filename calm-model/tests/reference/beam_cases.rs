@@ -51,7 +51,11 @@ pub(crate) fn check_beams(load: Load<'_>) {
                     let found = beam_search(&*prompt, &options).unwrap();
                     found.into_iter().map(|generation| generation.tokens).collect::<Vec<_>>()
                 };
-                assert_eq!(search(&[&case.input_ids]), [case.tokens.clone()], "{name}, {options:?}");
+                assert_eq!(
+                    search(&[&case.input_ids]),
+                    std::slice::from_ref(&case.tokens),
+                    "{name}, {options:?}"
+                );
                 let alike: Vec<&BeamCase> = cases.iter().filter(|other| other.options() == options).collect();
                 let sources: Vec<&[Token]> = alike.iter().map(|case| &case.input_ids[..]).collect();
                 let expected: Vec<Vec<Token>> = alike.iter().map(|case| case.tokens.clone()).collect();
