@@ -481,3 +481,38 @@ fn a_setting_that_does_not_fit_the_model_is_found_before_decoding() {
     check(&[], "needs an exit classifier");
     check(&["sweep.measures=['state']", "sweep.static_layers=[2, 9]"], "decoder's 4 layers, not 9");
 }
+
+/// What is certified needs no test outputs, and the test split of what is not certified no decoding.
+#[test]
+fn the_test_split_may_be_decoded_for_certified_thresholds_alone() {
+    let setting = Setting::new();
+    let settings = ["calibration.textual_deltas=[0.3, 0.6]", "sweep.policies=['patience-1']"];
+    let all = setting.run("all", 1, &settings);
+    let certified = setting.run("certified", 2, &[&settings[..], &["sweep.certified_only=true"]].concat());
+    let guarantees = |report: &Report| -> Vec<(String, f64, f64, f64)> {
+        let rows = report.results.calibration.iter();
+        rows.map(|(of, row)| (of.policy.clone(), of.delta, row.threshold, row.test_loss)).collect()
+    };
+    assert_eq!(guarantees(&all), guarantees(&certified));
+    let of_policy =
+        |report: &Report, kind: &str| report.results.sweep.iter().filter(|row| row.policy == kind).count();
+    for kind in ["full", "static", "oracle", "patience"] {
+        assert_eq!(of_policy(&all, kind), of_policy(&certified, kind), "{kind}");
+    }
+    let thresholds: std::collections::BTreeSet<String> = certified
+        .results
+        .calibration
+        .iter()
+        .filter(|(_, row)| !row.fallback)
+        .map(|(of, row)| of.policy.replace('*', &row.threshold.to_string()))
+        .collect();
+    let rows = certified.results.sweep.iter().filter(|row| row.policy == "calm");
+    let rows: std::collections::BTreeSet<String> = rows.map(|row| row.spec.to_string()).collect();
+    assert_eq!(rows, thresholds);
+    assert!(certified.units.total < all.units.total);
+
+    // The tables come from the files again, and nothing is missing.
+    let plan = setting.plan(&[&settings[..], &["sweep.certified_only=true"]].concat());
+    let again = run_statistics(&plan, &setting.path("certified")).unwrap();
+    assert_eq!(guarantees(&again), guarantees(&certified));
+}

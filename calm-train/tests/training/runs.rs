@@ -111,8 +111,8 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
         let fractions = [scores.do_not_exit_f1, scores.agreement];
         assert!(fractions.iter().all(|value| (0.0..=1.0).contains(value)), "{scores:?}");
     }
-    // The margin at both exits, and shortlists that begin at the first or the second.
-    assert_eq!(report.confidence.iter().map(|row| row.layer).collect::<Vec<_>>(), [1, 2, 1, 2, 2]);
+    // The margin at both exits, shortlists that begin at the first or the second, and mixtures.
+    assert_eq!(report.confidence.iter().map(|row| row.layer).collect::<Vec<_>>(), [1, 2, 1, 2, 2, 1, 2]);
     assert!(report.confidence.iter().all(|row| row.tokens > 0 && row.expected_calibration_error < 0.5));
     assert!(config.output.join("reliability.svg").is_file());
     let saved: Value =
@@ -124,7 +124,7 @@ fn a_run_learns_and_leaves_a_complete_checkpoint() {
     let model = T5::load(&config.output, Device::Cpu).unwrap();
     assert_eq!(model.unexpected(), &[] as &[String]);
     assert_eq!(model.exit_classifier().unwrap().weight.len(), 32);
-    for policy in ["calm-agreement-0.9", "calm-agreement_pruned-0.9-exits1.2"] {
+    for policy in ["calm-agreement-0.9", "calm-agreement_pruned-0.9-exits1.2", "calm-beta-0.9"] {
         policy.parse::<PolicySpec>().unwrap().make(&model).unwrap();
     }
     let tokenizer = Tokenizer::load(&config.output.join("tokenizer.json")).unwrap();
