@@ -88,7 +88,7 @@ fn a_certificate_for_the_measure_is_made_and_used() {
     run(calm, &[&["calibrate", "--output", certificate][..], &model, &data, &what].concat(), "");
     let written: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(certificate).unwrap()).unwrap();
-    assert_eq!(written["measure"], "entropy");
+    assert_eq!(written["policy"], "calm-entropy-*");
 
     let input = "{\"source\": \"translate English to French: a free mail reader\"}\n";
     let generate = |policy: &[&str]| {
