@@ -9,6 +9,7 @@ use std::path::Path;
 
 use calm_core::{BackboneShape, ExitHead, ExitHeads, FittedTo, HeadKind, Matrix};
 use calm_files::hex;
+use half::bf16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
@@ -122,7 +123,7 @@ pub fn write_exit_heads(dir: &Path, heads: &ExitHeads, backbone: &str, scores: V
     for (layer, head) in heads.iter() {
         epsilon = head.epsilon();
         for (part, shape, numbers) in head.tensors() {
-            let bytes: Vec<u8> = numbers.iter().flat_map(|&x| to_bf16(x).to_le_bytes()).collect();
+            let bytes: Vec<u8> = numbers.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect();
             blobs.push((format!("layer.{layer}.{part}"), shape, bytes));
         }
     }
@@ -149,7 +150,7 @@ pub fn write_exit_heads(dir: &Path, heads: &ExitHeads, backbone: &str, scores: V
 
 /// A number as the file will have it: rounded to bf16, halves to even.
 pub fn rounded_to_file(number: f32) -> f32 {
-    f32::from_bits(u32::from(to_bf16(number)) << 16)
+    bf16::from_f32(number).to_f32()
 }
 
 /// The layer and the part that a tensor's name says.
@@ -163,20 +164,8 @@ fn to_f32(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
     match dtype {
         Dtype::F32 => Some(bytes.as_chunks().0.iter().map(|&bits| f32::from_le_bytes(bits)).collect()),
         Dtype::BF16 => {
-            let widen = |&bits: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(bits)) << 16);
-            Some(bytes.as_chunks().0.iter().map(widen).collect())
+            Some(bytes.as_chunks().0.iter().map(|&bits| bf16::from_le_bytes(bits).to_f32()).collect())
         }
         _ => None,
     }
-}
-
-/// The nearest bf16, halves to even.
-fn to_bf16(number: f32) -> u16 {
-    let bits = number.to_bits();
-    if number.is_nan() {
-        return (bits >> 16) as u16 | 0x40;
-    }
-    // Rounds up from above one half, and at one half where the last bit that stays is odd.
-    let rounded = u64::from(bits) + 0x7fff + u64::from(bits >> 16 & 1);
-    (rounded >> 16) as u16
 }

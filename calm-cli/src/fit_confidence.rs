@@ -53,11 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     note_unused_tensors(&engine);
     let (sources, observations) = arguments.sources.observe(&mut engine, &arguments.exits)?;
-    let (fitted, beta) =
-        (calm_fit::fit(&observations, &sources)?, calm_fit::fit_beta(&observations, &sources)?);
-    fitted.maps.write(&arguments.model)?;
-    beta.mixtures.write(&arguments.model)?;
-    let reliability = [fitted.reliability, beta.reliability].concat();
+    let reliability = calm_fit::fit_beside(&arguments.model, &observations, &sources)?;
     let mut written = fitted_files.to_vec();
     if let Some(path) = &report {
         calm_files::write_json(path, &reliability)?;

@@ -107,10 +107,8 @@ impl<'a> Decoder<'a> {
         }
         let mut step = Step { remaining: entries.to_vec(), ..Step::default() };
         for number in 1..=self.depth {
-            let ran = self.run_layer(number, &step, &mut *policy)?;
-            if number == self.depth {
-                step.deep = ran;
-            }
+            self.run_layer(number, &mut step, &mut *policy)?;
+            step.layers = number;
             if !step.remaining.is_empty() {
                 self.decide(number, &mut step, &mut *policy)?;
             }
@@ -120,7 +118,7 @@ impl<'a> Decoder<'a> {
         }
         let judged = self
             .deferral
-            .filter(|deferral| deferral.deep_tokens != DeepTokens::Unknown && !step.deep.is_empty());
+            .filter(|deferral| deferral.deep_tokens != DeepTokens::Unknown && step.layers == self.depth);
         match judged {
             None => self.choose_open(&mut step.open)?,
             Some(_) => self.choose_deep(&mut step, &mut *policy)?,
@@ -146,32 +144,33 @@ impl<'a> Decoder<'a> {
     }
 
     /// Runs a layer for the entries that are in the decoder, and for what has to run before them or together
-    /// with them. Gives all that it ran for.
+    /// with them.
     fn run_layer(
         &mut self,
         layer: usize,
-        step: &Step,
+        step: &mut Step,
         policy: &mut dyn StepPolicy,
-    ) -> Result<Vec<Entry>, DecodeError> {
+    ) -> Result<(), DecodeError> {
         let entries = match self.deferral {
             None => {
                 self.caches.fill(&mut *self.session, layer, &step.remaining)?;
-                step.remaining.clone()
+                &step.remaining
             }
             Some(_) => {
                 let mut running = [&step.remaining[..], &step.carried].concat();
                 running.sort_unstable();
-                self.caches.waiting_for(layer, &running)
+                step.ran = self.caches.waiting_for(layer, &running);
+                &step.ran
             }
         };
         let started = Instant::now();
-        self.session.run_layer(layer, &entries)?;
+        self.session.run_layer(layer, entries)?;
         policy.spent(Work::Layer, entries.len(), started.elapsed().as_secs_f64());
-        self.caches.ran(layer, &entries);
-        for entry in &entries {
+        self.caches.ran(layer, entries);
+        for entry in entries {
             self.generations[entry.row].executed_layers += 1;
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Asks the policy which entries leave after layer `number`, which has just run for them.
@@ -188,7 +187,9 @@ impl<'a> Decoder<'a> {
             }
             _ => Vec::new(),
         };
-        let mut decisions = vec![Decision::default(); step.remaining.len()];
+        let mut decisions = std::mem::take(&mut step.decisions);
+        decisions.clear();
+        decisions.resize(step.remaining.len(), Decision::default());
         let layer = Layer::new(&mut *self.session, self.shape, number, &step.remaining);
         let mut layer = layer.up_to(self.depth).with_waiting(&waiting);
         profile::within(Part::Confidence, || policy.decide(&mut layer, &mut decisions))?;
@@ -224,6 +225,7 @@ impl<'a> Decoder<'a> {
             }
             false
         });
+        step.decisions = decisions;
         Ok(())
     }
 
@@ -265,9 +267,9 @@ impl<'a> Decoder<'a> {
     /// What the last layer makes of all entries that it ran for, and so of those that have just left there.
     fn choose_deep(&mut self, step: &mut Step, policy: &mut dyn StepPolicy) -> Result<(), DecodeError> {
         let started = Instant::now();
-        step.deep_tokens = self.choose(&step.deep, Some(self.depth))?;
-        policy.spent(Work::Head, step.deep.len(), started.elapsed().as_secs_f64());
-        for (entry, &token) in step.deep.iter().zip(&step.deep_tokens) {
+        step.deep_tokens = self.choose(&step.ran, Some(self.depth))?;
+        policy.spent(Work::Head, step.ran.len(), started.elapsed().as_secs_f64());
+        for (entry, &token) in step.ran.iter().zip(&step.deep_tokens) {
             if step.open.contains(entry) {
                 self.exits[entry.row].token = token;
             }
@@ -283,9 +285,9 @@ impl<'a> Decoder<'a> {
         deep_tokens: DeepTokens,
         policy: &mut dyn StepPolicy,
     ) -> Result<(), DecodeError> {
-        let mut heard = Vec::with_capacity(step.deep.len());
+        let mut heard = Vec::with_capacity(step.ran.len());
         let mut taken_back = None;
-        for (&entry, &token) in step.deep.iter().zip(&step.deep_tokens) {
+        for (&entry, &token) in step.ran.iter().zip(&step.deep_tokens) {
             let Entry { row, position } = entry;
             if taken_back == Some(row) {
                 // It came after a wrong draft.
@@ -400,8 +402,12 @@ struct Step {
     carried: Vec<Entry>,
     /// Those that have left without a token.
     open: Vec<Entry>,
-    /// Those that the last layer ran for.
-    deep: Vec<Entry>,
-    /// What it made of them, if that is asked for.
+    /// Layers that have run so far.
+    layers: usize,
+    /// Where layers are deferred, those that the last of these ran for.
+    ran: Vec<Entry>,
+    /// What the decoder's last layer made of them, if that is asked for.
     deep_tokens: Vec<Token>,
+    /// Kept for its allocation.
+    decisions: Vec<Decision>,
 }

@@ -34,6 +34,8 @@ pub struct Report {
     pub unwritten: Option<anyhow::Error>,
     /// Units found and decoded.
     pub units: UnitCounts,
+    /// The examples that every setting was measured on.
+    pub test: Dataset,
 }
 
 /// Runs a plan; everything goes below the folder `out`. `load_engine` is called once the data are known
@@ -66,7 +68,7 @@ pub fn run(
         check_not_fitted_to(&engine, &sweep_policies(plan, num_layers), dataset, plan.max_source_tokens)?;
     }
     let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
-    let decoded = Decoded { store: Store::new(out), common, num_layers, units: UnitCounts::default() };
+    let decoded = Decoded { store: Store::new(out), common, num_layers };
     let calibration =
         Work { dataset: &datasets.calibration, policies: to_decode(&calibration_policies(plan), num_layers) };
     let test = |rows: &[PolicySpec]| Work { dataset: &datasets.test, policies: to_decode(rows, num_layers) };
@@ -74,14 +76,17 @@ pub fn run(
     let decode = |engine: Engine, work: &[Work<'_>]| {
         decode_missing(engine, &decoded.common, work, &decoded.store, other_runs)
     };
-    let units = if plan.raw.sweep.certified_only {
+    let (rows, units) = if plan.raw.sweep.certified_only {
         let calibrated = decode(engine, &[calibration])?;
         let rows = decoded.rows(plan, &datasets)?;
-        calibrated + decode(load_engine()?, &[test(&rows)])?
+        let units = calibrated + decode(load_engine()?, &[test(&rows)])?;
+        (rows, units)
     } else {
-        decode(engine, &[test(&sweep_policies(plan, num_layers)), calibration])?
+        let rows = sweep_policies(plan, num_layers);
+        let units = decode(engine, &[test(&rows), calibration])?;
+        (rows, units)
     };
-    finish(plan, out, &datasets, &Decoded { units, ..decoded }, clock)
+    finish(plan, out, datasets, &decoded, &rows, units, clock)
 }
 
 /// Makes the tables again from the files of an earlier run, without a model.
@@ -102,7 +107,9 @@ pub fn run_statistics(plan: &Plan, out: &Path) -> anyhow::Result<Report> {
         ..header.unit.common
     };
     let num_layers = header.shape.num_layers;
-    finish(plan, out, &datasets, &Decoded { store, common, num_layers, units: UnitCounts::default() }, clock)
+    let decoded = Decoded { store, common, num_layers };
+    let rows = decoded.rows(plan, &datasets)?;
+    finish(plan, out, datasets, &decoded, &rows, UnitCounts::default(), clock)
 }
 
 /// Refuses files that another checkpoint has decoded. One that is not there any more is known by its name
@@ -146,7 +153,6 @@ struct Decoded {
     store: Store,
     common: Common,
     num_layers: usize,
-    units: UnitCounts,
 }
 
 impl Decoded {
@@ -182,16 +188,16 @@ impl Clock {
 fn finish(
     plan: &Plan,
     out: &Path,
-    datasets: &Datasets,
+    datasets: Datasets,
     decoded: &Decoded,
+    rows: &[PolicySpec],
+    units: UnitCounts,
     clock: Clock,
 ) -> anyhow::Result<Report> {
     let decoding_seconds = clock.started.elapsed().as_secs_f64();
-    let Decoded { common, units, .. } = decoded;
-    let rows = decoded.rows(plan, datasets)?;
-    let test = decoded.read(&datasets.test, &rows)?;
+    let test = decoded.read(&datasets.test, rows)?;
     let calibration = decoded.read(&datasets.calibration, &calibration_policies(plan))?;
-    let results = compute(plan, &rows, &test, &calibration)?;
+    let results = compute(plan, rows, &test, &calibration)?;
 
     let files = ["sweep.csv", "calibration.csv", "trials.csv", SUMMARY].map(|name| out.join(name));
     let [sweep, calibration, trials, summary] = &files;
@@ -204,8 +210,8 @@ fn finish(
             decoding_seconds,
             total_seconds: clock.started.elapsed().as_secs_f64(),
         };
-        Summary::new(plan, common, &results, *units, times).write(summary)
+        Summary::new(plan, &decoded.common, &results, units, times).write(summary)
     };
     let unwritten = write().err();
-    Ok(Report { results, files: files.to_vec(), unwritten, units: *units })
+    Ok(Report { results, files: files.to_vec(), unwritten, units, test: datasets.test })
 }

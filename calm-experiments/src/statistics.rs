@@ -165,15 +165,9 @@ pub fn compute(
         .collect();
     let order = calibration.dataset.random_order(plan.seed);
     let certified = pairs.par_iter().map(|(objective, series)| {
-        let losses = series.policies().map(|policy| calibration.losses(objective, policy));
-        let losses = losses.collect::<anyhow::Result<Vec<_>>>()?;
-        let certified = certify(
-            plan,
-            objective,
-            series,
-            test,
-            &loss_table(&series.levels(test.num_layers), &losses, &order)?,
-        )?;
+        let losses = losses_of_series(objective, series, calibration)?;
+        let table = loss_table(&series.levels(test.num_layers), &losses, &order)?;
+        let certified = certify(plan, objective, series, test, &table)?;
         let trials = repeat(plan, objective, series, calibration, losses)?;
         Ok((certified, trials))
     });
@@ -246,23 +240,32 @@ pub(crate) fn certified_policies(
     let mut policies = Vec::new();
     for objective in &plan.objectives {
         for series in &plan.series {
-            let losses = series.policies().map(|policy| calibration.losses(objective, policy));
-            let losses = losses.collect::<anyhow::Result<Vec<_>>>()?;
             let levels = series.levels(calibration.num_layers);
-            let table = loss_table(&levels, &losses, &order)?;
+            let table = loss_table(&levels, &losses_of_series(objective, series, calibration)?, &order)?;
             for &delta in &objective.deltas {
                 let certified = calibrate(&table, &plan.calibration_options(objective, delta))?;
-                policies.extend(certified_policy(series, &levels, &certified));
+                let index = certified_index(&levels, &certified);
+                policies.extend(index.and_then(|index| series.policies().nth(index)));
             }
         }
     }
     Ok(policies)
 }
 
-/// The policy of a series that a calibration has certified; `None` if that is the full model alone.
-fn certified_policy(series: &Series, levels: &[f64], certified: &Calibration) -> Option<PolicySpec> {
-    let selected = levels.iter().position(|&level| level == certified.threshold);
-    selected.filter(|_| !certified.fallback).and_then(|index| series.policies().nth(index))
+/// The losses of the calibration examples, by policy of a series.
+fn losses_of_series(
+    objective: &Objective,
+    series: &Series,
+    calibration: &SplitOutputs<'_>,
+) -> anyhow::Result<Vec<Vec<f64>>> {
+    series.policies().map(|policy| calibration.losses(objective, policy)).collect()
+}
+
+/// Which of a series a calibration at these levels has certified; `None` if that is the full model alone,
+/// whether or not the series has it.
+fn certified_index(levels: &[f64], certified: &Calibration) -> Option<usize> {
+    let index = levels.iter().position(|&level| level == certified.threshold);
+    index.filter(|_| !certified.fallback)
 }
 
 /// Certifies a threshold of `series` for each tolerance of `objective`.
@@ -274,17 +277,14 @@ fn certify(
     table: &LossTable,
 ) -> anyhow::Result<Vec<(Calibration, (Guarantee, CalibrationRow))>> {
     let full = test.of(PolicySpec::full())?.cost();
+    let levels = series.levels(test.num_layers);
     let row = |&delta| {
         let certified = calibrate(table, &plan.calibration_options(objective, delta))?;
-        // The fallback is the full model whether or not the grid has the threshold 1.
-        let levels = series.levels(test.num_layers);
-        let selected = certified_policy(series, &levels, &certified);
-        let policy = selected.unwrap_or(PolicySpec::full());
-        let threshold =
-            series.policies().zip(series.thresholds()).find(|(of_series, _)| *of_series == policy);
+        let index = certified_index(&levels, &certified);
+        let policy = index.and_then(|index| series.policies().nth(index)).unwrap_or(PolicySpec::full());
         let cost = test.of(policy)?.cost();
         let row = CalibrationRow {
-            threshold: threshold.filter(|_| selected.is_some()).map_or(1.0, |(_, &threshold)| threshold),
+            threshold: index.map_or(1.0, |index| series.thresholds()[index]),
             fallback: certified.fallback,
             calibration_examples: certified.examples,
             empirical_loss: certified.empirical_loss(),

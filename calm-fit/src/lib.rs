@@ -11,6 +11,12 @@
 //! All of it reads training sources. [`calm_core::FittedTo`] remembers which, so that a guarantee computed
 //! from one of them can be refused.
 
+use std::path::Path;
+
+use calm_core::Token;
+
+use crate::reliability::Reliability;
+
 pub mod agreement;
 pub mod beta;
 mod held_out;
@@ -21,6 +27,22 @@ pub mod tune;
 pub use agreement::{Fitted, fit};
 pub use beta::{FittedBeta, fit_beta};
 pub use observe::{Observations, observe};
+
+/// Fits all measures that say how probable agreement is, and writes the fits beside the model in `folder`:
+/// how they fare on examples that were held out.
+///
+/// # Errors
+/// As [`fit`] and [`fit_beta`] have them, before anything is written; or a file cannot be written.
+pub fn fit_beside(
+    folder: &Path,
+    observations: &Observations,
+    sources: &[Vec<Token>],
+) -> Result<Vec<Reliability>, Error> {
+    let (maps, beta) = (fit(observations, sources)?, fit_beta(observations, sources)?);
+    maps.maps.write(folder)?;
+    beta.mixtures.write(folder)?;
+    Ok([maps.reliability, beta.reliability].concat())
+}
 
 /// Why nothing was fitted.
 #[derive(Debug, thiserror::Error)]

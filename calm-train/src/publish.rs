@@ -154,11 +154,7 @@ impl Finished<'_> {
         let mut models: [Box<dyn Model>; 1] = [Box::new(T5::load(&self.config.output, self.device)?)];
         let observations =
             calm_fit::observe(&mut models, &sources, options.batch_size, options.max_tokens, &[])?;
-        let fitted = calm_fit::fit(&observations, &sources)?;
-        let beta = calm_fit::fit_beta(&observations, &sources)?;
-        fitted.maps.write(&self.config.output)?;
-        beta.mixtures.write(&self.config.output)?;
-        let reliability = [fitted.reliability, beta.reliability].concat();
+        let reliability = calm_fit::fit_beside(&self.config.output, &observations, &sources)?;
         calm_fit::reliability::draw(&reliability, &self.config.output).map_err(calm_fit::Error::from)?;
         Ok(reliability)
     }

@@ -130,12 +130,6 @@ impl Parameter {
 }
 
 impl PolicyKind {
-    /// Whether its policies have a measure.
-    pub fn has_measure(&self) -> bool {
-        let is_measure = |parameter| matches!(parameter, &Parameter::Measure | &Parameter::MeasureOrSoftmax);
-        self.parameters.iter().any(is_measure)
-    }
-
     /// The form of its ids, such as `calm-MEASURE-THRESHOLD[-tauDECAY][-exitsLAYER.LAYER]`.
     pub fn form(&self) -> String {
         self.name.to_owned() + &self.parameters.iter().map(|parameter| parameter.form()).collect::<String>()
@@ -267,7 +261,7 @@ impl PolicySpec {
     }
 
     /// Reads the parameters behind the name of a kind.
-    fn parse_parameters(kind: &PolicyKind, mut rest: Option<&str>) -> Result<Parameters, PolicyError> {
+    fn parse_parameters<'a>(kind: &PolicyKind, mut rest: Option<&'a str>) -> Result<Parameters, PolicyError> {
         fn part<'a>(rest: &mut Option<&'a str>) -> Option<&'a str> {
             let text = (*rest)?;
             let (part, after) =
@@ -278,6 +272,11 @@ impl PolicySpec {
         let malformed = || PolicyError::Form(format!("a policy {} is written {}", kind.name, kind.form()));
         let number =
             |text: Option<&str>| text.and_then(|text| text.parse::<f64>().ok()).ok_or_else(malformed);
+        // What stands behind a tag such as `exits`, which may be left out at the end.
+        let tagged = |rest: &mut Option<&'a str>, tag: &str| match part(rest) {
+            None => Ok(None),
+            Some(part) => part.strip_prefix(tag).map(Some).ok_or_else(malformed),
+        };
         let mut parameters = Parameters::default();
         for parameter in kind.parameters {
             match parameter {
@@ -285,9 +284,14 @@ impl PolicySpec {
                     let layers = part(&mut rest).and_then(|text| text.parse().ok()).ok_or_else(malformed)?;
                     parameters.layers = Some(layers);
                 }
-                Parameter::Measure => {
-                    let (measure, behind) = MEASURES.split(rest.ok_or_else(malformed)?)?;
-                    (parameters.measure, rest) = (Some(measure), behind);
+                Parameter::Measure | Parameter::MeasureOrSoftmax => {
+                    // A threshold begins with a digit.
+                    let is_named =
+                        rest.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()));
+                    if is_named || *parameter == Parameter::Measure {
+                        let (measure, behind) = MEASURES.split(rest.ok_or_else(malformed)?)?;
+                        (parameters.measure, rest) = (Some(measure), behind);
+                    }
                 }
                 Parameter::Threshold => {
                     let value = number(part(&mut rest))?;
@@ -301,32 +305,19 @@ impl PolicySpec {
                     parameters.threshold = Some(Threshold::new(value, decay)?);
                 }
                 Parameter::Exits => {
-                    if rest.is_some() {
-                        let exits = part(&mut rest).and_then(|part| part.strip_prefix("exits"));
-                        parameters.exits = Some(exits.ok_or_else(malformed)?.parse()?);
-                    }
-                }
-                Parameter::MeasureOrSoftmax => {
-                    if rest.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase())) {
-                        let (measure, behind) = MEASURES.split(rest.ok_or_else(malformed)?)?;
-                        (parameters.measure, rest) = (Some(measure), behind);
-                    }
+                    parameters.exits = tagged(&mut rest, "exits")?.map(str::parse).transpose()?;
                 }
                 Parameter::Cap => {
-                    if rest.is_some() {
-                        let cap = part(&mut rest).and_then(|part| part.strip_prefix("cap")?.parse().ok());
-                        parameters.cap = Some(cap.ok_or_else(malformed)?);
-                    }
+                    let cap = tagged(&mut rest, "cap")?.map(str::parse);
+                    parameters.cap = cap.transpose().map_err(|_| malformed())?;
                 }
                 Parameter::Draft => {
-                    if rest.is_some() {
-                        let draft = part(&mut rest).and_then(|part| part.strip_prefix("draft"));
-                        let draft =
-                            draft.and_then(|draft| draft.split_once('.')).and_then(|(layers, length)| {
-                                Some(Draft { layers: layers.parse().ok()?, length: length.parse().ok()? })
-                            });
-                        parameters.draft = Some(draft.ok_or_else(malformed)?);
-                    }
+                    let draft = |text: &str| {
+                        let (layers, length) = text.split_once('.')?;
+                        Some(Draft { layers: layers.parse().ok()?, length: length.parse().ok()? })
+                    };
+                    let text = tagged(&mut rest, "draft")?;
+                    parameters.draft = text.map(|text| draft(text).ok_or_else(malformed)).transpose()?;
                 }
             }
         }

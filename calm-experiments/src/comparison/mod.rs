@@ -181,7 +181,7 @@ pub fn run(
     options: &RunOptions,
     load: LoadEngine<'_>,
 ) -> anyhow::Result<ComparisonReport> {
-    let (mut files, mut results) = (Vec::new(), Vec::new());
+    let (mut files, mut results, mut tests) = (Vec::new(), Vec::new(), Vec::new());
     for (name, plan) in &comparison.tasks {
         calm_files::tell(format_args!("{name}"));
         let folder = out.join(name);
@@ -196,6 +196,7 @@ pub fn run(
         files.extend(report.files);
         files.extend(plots::draw_all(plan, &report.results, &folder.join("plots"))?);
         results.push(report.results);
+        tests.push(report.test);
     }
     let mut rows: Vec<ComparisonRow> = Vec::new();
     for ((name, plan), results) in comparison.tasks.iter().zip(&results) {
@@ -205,7 +206,7 @@ pub fn run(
     let speeds = if options.statistics_only {
         Speeds::read(&speed_file)?
     } else {
-        let speeds = Speeds::measure(comparison, &rows, &options.engine, load)?;
+        let speeds = Speeds::measure(comparison, &rows, &tests, &options.engine, load)?;
         speeds.write(&speed_file)?;
         speeds
     };

@@ -124,27 +124,24 @@ impl Speeds {
     pub(super) fn measure(
         comparison: &Comparison,
         rows: &[ComparisonRow],
+        tests: &[Dataset],
         options: &EngineOptions,
         load: LoadEngine<'_>,
     ) -> anyhow::Result<Self> {
-        let ComparePlan { engines, .. } = &comparison.compare;
+        let threads = options.workers.max(1) * options.threads_per_worker.max(1);
+        let one_worker = EngineOptions { workers: 1, threads_per_worker: threads, ..options.clone() };
+        let chosen = comparison.compare.engines.iter().map(|&choice| {
+            let EngineChoice { kind, weight_type } = choice;
+            let device = options.device.clone().filter(|_| kind == EngineKind::Libtorch);
+            (Some(choice), EngineOptions { kind: Some(kind), weight_type, device, ..one_worker.clone() })
+        });
+        let mut choices: Vec<(Option<EngineChoice>, EngineOptions)> = chosen.collect();
+        if choices.is_empty() {
+            choices.push((None, one_worker));
+        }
         let mut speeds = Self::default();
-        let of_run = || vec![(None, options.clone())];
-        let choices: Vec<(Option<EngineChoice>, EngineOptions)> = match engines.is_empty() {
-            true => of_run(),
-            false => engines
-                .iter()
-                .map(|&choice| {
-                    let EngineChoice { kind, weight_type } = choice;
-                    let device = options.device.clone().filter(|_| kind == EngineKind::Libtorch);
-                    (Some(choice), EngineOptions { kind: Some(kind), weight_type, device, ..options.clone() })
-                })
-                .collect(),
-        };
         for (choice, options) in choices {
-            let threads = options.workers.max(1) * options.threads_per_worker.max(1);
-            let options = EngineOptions { workers: 1, threads_per_worker: threads, ..options };
-            for (task, plan) in &comparison.tasks {
+            for ((task, plan), test) in comparison.tasks.iter().zip(tests) {
                 let engine = match load(&plan.model, &options) {
                     Ok(engine) => engine,
                     // A program without libtorch compares what it has.
@@ -157,7 +154,7 @@ impl Speeds {
                 let name = choice.map_or_else(|| engine.model().device(), |choice| choice.to_string());
                 calm_files::tell(format_args!("speed of {task} on {name}"));
                 let policies = distinct_policies(rows, task);
-                let task = Task { name: task, plan, compare: &comparison.compare, engine: &engine };
+                let task = Task { name: task, plan, test, compare: &comparison.compare, engine: &engine };
                 speeds.rows.extend(task.measure(&name, &policies)?);
             }
         }
@@ -180,6 +177,7 @@ fn distinct_policies(rows: &[ComparisonRow], task: &str) -> Vec<PolicySpec> {
 struct Task<'a> {
     name: &'a str,
     plan: &'a Plan,
+    test: &'a Dataset,
     compare: &'a ComparePlan,
     engine: &'a Engine,
 }
@@ -219,9 +217,8 @@ impl Task<'_> {
 
     /// The first test examples of the task.
     fn sources(&self) -> anyhow::Result<Vec<Vec<Token>>> {
-        let [test, _] = Dataset::read_splits(self.plan)?;
         let codec = self.engine.text_codec()?;
-        let examples = test.examples.iter().take(self.compare.examples);
+        let examples = self.test.examples.iter().take(self.compare.examples);
         examples.map(|example| encode_source(codec, &example.source, self.plan.max_source_tokens)).collect()
     }
 
