@@ -122,20 +122,6 @@ fn instead(dir: &Path) -> String {
     }
 }
 
-/// Maps a file that nobody changes while the map lives.
-///
-/// # Errors
-/// The file cannot be opened or mapped.
-#[allow(unsafe_code)]
-pub fn map_file(path: &Path) -> Result<memmap2::Mmap, Error> {
-    let map = std::fs::File::open(path)
-        // SAFETY: a file rewritten in place by another process could change under the map. This project
-        // itself replaces files by renaming only, which leaves the mapped one as it was.
-        .and_then(|file| unsafe { memmap2::Mmap::map(&file) })
-        .map_err(calm_files::Error::read(path))?;
-    Ok(map)
-}
-
 /// SHA-256 of the bytes of all weight files of a checkpoint, in hexadecimal.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ mod weight_type;
 pub use crate::config::{FeedForward, T5Config};
 pub use crate::error::Error;
 pub use crate::exit_heads::{HEADS_FILE, read_exit_heads, rounded_to_file, write_exit_heads};
-pub use crate::files::{MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, map_file, weights_hash};
+pub use crate::files::{MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, weights_hash};
 pub use crate::model::{EngineKind, LoadOptions, Loader, Model, Teamwork};
 pub use crate::model_type::{T5_MODEL_TYPES, model_type};
 pub use crate::position::{Direction, bucket};

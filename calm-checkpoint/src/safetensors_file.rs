@@ -3,11 +3,11 @@
 //! Files are read and not mapped: where a mapped file is overwritten or cut off in place, as `cp` does it,
 //! the process is killed, or goes on with other weights than those it was loaded with.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+use calm_files::FileVersion;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Metadata as Header, TensorInfo};
 
@@ -23,8 +23,8 @@ pub struct SafetensorsFile {
     header: Header,
     /// Where the tensors begin.
     data_start: u64,
-    /// Size and time of the last change when the file was opened.
-    version: (u64, Option<SystemTime>),
+    /// The file's version when it was opened.
+    version: FileVersion,
 }
 
 impl SafetensorsFile {
@@ -36,7 +36,7 @@ impl SafetensorsFile {
         let invalid = |source| Error::Safetensors { path: path.to_owned(), source };
         let failed = calm_files::Error::read(path);
         let file = File::open(path).map_err(&failed)?;
-        let version = version(&file.metadata().map_err(&failed)?);
+        let version = FileVersion::of(&file.metadata().map_err(&failed)?);
         let start = read_at(&file, 0, LFS_POINTER.len()).map_err(&failed)?;
         if start == LFS_POINTER {
             return Err(Error::LfsPointer { path: path.to_owned() });
@@ -44,14 +44,14 @@ impl SafetensorsFile {
         let length = *start.first_chunk().ok_or(SafeTensorError::HeaderTooSmall).map_err(invalid)?;
         let data_start = u64::from_le_bytes(length).saturating_add(size_of_val(&length) as u64);
         // Checked before there is memory for it: the first bytes of another format may be any number.
-        if data_start > version.0 {
+        if data_start > version.length {
             return Err(invalid(SafeTensorError::InvalidHeaderLength));
         }
         let text =
             read_at(&file, length.len() as u64, data_start as usize - length.len()).map_err(&failed)?;
         let header: Header = serde_json::from_slice(&text)
             .map_err(|source| invalid(SafeTensorError::InvalidHeaderDeserialization(source)))?;
-        if data_start + header.data_len() as u64 != version.0 {
+        if data_start + header.data_len() as u64 != version.length {
             return Err(invalid(SafeTensorError::MetadataIncompleteBuffer));
         }
         Ok(SafetensorsFile { path: path.to_owned(), file, header, data_start, version })
@@ -90,17 +90,12 @@ impl SafetensorsFile {
     /// # Errors
     /// Fails if the file has changed since it was opened.
     pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
-        let now = std::fs::metadata(&self.path).map_err(calm_files::Error::read(&self.path))?;
-        if version(&now) == self.version { Ok(()) } else { Err(self.changed()) }
+        if FileVersion::at(&self.path)? == self.version { Ok(()) } else { Err(self.changed()) }
     }
 
     fn changed(&self) -> Error {
         Error::Changed { path: self.path.clone() }
     }
-}
-
-fn version(metadata: &Metadata) -> (u64, Option<SystemTime>) {
-    (metadata.len(), metadata.modified().ok())
 }
 
 /// Reads so many bytes, or as many as there are.

@@ -3,6 +3,7 @@
 
 mod document;
 mod error;
+mod map;
 mod panics;
 mod streams;
 mod target;
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 pub use document::Document;
 pub use error::Error;
+pub use map::{FileVersion, map_file};
 pub use panics::catch_panic;
 pub use streams::{print, print_aside, tell};
 pub use unfinished::{TemporaryFolder, remove_unfinished};

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use calm_checkpoint::{Tokenizer, cut_source, map_file};
+use calm_checkpoint::{Tokenizer, cut_source};
 use calm_data::Example;
+use calm_files::map_file;
 use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
