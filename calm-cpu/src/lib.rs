@@ -9,6 +9,7 @@
 
 mod attendance;
 mod attention;
+mod blocks;
 mod elementwise;
 mod error;
 mod head;

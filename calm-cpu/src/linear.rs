@@ -7,6 +7,7 @@ use std::sync::Arc;
 use calm_checkpoint::{FeedForward, WeightType};
 use half::bf16;
 
+use crate::blocks::{Blocks, InputBlock, round_to_blocks};
 use crate::elementwise::{self, RmsNorm};
 use crate::int8::{Int8Panels, halve, quantise};
 use crate::panels::{PANEL, Panels, Weight};
@@ -21,14 +22,19 @@ pub(crate) struct Processor {
     pub(crate) set: InstructionSet,
 }
 
-/// A weight matrix [outputs, inputs], or some rows of one.
+/// Weight matrices with the same inputs that are multiplied together.
 pub(crate) struct Linear {
-    packed: Arc<Packed>,
-    /// The first of the panels that are multiplied.
-    first_panel: usize,
+    /// Matrices one below the other, or those of [`Linear::gated`].
+    matrices: Vec<Placed>,
     inputs: usize,
     /// Columns of what a product gives.
     outputs: usize,
+}
+
+/// A matrix [outputs, inputs], and the column of a product at which it begins: that of a whole panel.
+struct Placed {
+    packed: Arc<Packed>,
+    start: usize,
 }
 
 /// The panels of a matrix.
@@ -36,6 +42,19 @@ enum Packed {
     F32(Panels<f32>),
     Bf16(Panels<bf16>),
     Int8(Int8Panels),
+    Blocks(Blocks),
+}
+
+/// Panels of which both matrices of [`Linear::gated`] are multiplied before the next ones are.
+const GATED_PANELS: usize = 4;
+
+/// How the weights of a matrix are to lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// Rounded to a type, or widened to it.
+    As(WeightType),
+    /// As they are stored, blocks as blocks.
+    AsStored,
 }
 
 /// What a product reads.
@@ -69,58 +88,36 @@ enum Mode<'a> {
 
 impl Linear {
     /// Packs a matrix.
-    pub(crate) fn new(matrix: &Stored, weight_type: WeightType) -> Self {
-        Self::stacked(std::slice::from_ref(matrix), matrix.rows(), weight_type)
+    pub(crate) fn new(matrix: &Stored, packing: Packing) -> Self {
+        let outputs = matrix.rows();
+        Linear { outputs, ..Self::parallel(std::slice::from_ref(matrix), packing) }
     }
 
-    /// Packs matrices of the same shape one below the other, each filled up to whole panels.
-    pub(crate) fn parallel(matrices: &[Stored], weight_type: WeightType) -> Self {
-        let outputs = matrices[0].rows().next_multiple_of(PANEL) * matrices.len();
-        Self::stacked(matrices, outputs, weight_type)
-    }
-
-    /// Packs matrices of the same shape that begin at whole panels, with `outputs` rows in all.
-    fn stacked(matrices: &[Stored], outputs: usize, weight_type: WeightType) -> Self {
-        let height = matrices[0].rows().next_multiple_of(PANEL);
-        Self::pack([outputs, outputs], matrices[0].columns(), weight_type, |output, to| {
-            let (matrix, row) = (&matrices[output / height], output % height);
-            matrix.read_row_or_zeros(row, to);
-        })
-    }
-
-    /// Packs `wi_0` and `wi_1` of a gated feed-forward network panel by panel in turns, so that one thread
-    /// has both.
-    pub(crate) fn gated(gate: &Stored, linear: &Stored, weight_type: WeightType) -> Self {
-        let rows = gate.rows().next_multiple_of(PANEL) * 2;
-        Self::pack([rows, gate.rows()], gate.columns(), weight_type, |output, to| {
-            let (panel, column) = (output / PANEL, output % PANEL);
-            [gate, linear][panel % 2].read_row_or_zeros(panel / 2 * PANEL + column, to);
-        })
-    }
-
-    fn pack(
-        [rows, outputs]: [usize; 2],
-        inputs: usize,
-        weight_type: WeightType,
-        read_row: impl FnMut(usize, &mut [f32]),
-    ) -> Self {
-        let packed = match weight_type {
-            WeightType::F32 => Packed::F32(pack_floats(rows, inputs, read_row, |weight| weight)),
-            WeightType::Bf16 => Packed::Bf16(pack_floats(rows, inputs, read_row, bf16::from_f32)),
-            WeightType::Int8 => Packed::Int8(Int8Panels::pack(rows, inputs, read_row)),
+    /// Packs matrices one below the other, each filled up to whole panels.
+    pub(crate) fn parallel(matrices: &[Stored], packing: Packing) -> Self {
+        let mut start = 0;
+        let place = |matrix: &Stored| {
+            let placed = Placed { packed: Arc::new(Packed::new(matrix, packing)), start };
+            start += matrix.rows().next_multiple_of(PANEL);
+            placed
         };
-        Linear { packed: Arc::new(packed), first_panel: 0, inputs, outputs }
+        let placed = matrices.iter().map(place).collect();
+        Linear { matrices: placed, inputs: matrices[0].columns(), outputs: start }
     }
 
-    /// The same matrix without its first `count` rows, which are whole panels. The weights are shared.
-    pub(crate) fn without_first(&self, count: usize) -> Self {
-        assert!(count.is_multiple_of(PANEL) && count < self.outputs, "not whole panels");
-        Linear {
-            packed: Arc::clone(&self.packed),
-            first_panel: self.first_panel + count / PANEL,
-            inputs: self.inputs,
-            outputs: self.outputs - count,
-        }
+    /// Packs the two matrices of a gated feed-forward network, which have the same shape.
+    pub(crate) fn gated(gate: &Stored, linear: &Stored, packing: Packing) -> Self {
+        let place = |matrix: &Stored| Placed { packed: Arc::new(Packed::new(matrix, packing)), start: 0 };
+        Linear { matrices: vec![place(gate), place(linear)], inputs: gate.columns(), outputs: gate.rows() }
+    }
+
+    /// The same without the first of the matrices that lie one below the other. The weights are shared.
+    pub(crate) fn without_first(&self) -> Self {
+        let first = self.matrices[1].start;
+        let rest = self.matrices[1..].iter();
+        let placed =
+            |matrix: &Placed| Placed { packed: Arc::clone(&matrix.packed), start: matrix.start - first };
+        Linear { matrices: rest.map(placed).collect(), inputs: self.inputs, outputs: self.outputs - first }
     }
 
     /// Columns of what a product gives.
@@ -130,12 +127,7 @@ impl Linear {
 
     /// Bytes of the weights that a product reads.
     pub(crate) fn bytes(&self) -> usize {
-        let (bytes, panels) = match &*self.packed {
-            Packed::F32(panels) => (panels.bytes(), panels.len()),
-            Packed::Bf16(panels) => (panels.bytes(), panels.len()),
-            Packed::Int8(weights) => (weights.panels.bytes(), weights.panels.len()),
-        };
-        bytes / panels * (panels - self.first_panel)
+        self.matrices.iter().map(|matrix| matrix.packed.bytes()).sum()
     }
 
     /// Multiplies rows with the matrix.
@@ -178,41 +170,81 @@ struct Job<'a> {
 
 #[inline(always)]
 fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratch) {
-    let Scratch { normed, quantised, narrow, scales, gate, .. } = scratch;
-    let Linear { packed, first_panel, inputs, .. } = job.linear;
-    let input = match job.input {
+    let Linear { matrices, inputs, .. } = job.linear;
+    let Scratch { normed, rounded, gate, .. } = scratch;
+    let numbers = match job.input {
         Input::Rows(rows) => rows,
         Input::Normed(norm, states) => normalise(norm, states, normed),
     };
-    let mut writer = Writer { part, mode: job.mode, first_panel: *first_panel, gate };
-    match &**packed {
-        Packed::F32(panels) => run_floats::<S, _>(panels, input, &mut writer),
-        Packed::Bf16(panels) => run_floats::<S, _>(panels, input, &mut writer),
-        Packed::Int8(weights) => {
-            quantise(input, *inputs, quantised, scales);
-            halve(quantised, *inputs, weights.panels.stride(), narrow);
-            weights.product::<S>(
-                writer.panels(),
-                narrow,
-                scales,
-                #[inline(always)]
-                |panel, row, sums| writer.write(panel, row, sums),
+    rounded.fill(matrices, numbers, *inputs);
+    let inputs = Inputs { numbers, rounded };
+    let Range { start, end } = part.range.clone();
+    if let Mode::Gate(activation) = job.mode {
+        for first in (start..end).step_by(GATED_PANELS * PANEL) {
+            let columns = first..end.min(first + GATED_PANELS * PANEL);
+            run_gated::<S>(
+                [&matrices[0].packed, &matrices[1].packed],
+                columns,
+                activation,
+                inputs,
+                part,
+                gate,
             );
         }
+        return;
+    }
+    for Placed { packed, start: of_matrix } in matrices {
+        let (first, end) = (start.max(*of_matrix), end.min(of_matrix + packed.len() * PANEL));
+        if first >= end {
+            continue;
+        }
+        let panels = (first - of_matrix) / PANEL..(end - of_matrix).div_ceil(PANEL);
+        packed.product::<S>(
+            panels,
+            inputs,
+            #[inline(always)]
+            |panel, row, sums| write(part, job.mode, of_matrix + panel * PANEL - start, row, sums),
+        );
     }
 }
 
+/// Computes some columns of a gated product, [`GATED_PANELS`] panels at most, so that what both matrices give
+/// for them is at hand.
 #[inline(always)]
-fn run_floats<S: Simd, W: Weight<Input = f32, Output = f32>>(
-    panels: &Panels<W>,
-    input: &[f32],
-    writer: &mut Writer<'_, '_>,
+fn run_gated<S: Simd>(
+    [gates, linears]: [&Packed; 2],
+    columns: Range<usize>,
+    activation: FeedForward,
+    inputs: Inputs<'_>,
+    part: &mut Columns<'_>,
+    room: &mut Vec<f32>,
 ) {
-    panels.product::<S>(
-        writer.panels(),
-        input,
+    let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
+    let at = |panel: usize, row: usize| (row * GATED_PANELS + panel - panels.start) * PANEL;
+    gates.product::<S>(
+        panels.clone(),
+        inputs,
         #[inline(always)]
-        |panel, row, sums| writer.write(panel, row, sums),
+        |panel, row, sums| {
+            let at = at(panel, row);
+            if room.len() < at + PANEL {
+                room.resize((row + 1) * GATED_PANELS * PANEL, 0.0);
+            }
+            room[at..][..PANEL].copy_from_slice(sums);
+        },
+    );
+    let start = part.range.start;
+    linears.product::<S>(
+        panels.clone(),
+        inputs,
+        #[inline(always)]
+        |panel, row, sums| {
+            let gate = &mut room[at(panel, row)..][..PANEL];
+            elementwise::gate(activation, gate, sums);
+            let out = &mut part.row(row)[panel * PANEL - start..];
+            let width = out.len().min(PANEL);
+            out[..width].copy_from_slice(&gate[..width]);
+        },
     );
 }
 
@@ -228,79 +260,129 @@ pub(crate) fn normalise<'a>(norm: &RmsNorm, states: &States<'_>, normed: &'a mut
     normed
 }
 
-/// Takes a thread's products to where they belong.
-struct Writer<'a, 'b> {
-    part: &'a mut Columns<'b>,
-    mode: Mode<'a>,
-    /// The panel of the first column.
-    first_panel: usize,
-    /// What `wi_0` gave for one panel, until `wi_1` has been multiplied too: [rows, 32]
-    gate: &'a mut Vec<f32>,
+/// Takes what a panel gave for a row to where it belongs, `first` columns behind the thread's first one.
+#[inline(always)]
+fn write(part: &mut Columns<'_>, mode: Mode<'_>, first: usize, row: usize, sums: &[f32; PANEL]) {
+    let out_row = match mode {
+        Mode::Add(slots) => slots[row],
+        _ => row,
+    };
+    let out = &mut part.row(out_row)[first..];
+    let width = out.len().min(PANEL);
+    let out = &mut out[..width];
+    match mode {
+        Mode::Add(_) => {
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out += sum;
+            }
+        }
+        Mode::Relu => {
+            for (out, &sum) in out.iter_mut().zip(sums) {
+                // `f32::max` makes 0 of what is no number.
+                *out = if sum < 0.0 { 0.0 } else { sum };
+            }
+        }
+        Mode::Store | Mode::Gate(_) => out.copy_from_slice(&sums[..width]),
+    }
 }
 
-impl Writer<'_, '_> {
-    /// The panels that this thread's columns are made of.
-    fn panels(&self) -> Range<usize> {
-        let (first, end) = (self.part.range.start / PANEL, self.part.range.end.div_ceil(PANEL));
-        match self.mode {
-            Mode::Gate(_) => 2 * first..2 * end,
-            _ => self.first_panel + first..self.first_panel + end,
-        }
-    }
+/// Rows of inputs in the forms that weights are multiplied with.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    /// [rows, inputs]
+    numbers: &'a [f32],
+    rounded: &'a Rounded,
+}
 
+/// Inputs of products with integers.
+#[derive(Default)]
+pub(crate) struct Rounded {
+    integers: Vec<i16>,
+    /// Halves of 15-bit integers, as products read them: [2 * rows, stride]
+    halves: Vec<i8>,
+    /// Size of the steps of each row's.
+    scales: Vec<f32>,
+    /// [rows, blocks]
+    blocks: Vec<InputBlock>,
+}
+
+impl Rounded {
+    /// Rounds rows of inputs [rows, width] as the matrices need them.
     #[inline(always)]
-    fn write(&mut self, panel: usize, row: usize, sums: &[f32; PANEL]) {
-        let column = match self.mode {
-            Mode::Gate(_) => panel / 2 * PANEL,
-            _ => (panel - self.first_panel) * PANEL,
-        };
-        let first = column - self.part.range.start;
-        let out_row = match self.mode {
-            Mode::Add(slots) => slots[row],
-            _ => row,
-        };
-        let out = &mut self.part.row(out_row)[first..];
-        let width = out.len().min(PANEL);
-        let out = &mut out[..width];
-        match self.mode {
-            Mode::Store => out.copy_from_slice(&sums[..width]),
-            Mode::Add(_) => {
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out += sum;
-                }
-            }
-            Mode::Relu => {
-                for (out, &sum) in out.iter_mut().zip(sums) {
-                    // `f32::max` makes 0 of what is no number.
-                    *out = if sum < 0.0 { 0.0 } else { sum };
-                }
-            }
-            Mode::Gate(activation) => {
-                if self.gate.len() < (row + 1) * PANEL {
-                    self.gate.resize((row + 1) * PANEL, 0.0);
-                }
-                let gate = &mut self.gate[row * PANEL..][..PANEL];
-                if panel.is_multiple_of(2) {
-                    gate.copy_from_slice(sums);
-                } else {
-                    elementwise::gate(activation, gate, sums);
-                    out.copy_from_slice(&gate[..width]);
-                }
-            }
+    fn fill(&mut self, matrices: &[Placed], numbers: &[f32], width: usize) {
+        let int8 = matrices.iter().find_map(|matrix| match &*matrix.packed {
+            Packed::Int8(weights) => Some(weights.panels.stride()),
+            _ => None,
+        });
+        if let Some(stride) = int8 {
+            quantise(numbers, width, &mut self.integers, &mut self.scales);
+            halve(&self.integers, width, stride, &mut self.halves);
+        }
+        if matrices.iter().any(|matrix| matches!(*matrix.packed, Packed::Blocks(_))) {
+            round_to_blocks(numbers, &mut self.blocks);
         }
     }
 }
 
-fn pack_floats<W: Weight>(
-    outputs: usize,
-    inputs: usize,
-    mut read_row: impl FnMut(usize, &mut [f32]),
-    convert: impl Fn(f32) -> W,
-) -> Panels<W> {
-    let mut row = vec![0.0; inputs];
-    Panels::pack(outputs, inputs, |output, input| {
+impl Packed {
+    fn new(matrix: &Stored, packing: Packing) -> Self {
+        match packing {
+            Packing::As(WeightType::F32) => Packed::F32(pack_floats(matrix, |weight| weight)),
+            Packing::As(WeightType::Bf16) => Packed::Bf16(pack_floats(matrix, bf16::from_f32)),
+            Packing::As(WeightType::Int8) => {
+                let read_row = |row, to: &mut [f32]| matrix.read_row(row, to);
+                Packed::Int8(Int8Panels::pack(matrix.rows(), matrix.columns(), read_row))
+            }
+            Packing::AsStored => match matrix.blocks() {
+                Some(blocks) => Packed::Blocks(blocks),
+                None if matrix.is_bf16() => Self::new(matrix, Packing::As(WeightType::Bf16)),
+                None => Self::new(matrix, Packing::As(WeightType::F32)),
+            },
+        }
+    }
+
+    /// Number of panels.
+    fn len(&self) -> usize {
+        match self {
+            Packed::F32(panels) => panels.len(),
+            Packed::Bf16(panels) => panels.len(),
+            Packed::Int8(weights) => weights.panels.len(),
+            Packed::Blocks(blocks) => blocks.len(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Packed::F32(panels) => panels.bytes(),
+            Packed::Bf16(panels) => panels.bytes(),
+            Packed::Int8(weights) => weights.panels.bytes(),
+            Packed::Blocks(blocks) => blocks.bytes(),
+        }
+    }
+
+    /// Multiplies rows with some panels. Calls `emit(panel, row, sums)`, for any row panel after panel.
+    #[inline(always)]
+    fn product<S: Simd>(
+        &self,
+        panels: Range<usize>,
+        inputs: Inputs<'_>,
+        emit: impl FnMut(usize, usize, &[f32; PANEL]),
+    ) {
+        let Inputs { numbers, rounded } = inputs;
+        match self {
+            Packed::F32(weights) => weights.product::<S>(panels, numbers, emit),
+            Packed::Bf16(weights) => weights.product::<S>(panels, numbers, emit),
+            Packed::Int8(weights) => weights.product::<S>(panels, &rounded.halves, &rounded.scales, emit),
+            Packed::Blocks(blocks) => blocks.product::<S>(panels, &rounded.blocks, emit),
+        }
+    }
+}
+
+fn pack_floats<W: Weight + Copy + Default>(matrix: &Stored, convert: impl Fn(f32) -> W) -> Panels<W> {
+    let mut row = vec![0.0; matrix.columns()];
+    Panels::pack(matrix.rows(), matrix.columns(), |output, input| {
         if input == 0 {
-            read_row(output, &mut row);
+            matrix.read_row(output, &mut row);
         }
         convert(row[input])
     })

@@ -19,17 +19,22 @@ pub(crate) const PANEL: usize = 2 * LANES;
 /// Number of bytes of a panel that are asked for ahead where a single row reads it.
 const AHEAD: usize = 1024;
 
-/// How weights of a type are stored and multiplied.
-pub(crate) trait Weight: Copy + Default + Send + Sync + 'static {
-    /// Type of the inputs.
+/// How weights are stored and multiplied. A product reads a panel step by step.
+pub(crate) trait Weight: Sized + Send + Sync + 'static {
+    /// What a row of inputs consists of: numbers, or blocks of them.
     type Input: Copy + Default;
     /// Type of the sums.
     type Output: Copy + Default;
     /// Number of inputs of a step.
     const DEPTH: usize;
+    /// Number of elements of a row of inputs that a step reads.
+    const STEP_INPUTS: usize = Self::DEPTH;
+    /// Bytes of the weights of a panel for one step, whole cache lines.
+    const STEP_BYTES: usize;
     /// What the length of a row of inputs is filled up to a multiple of.
     const PADDING: usize = Self::DEPTH;
-    /// Number of inputs in front of each row, of which [`start`](Self::start) makes what its sums begin with.
+    /// Number of elements in front of each row, of which [`start`](Self::start) makes what its sums begin
+    /// with.
     const LEAD: usize = 0;
     type Loaded<S: Simd>: Copy;
     type Splat<S: Simd>: Copy;
@@ -40,8 +45,8 @@ pub(crate) trait Weight: Copy + Default + Send + Sync + 'static {
     /// # Safety
     /// This is the condition here and below: it is that of [`Simd`].
     unsafe fn start<S: Simd>(from: *const Self::Input) -> Self::Sum<S>;
-    /// Loads the weights of 16 outputs for one step.
-    unsafe fn load<S: Simd>(from: *const Self) -> Self::Loaded<S>;
+    /// Loads the weights of 16 outputs, the first or the second half of a panel, for the step at `step`.
+    unsafe fn load<S: Simd>(step: *const u8, half: usize) -> Self::Loaded<S>;
     /// Loads the inputs of one step, for all outputs.
     unsafe fn splat<S: Simd>(from: *const Self::Input) -> Self::Splat<S>;
     unsafe fn add<S: Simd>(
@@ -70,6 +75,7 @@ macro_rules! float_weight {
             type Input = f32;
             type Output = f32;
             const DEPTH: usize = 1;
+            const STEP_BYTES: usize = PANEL * size_of::<$type>();
             type Loaded<S: Simd> = S::F32;
             type Splat<S: Simd> = S::F32;
             type Sum<S: Simd> = S::F32;
@@ -80,8 +86,8 @@ macro_rules! float_weight {
             }
 
             #[inline(always)]
-            unsafe fn load<S: Simd>(from: *const Self) -> S::F32 {
-                unsafe { S::$load(from) }
+            unsafe fn load<S: Simd>(step: *const u8, half: usize) -> S::F32 {
+                unsafe { S::$load(step.cast::<$type>().add(half * LANES)) }
             }
 
             #[inline(always)]
@@ -111,6 +117,7 @@ impl Weight for i8 {
     type Input = i8;
     type Output = i32;
     const DEPTH: usize = 4;
+    const STEP_BYTES: usize = PANEL * Self::DEPTH;
     // Instructions for matrices take a cache line of each row.
     const PADDING: usize = amx::DEPTH;
     // The sum of the row.
@@ -125,8 +132,8 @@ impl Weight for i8 {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(from: *const i8) -> S::Quads {
-        unsafe { S::load_quads(from) }
+    unsafe fn load<S: Simd>(step: *const u8, half: usize) -> S::Quads {
+        unsafe { S::load_quads(step.cast::<i8>().add(half * LANES * Self::DEPTH)) }
     }
 
     #[inline(always)]
@@ -155,7 +162,7 @@ impl Weight for i8 {
         if inputs.len() / stride < amx::FEWEST_ROWS || !amx::is_there() {
             return false;
         }
-        let size = PANEL * panels.padded_inputs;
+        let size = panels.panel_bytes();
         // SAFETY: the panels are inside the lines.
         let weights = unsafe {
             let first = panels.lines.as_ptr().cast::<i8>().add(range.start * size);
@@ -175,11 +182,11 @@ impl Weight for i8 {
 
 /// A packed matrix.
 pub(crate) struct Panels<W> {
-    /// The weights by panel, step, output, and input of the step.
+    /// The weights by panel and step.
     lines: Vec<Line>,
     outputs: usize,
-    /// Length of a row of inputs, whose end is filled with zeros.
-    padded_inputs: usize,
+    /// Number of steps of a panel. The end of a row of inputs is filled up with zeros.
+    steps: usize,
     weight: std::marker::PhantomData<W>,
 }
 
@@ -188,31 +195,67 @@ pub(crate) struct Panels<W> {
 #[repr(align(64))]
 struct Line(#[expect(dead_code, reason = "read through a pointer")] [u8; 64]);
 
-impl<W: Weight> Panels<W> {
-    /// Packs a matrix in which (output, input) has the weight `weight(output, input)`.
+impl<W: Weight + Copy + Default> Panels<W> {
+    /// Packs a matrix in which (output, input) has the weight `weight(output, input)`. Within a step the
+    /// weights lie by output, and input of the step.
     pub(crate) fn pack(outputs: usize, inputs: usize, mut weight: impl FnMut(usize, usize) -> W) -> Self {
-        let padded_inputs = inputs.next_multiple_of(W::PADDING);
-        let count = outputs.div_ceil(PANEL) * PANEL * padded_inputs;
-        // A step has 64 or 128 bytes, so that every step begins a line.
-        let mut lines = vec![Line([0; 64]); count * size_of::<W>() / 64];
-        // SAFETY: as many zeroed weights fit into the lines, and zero bits are a weight of each type.
-        let data = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<W>(), count) };
+        Self::pack_steps(outputs, inputs, |output, step, bytes| {
+            // SAFETY: the bytes of a step are aligned to a cache line and are its weights, zeros at first,
+            // which are a weight of each type.
+            let weights = unsafe {
+                let count = PANEL * W::DEPTH;
+                assert!(bytes.len() == count * size_of::<W>(), "not a step of these weights");
+                std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast::<W>(), count)
+            };
+            let of_output = &mut weights[output % PANEL * W::DEPTH..][..W::DEPTH];
+            for (to, input) in of_output.iter_mut().zip(step * W::DEPTH..inputs) {
+                *to = weight(output, input);
+            }
+        })
+    }
+}
+
+impl<W: Weight> Panels<W> {
+    /// Packs a matrix. `write(output, step, bytes)` writes what an output has in a step of its panel, output
+    /// after output; what nobody writes is zero.
+    pub(crate) fn pack_steps(
+        outputs: usize,
+        inputs: usize,
+        mut write: impl FnMut(usize, usize, &mut [u8]),
+    ) -> Self {
+        const { assert!(W::STEP_BYTES.is_multiple_of(size_of::<Line>())) };
+        let steps = inputs.next_multiple_of(W::PADDING) / W::DEPTH;
+        let count = outputs.div_ceil(PANEL) * steps * W::STEP_BYTES / size_of::<Line>();
+        let mut lines = vec![Line([0; 64]); count];
+        // SAFETY: lines are bytes.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<u8>(), count * 64) };
         for output in 0..outputs {
-            let panel = &mut data[output / PANEL * PANEL * padded_inputs..][..PANEL * padded_inputs];
-            for input in 0..inputs {
-                let step = input / W::DEPTH * PANEL * W::DEPTH;
-                panel[step + output % PANEL * W::DEPTH + input % W::DEPTH] = weight(output, input);
+            let panel = &mut bytes[output / PANEL * steps * W::STEP_BYTES..][..steps * W::STEP_BYTES];
+            for (step, bytes) in panel.chunks_exact_mut(W::STEP_BYTES).enumerate() {
+                write(output, step, bytes);
             }
         }
-        Panels { lines, outputs, padded_inputs, weight: std::marker::PhantomData }
+        Panels { lines, outputs, steps, weight: std::marker::PhantomData }
+    }
+
+    /// The bytes of the steps of one panel.
+    pub(crate) fn steps_of(&self, panel: usize) -> impl Iterator<Item = &[u8]> {
+        // SAFETY: lines are bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>(), self.bytes()) };
+        bytes[panel * self.panel_bytes()..][..self.panel_bytes()].chunks_exact(W::STEP_BYTES)
+    }
+
+    fn panel_bytes(&self) -> usize {
+        self.steps * W::STEP_BYTES
     }
 
     pub(crate) fn outputs(&self) -> usize {
         self.outputs
     }
 
+    /// Length of a row of inputs, whose end is filled up with zeros.
     pub(crate) fn padded_inputs(&self) -> usize {
-        self.padded_inputs
+        self.steps * W::DEPTH
     }
 
     /// Number of panels.
@@ -227,7 +270,7 @@ impl<W: Weight> Panels<W> {
 
     /// Length of a row of inputs with what is in front of it.
     pub(crate) fn stride(&self) -> usize {
-        W::LEAD + self.padded_inputs
+        W::LEAD + self.steps * W::STEP_INPUTS
     }
 
     /// Computes products of the panels in `range` with `rows` of inputs [rows, stride].
@@ -287,32 +330,30 @@ impl<W: Weight> Panels<W> {
         row: usize,
         emit: &mut impl FnMut(usize, usize, &[W::Output; PANEL]),
     ) -> usize {
-        let panel_size = PANEL * self.padded_inputs;
+        let panel_bytes = self.panel_bytes();
         let mut sums = [[[W::Output::default(); PANEL]; P]; R];
         // SAFETY: the panels are inside the lines and the rows inside the inputs; the caller runs with the
         // instructions of `S`.
         unsafe {
-            let weights = self.lines.as_ptr().cast::<W>().add(panel * panel_size);
-            let weights: [*const W; P] = std::array::from_fn(|p| weights.add(p * panel_size));
+            let weights = self.lines.as_ptr().cast::<u8>().add(panel * panel_bytes);
+            let weights: [*const u8; P] = std::array::from_fn(|p| weights.add(p * panel_bytes));
             let inputs: [*const W::Input; R] =
                 std::array::from_fn(|r| inputs.as_ptr().add((row + r) * self.stride()));
             let mut tile: [[[W::Sum<S>; 2]; P]; R] =
                 std::array::from_fn(|r| [[W::start::<S>(inputs[r]); 2]; P]);
             // Several rows take so long that all of the next panel comes in the meantime. A single one has to
             // ask for what it needs soon.
-            let step_bytes = PANEL * W::DEPTH * size_of::<W>();
-            let ahead = if R == 1 { AHEAD / size_of::<W>() } else { P * panel_size };
-            for step in 0..self.padded_inputs / W::DEPTH {
+            let ahead = if R == 1 { AHEAD } else { P * panel_bytes };
+            for step in 0..self.steps {
                 let inputs: [W::Splat<S>; R] =
-                    std::array::from_fn(|r| W::splat::<S>(inputs[r].add(W::LEAD + step * W::DEPTH)));
+                    std::array::from_fn(|r| W::splat::<S>(inputs[r].add(W::LEAD + step * W::STEP_INPUTS)));
                 for p in 0..P {
-                    let ahead = step * PANEL * W::DEPTH + ahead;
-                    for line in 0..step_bytes / 64 {
-                        S::prefetch(weights[p].wrapping_add(ahead).cast::<u8>().wrapping_add(line * 64));
+                    let weights = weights[p].add(step * W::STEP_BYTES);
+                    for line in 0..W::STEP_BYTES / 64 {
+                        S::prefetch(weights.wrapping_add(ahead + line * 64));
                     }
                     for half in 0..2 {
-                        let offset = (step * PANEL + half * LANES) * W::DEPTH;
-                        let weights = W::load::<S>(weights[p].add(offset));
+                        let weights = W::load::<S>(weights, half);
                         for r in 0..R {
                             tile[r][p][half] = W::add::<S>(weights, inputs[r], tile[r][p][half]);
                         }

@@ -19,6 +19,7 @@ use calm_checkpoint::Teamwork;
 use calm_core::profile::{self, Part};
 
 use crate::attendance::Attendance;
+use crate::linear::Rounded;
 
 /// Number of looks at a flag before a waiting thread gives the core to others: tens of microseconds.
 const SPINS: u32 = 1_000;
@@ -32,8 +33,7 @@ const MOST_THREADS: usize = (1 << Call::BITS_OF_THREADS) - 1;
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) normed: Vec<f32>,
-    pub(crate) quantised: Vec<i16>,
-    pub(crate) scales: Vec<f32>,
+    pub(crate) rounded: Rounded,
     pub(crate) gate: Vec<f32>,
     pub(crate) scores: Vec<f32>,
     pub(crate) tokens: Vec<usize>,

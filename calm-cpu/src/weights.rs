@@ -9,12 +9,14 @@ use calm_checkpoint::{
     Error as CheckpointError, MODEL_STEM, StoredTensor, T5Config, WeightFiles, WeightType,
 };
 use calm_core::{BackboneShape, ExitHeads};
+use calm_gguf::TensorType;
 use half::f16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 
 use crate::Error;
+use crate::blocks::Blocks;
 use crate::elementwise::{dot, dot_rounded, dot_stored};
 use crate::simd::Simd;
 
@@ -43,6 +45,11 @@ enum Numbers {
     Bytes {
         bytes: Arc<Vec<u8>>,
         dtype: Dtype,
+    },
+    /// Rows of blocks, as in the file.
+    Blocks {
+        bytes: Arc<Vec<u8>>,
+        tensor_type: TensorType,
     },
 }
 
@@ -174,6 +181,12 @@ impl Stored {
         Stored { numbers, rows: shape.iter().product::<usize>() / columns.max(1), columns }
     }
 
+    /// A matrix of blocks, whose rows lie one after the other in `bytes`.
+    pub(crate) fn from_blocks(tensor_type: TensorType, bytes: Vec<u8>, columns: usize) -> Self {
+        let shape = [bytes.len() / tensor_type.row_bytes(columns), columns];
+        Stored::new(Numbers::Blocks { bytes: Arc::new(bytes), tensor_type }, &shape)
+    }
+
     #[cfg(test)]
     pub(crate) fn from_rows(numbers: Vec<f32>, columns: usize) -> Self {
         let shape = [numbers.len() / columns, columns];
@@ -194,6 +207,17 @@ impl Stored {
         self
     }
 
+    /// The matrix in blocks, if it is stored in blocks.
+    pub(crate) fn blocks(&self) -> Option<Blocks> {
+        match &self.numbers {
+            Numbers::Blocks { bytes, tensor_type } => {
+                let rows = &bytes[..self.rows * tensor_type.row_bytes(self.columns)];
+                Blocks::pack(*tensor_type, self.columns, rows)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the numbers are stored as bf16.
     pub(crate) fn is_bf16(&self) -> bool {
         matches!(self.numbers, Numbers::Bytes { dtype: Dtype::BF16, .. })
@@ -205,6 +229,10 @@ impl Stored {
         let width = self.columns;
         match &self.numbers {
             Numbers::Floats(numbers) => to.copy_from_slice(&numbers[row * width..][..width]),
+            Numbers::Blocks { bytes, tensor_type } => {
+                let size = tensor_type.row_bytes(width);
+                tensor_type.dequantise(&bytes[row * size..][..size], to);
+            }
             Numbers::Bytes { bytes, dtype } => {
                 let bytes = |size: usize| &bytes[row * width * size..][..width * size];
                 match dtype {
@@ -228,6 +256,11 @@ impl Stored {
         let width = self.columns;
         match &self.numbers {
             Numbers::Floats(numbers) => dot(x, &numbers[row * width..][..width]),
+            Numbers::Blocks { .. } => {
+                let mut numbers = vec![0.0; width];
+                self.read_row(row, &mut numbers);
+                dot(x, &numbers)
+            }
             Numbers::Bytes { bytes, dtype } => {
                 let bytes = |size: usize| &bytes[row * width * size..][..width * size];
                 match dtype {
@@ -249,6 +282,11 @@ impl Stored {
         let width = self.columns;
         match &self.numbers {
             Numbers::Floats(numbers) => dot_rounded(x, &numbers[row * width..][..width], factor, |w| w),
+            Numbers::Blocks { .. } => {
+                let mut numbers = vec![0.0; width];
+                self.read_row(row, &mut numbers);
+                dot_rounded(x, &numbers, factor, |w| w)
+            }
             Numbers::Bytes { bytes, dtype } => {
                 let bytes = |size: usize| &bytes[row * width * size..][..width * size];
                 match dtype {

@@ -5,7 +5,7 @@
 //! is held against the file's own size before there is memory for it. Metadata are never copied: a [`Value`]
 //! is a view of the file. What a reader of weights needs of a type of tensors is in [`TensorType`].
 
-mod dequantise;
+mod block;
 mod error;
 mod file;
 mod ggml_type;
@@ -14,6 +14,7 @@ mod reader;
 mod tensor_type;
 mod value;
 
+pub use crate::block::Block;
 pub use crate::error::{Error, Fault, Place};
 pub use crate::file::{Gguf, TensorInfo};
 pub use crate::ggml_type::GgmlType;

@@ -1,5 +1,4 @@
-use crate::GgmlType;
-use crate::dequantise;
+use crate::{Block, GgmlType};
 
 /// How a tensor's values are stored: one by one, or in blocks of a few bits for each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,17 +96,21 @@ impl TensorType {
             to.len()
         );
         match self {
-            TensorType::F32 => dequantise::single(bytes, to, f32::from_le_bytes),
-            TensorType::F16 => dequantise::single(bytes, to, |b| half::f16::from_le_bytes(b).to_f32()),
-            TensorType::Bf16 => dequantise::single(bytes, to, |b| half::bf16::from_le_bytes(b).to_f32()),
-            TensorType::Q4_0 => dequantise::blocks(bytes, to, dequantise::q4_0),
-            TensorType::Q4_1 => dequantise::blocks(bytes, to, dequantise::q4_1),
-            TensorType::Q5_0 => dequantise::blocks(bytes, to, dequantise::q5_0),
-            TensorType::Q5_1 => dequantise::blocks(bytes, to, dequantise::q5_1),
-            TensorType::Q8_0 => dequantise::blocks(bytes, to, dequantise::q8_0),
-            TensorType::Q4K => dequantise::blocks(bytes, to, dequantise::q4_k),
-            TensorType::Q5K => dequantise::blocks(bytes, to, dequantise::q5_k),
-            TensorType::Q6K => dequantise::blocks(bytes, to, dequantise::q6_k),
+            TensorType::F32 => single(bytes, to, f32::from_le_bytes),
+            TensorType::F16 => single(bytes, to, |b| half::f16::from_le_bytes(b).to_f32()),
+            TensorType::Bf16 => single(bytes, to, |b| half::bf16::from_le_bytes(b).to_f32()),
+            _ => {
+                for (index, to) in to.as_chunks_mut().0.iter_mut().enumerate() {
+                    Block::of(self, bytes, index).values(to);
+                }
+            }
         }
+    }
+}
+
+/// Values that are stored one by one.
+fn single<const BYTES: usize>(bytes: &[u8], to: &mut [f32], value: impl Fn([u8; BYTES]) -> f32) {
+    for (to, bytes) in to.iter_mut().zip(bytes.as_chunks().0) {
+        *to = value(*bytes);
     }
 }

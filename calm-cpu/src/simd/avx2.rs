@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::Simd;
 
@@ -47,6 +47,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> [__m256; 2] {
+        unsafe { [0, 8].map(|offset| _mm256_cvtph_ps(_mm_loadu_si128(from.add(offset).cast()))) }
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut f32, x: [__m256; 2]) {
         unsafe {
             _mm256_storeu_ps(to, x[0]);
@@ -67,6 +72,16 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn add(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
         unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> [__m256i; 2] {
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(x: [__m256i; 2]) -> [__m256; 2] {
+        unsafe { [_mm256_cvtepi32_ps(x[0]), _mm256_cvtepi32_ps(x[1])] }
     }
 
     #[inline(always)]
@@ -105,6 +120,55 @@ impl Simd for Avx2 {
         unsafe {
             std::array::from_fn(|half| {
                 let pairs = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(weights[half], inputs));
+                _mm256_add_epi32(sum[half], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(from: *const u8) -> [[__m256i; 2]; 2] {
+        unsafe {
+            let mask = _mm256_set1_epi8(15);
+            let both = [0, 32].map(|offset| _mm256_loadu_si256(from.add(offset).cast()));
+            [
+                [_mm256_and_si256(both[0], mask), _mm256_and_si256(both[1], mask)],
+                [
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(both[0]), mask),
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(both[1]), mask),
+                ],
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_fifth_bits(weights: [__m256i; 2], bits: *const u8) -> [__m256i; 2] {
+        unsafe {
+            let byte_of_lane = _mm256_setr_epi8(
+                0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3,
+                3,
+            );
+            let bit_of_lane = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let mut whole = weights;
+            for (half, weights) in whole.iter_mut().enumerate() {
+                let bits = _mm256_set1_epi32(bits.add(4 * half).cast::<i32>().read_unaligned());
+                let own = _mm256_and_si256(_mm256_shuffle_epi8(bits, byte_of_lane), bit_of_lane);
+                let is_set = _mm256_cmpeq_epi8(own, bit_of_lane);
+                *weights = _mm256_or_si256(*weights, _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
+            }
+            whole
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_unsigned_quads(
+        weights: [__m256i; 2],
+        [inputs, _]: [__m256i; 2],
+        sum: [__m256i; 2],
+    ) -> [__m256i; 2] {
+        // Two products of 31 times 127 fit into 16 bits.
+        unsafe {
+            std::array::from_fn(|half| {
+                let pairs = _mm256_maddubs_epi16(weights[half], inputs);
                 _mm256_add_epi32(sum[half], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
             })
         }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::Simd;
 
@@ -45,6 +45,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut f32, x: __m512) {
         unsafe { _mm512_storeu_ps(to, x) }
     }
@@ -62,6 +67,16 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(x: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(x) }
     }
 
     #[inline(always)]
@@ -87,6 +102,27 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn dot_quads(weights: __m512i, inputs: __m512i, sum: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, weights, inputs) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(from: *const u8) -> [__m512i; 2] {
+        unsafe {
+            let (both, mask) = (_mm512_loadu_si512(from.cast()), _mm512_set1_epi8(15));
+            [_mm512_and_si512(both, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_fifth_bits(weights: __m512i, bits: *const u8) -> __m512i {
+        unsafe {
+            let bits = bits.cast::<u64>().read_unaligned();
+            _mm512_mask_add_epi8(weights, bits, weights, _mm512_set1_epi8(16))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_unsigned_quads(weights: __m512i, inputs: __m512i, sum: __m512i) -> __m512i {
         unsafe { _mm512_dpbusd_epi32(sum, weights, inputs) }
     }
 }

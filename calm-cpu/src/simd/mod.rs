@@ -15,7 +15,7 @@ mod avx512;
 mod portable;
 mod sums;
 
-use half::bf16;
+use half::{bf16, f16};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use self::avx2::Avx2;
@@ -52,13 +52,16 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn splat(x: f32) -> Self::F32;
     unsafe fn load(from: *const f32) -> Self::F32;
     unsafe fn load_bf16(from: *const bf16) -> Self::F32;
+    unsafe fn load_f16(from: *const f16) -> Self::F32;
     unsafe fn store(to: *mut f32, x: Self::F32);
     /// Computes a * b + c.
     unsafe fn mul_add(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     unsafe fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
     unsafe fn add(a: Self::F32, b: Self::F32) -> Self::F32;
 
+    unsafe fn splat_i32(x: i32) -> Self::I32;
     unsafe fn store_i32(to: *mut i32, x: Self::I32);
+    unsafe fn to_f32(x: Self::I32) -> Self::F32;
     /// Returns what sums of [`dot_quads`](Self::dot_quads) begin with, for inputs that add up to `inputs`.
     unsafe fn start_quads(inputs: i32) -> Self::I32;
     /// Loads 64 weights.
@@ -68,6 +71,12 @@ pub(crate) trait Simd: Copy + 'static {
     /// Adds the products of four weights and four inputs to each lane. No number is -128, since its size has
     /// no 8 bits.
     unsafe fn dot_quads(weights: Self::Quads, inputs: Self::Quad, sum: Self::I32) -> Self::I32;
+    /// Loads 64 bytes as 64 weights of 4 bits without a sign, the lower ones, and 64 more.
+    unsafe fn load_nibbles(from: *const u8) -> [Self::Quads; 2];
+    /// Adds 16 to those of 64 weights of 4 bits whose bit is set in 8 bytes.
+    unsafe fn add_fifth_bits(weights: Self::Quads, bits: *const u8) -> Self::Quads;
+    /// Adds the products of four weights without a sign, at most 31, and four inputs to each lane.
+    unsafe fn dot_unsigned_quads(weights: Self::Quads, inputs: Self::Quad, sum: Self::I32) -> Self::I32;
 }
 
 /// An instruction set that this machine has.
@@ -92,7 +101,10 @@ impl InstructionSet {
             {
                 all.push(InstructionSet::Avx512);
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
                 all.push(InstructionSet::Avx2);
             }
         }
@@ -106,12 +118,12 @@ macro_rules! with_simd {
     ($set:expr, $function:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)?) => {{
         use $crate::simd::{InstructionSet, Portable};
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         fn avx2($($argument: $type),*) $(-> $result)? {
             $function::<$crate::simd::Avx2>($($argument),*)
         }
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vnni")]
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vnni")]
         fn avx512($($argument: $type),*) $(-> $result)? {
             $function::<$crate::simd::Avx512>($($argument),*)
         }

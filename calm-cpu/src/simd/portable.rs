@@ -1,6 +1,6 @@
 #![allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{LANES, Simd};
 
@@ -34,6 +34,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> [f32; LANES] {
+        unsafe { from.cast::<[f16; LANES]>().read_unaligned() }.map(f16::to_f32)
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut f32, x: [f32; LANES]) {
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(x) }
     }
@@ -58,6 +63,16 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn add(a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> [i32; LANES] {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn to_f32(x: [i32; LANES]) -> [f32; LANES] {
+        x.map(|x| x as f32)
     }
 
     #[inline(always)]
@@ -86,5 +101,29 @@ impl Simd for Portable {
             let products = weights[i].iter().zip(inputs).map(|(&w, x)| i32::from(w) * i32::from(x));
             sum[i] + products.sum::<i32>()
         })
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(from: *const u8) -> [[[i8; 4]; LANES]; 2] {
+        let both = unsafe { from.cast::<[[u8; 4]; LANES]>().read_unaligned() };
+        [both.map(|quad| quad.map(|x| (x & 15) as i8)), both.map(|quad| quad.map(|x| (x >> 4) as i8))]
+    }
+
+    #[inline(always)]
+    unsafe fn add_fifth_bits(weights: [[i8; 4]; LANES], bits: *const u8) -> [[i8; 4]; LANES] {
+        let bits = u64::from_le_bytes(unsafe { bits.cast::<[u8; 8]>().read_unaligned() });
+        std::array::from_fn(|lane| {
+            std::array::from_fn(|i| weights[lane][i] + ((bits >> (4 * lane + i) & 1) as i8) * 16)
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn dot_unsigned_quads(
+        weights: [[i8; 4]; LANES],
+        inputs: [i8; 4],
+        sum: [i32; LANES],
+    ) -> [i32; LANES] {
+        // Weights below 32 have room for a sign.
+        unsafe { Self::dot_quads(weights, inputs, sum) }
     }
 }

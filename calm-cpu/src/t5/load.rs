@@ -16,8 +16,7 @@ use crate::Error;
 use crate::attention::Heads;
 use crate::elementwise::RmsNorm;
 use crate::head::Head;
-use crate::linear::Linear;
-use crate::panels::PANEL;
+use crate::linear::{Linear, Packing};
 use crate::weights::{Stored, Weights};
 
 impl Network {
@@ -148,7 +147,7 @@ impl Builder<'_> {
         Ok(SelfAttention {
             heads: self.heads(),
             norm: self.norm(&format!("{path}.0.layer_norm"))?,
-            kv: qkv.without_first(self.heads().inner().next_multiple_of(PANEL)),
+            kv: qkv.without_first(),
             qkv,
             o: self.linear(&self.output(&attention)?),
         })
@@ -161,13 +160,17 @@ impl Builder<'_> {
             self.weights.tensor(&format!("{path}.DenseReluDense.{name}.weight"), &[d_ff, d_model])
         };
         let wi = if activation.is_gated() {
-            Linear::gated(&input("wi_0")?, &input("wi_1")?, self.weight_type)
+            Linear::gated(&input("wi_0")?, &input("wi_1")?, self.packing())
         } else {
             self.linear(&input("wi")?)
         };
         let wo = self.weights.tensor(&format!("{path}.DenseReluDense.wo.weight"), &[d_model, d_ff])?;
         let norm = self.norm(&format!("{path}.layer_norm"))?;
         Ok(DenseReluDense { norm, wi, wo: self.linear(&wo), activation })
+    }
+
+    fn packing(&self) -> Packing {
+        Packing::As(self.weight_type)
     }
 
     fn heads(&self) -> Heads {
@@ -181,7 +184,7 @@ impl Builder<'_> {
     /// Several projections of the same states in one product.
     fn projections(&self, path: &str, names: &[&str]) -> Result<Linear, Error> {
         let matrices: Result<Vec<_>, _> = names.iter().map(|name| self.projection(path, name)).collect();
-        Ok(Linear::parallel(&matrices?, self.weight_type))
+        Ok(Linear::parallel(&matrices?, self.packing()))
     }
 
     fn output(&self, path: &str) -> Result<Stored, Error> {
@@ -189,7 +192,7 @@ impl Builder<'_> {
     }
 
     fn linear(&self, matrix: &Stored) -> Linear {
-        Linear::new(matrix, self.weight_type)
+        Linear::new(matrix, self.packing())
     }
 
     fn norm(&self, path: &str) -> Result<RmsNorm, Error> {

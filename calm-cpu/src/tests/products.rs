@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{matrix, name, numbers, processors};
 use crate::elementwise::RmsNorm;
 use crate::int8::inverse;
-use crate::linear::{Input, Linear, Output, Processor};
+use crate::linear::{Input, Linear, Output, Packing, Processor};
 use crate::panels::PANEL;
 use crate::simd::InstructionSet;
 use crate::states::States;
@@ -52,7 +52,7 @@ proptest! {
     fn products_are_those_of_plain_sums(outputs in 1_usize..150, inputs in 1_usize..90, rows in 1_usize..12, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
         for &weight_type in WeightType::ALL {
-            let linear = Linear::new(&weights, weight_type);
+            let linear = Linear::new(&weights, Packing::As(weight_type));
             let expected = plain(&rounded(&weights, weight_type), &x);
             for processor in processors() {
                 let found = store(&processor, &linear, &x);
@@ -71,7 +71,7 @@ proptest! {
     fn rows_do_not_depend_on_their_batch(outputs in 1_usize..100, inputs in 1_usize..70, rows in 2_usize..50, seed: u64) {
         let (weights, x) = (matrix(outputs, inputs, seed), numbers(rows * inputs, !seed));
         for &weight_type in WeightType::ALL {
-            let linear = Linear::new(&weights, weight_type);
+            let linear = Linear::new(&weights, Packing::As(weight_type));
             let processors = processors();
             for processor in &processors {
                 let together = store(processor, &linear, &x);
@@ -116,8 +116,8 @@ fn what_is_around_a_product_is_computed_with_it() {
         let relu: Vec<f64> = gates.iter().map(|g| g.max(0.0)).collect();
         let before = numbers(rows * outputs, 5);
         let added: Vec<f64> = before.iter().zip(&gates).map(|(before, g)| f64::from(*before) + g).collect();
-        let single = Linear::new(&gate, WeightType::F32);
-        let double = Linear::gated(&gate, &linear, WeightType::F32);
+        let single = Linear::new(&gate, Packing::As(WeightType::F32));
+        let double = Linear::gated(&gate, &linear, Packing::As(WeightType::F32));
         for processor in processors() {
             // The states lie in reverse order among others.
             let slots: Vec<usize> = (0..rows).rev().map(|row| 2 * row + 1).collect();
@@ -163,10 +163,11 @@ fn parallel_matrices_are_one_product_and_its_end_is_one_too() {
         let [q, k, v] = [1, 2, 3].map(|seed| matrix(height, 16, seed));
         let x = numbers(2 * 16, 4);
         for &weight_type in WeightType::ALL {
-            let all = Linear::parallel(&[q.clone(), k.clone(), v.clone()], weight_type);
-            let end = all.without_first(height.next_multiple_of(PANEL));
+            let all = Linear::parallel(&[q.clone(), k.clone(), v.clone()], Packing::As(weight_type));
+            let end = all.without_first();
             for processor in processors() {
-                let of_each = [&q, &k, &v].map(|one| store(&processor, &Linear::new(one, weight_type), &x));
+                let of_each = [&q, &k, &v]
+                    .map(|one| store(&processor, &Linear::new(one, Packing::As(weight_type)), &x));
                 let check = |linear: &Linear, expected: &[Vec<f32>]| {
                     let found = store(&processor, linear, &x);
                     for (row, found) in found.chunks_exact(linear.outputs()).enumerate() {
@@ -189,7 +190,7 @@ fn parallel_matrices_are_one_product_and_its_end_is_one_too() {
 fn sums_of_8_bit_products_do_not_overflow() {
     for inputs in [1024, 2048, 10240] {
         let weights = Stored::from_rows(vec![1.0; inputs], inputs);
-        let linear = Linear::new(&weights, WeightType::Int8);
+        let linear = Linear::new(&weights, Packing::As(WeightType::Int8));
         for processor in processors() {
             let found = store(&processor, &linear, &vec![-3.0; inputs])[0];
             let expected = -3.0 * inputs as f32;
@@ -202,7 +203,7 @@ fn sums_of_8_bit_products_do_not_overflow() {
 #[test]
 fn an_input_that_is_not_finite_is_not_lost_in_8_bits() {
     let weights = matrix(PANEL, 40, 3);
-    let linear = Linear::new(&weights, WeightType::Int8);
+    let linear = Linear::new(&weights, Packing::As(WeightType::Int8));
     for processor in processors() {
         for lost in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for place in 0..40 {
