@@ -1,6 +1,5 @@
 use std::path::PathBuf;
 
-use crate::model_type::T5_MODEL_TYPES;
 use crate::tensor_names::first_names;
 
 /// What can be wrong with a checkpoint, or with tokens that are given to it.
@@ -38,15 +37,29 @@ pub enum Error {
     },
     /// `config.json` is that of another kind of network.
     #[error(
-        "{}: model_type is `{found}`, a network that computes something else than T5: there are {}",
+        "{}: model_type is `{found}`, a network that computes something else than {network}: there are {}",
         path.display(),
-        T5_MODEL_TYPES.join(", ")
+        known.join(", ")
     )]
     ModelType {
         /// Path of the file.
         path: PathBuf,
         /// The type in it.
         found: String,
+        /// What the network is called that is wanted.
+        network: &'static str,
+        /// The types that mean this network.
+        known: &'static [&'static str],
+    },
+    /// `config.json` is that of a network that nothing here knows.
+    #[error("{}: there is no model of the type `{found}`: there are {}", path.display(), known.join(", "))]
+    UnknownModelType {
+        /// Path of the file.
+        path: PathBuf,
+        /// The type in it.
+        found: String,
+        /// The types of the networks that there are.
+        known: Vec<&'static str>,
     },
     /// The list of shards names the wrong one.
     #[error("{} says that {shard} holds the tensor {name}, which is not there", path.display())]
@@ -113,7 +126,7 @@ pub enum Error {
         /// What is wrong with it, as the end of a sentence.
         reason: String,
     },
-    /// `config.json` describes something that is not a T5 that can be run.
+    /// `config.json` describes a network that cannot be run.
     #[error("{}: {reason}", path.display())]
     Config {
         /// Path of the file.
@@ -188,6 +201,30 @@ pub enum Error {
         /// Number of the source in the batch, from 0.
         row: usize,
     },
+    /// Numbers became too large for f32 while a decoder read its prompts.
+    #[error(
+        "the states of source {row} of the batch are not finite in the decoder: the model's weights, or its type of \
+         weights, make numbers too large"
+    )]
+    PromptNotFinite {
+        /// Number of the source in the batch, from 0.
+        row: usize,
+    },
+    /// A decoder has not so many positions.
+    #[error(
+        "prompt {row} of the batch has {length} tokens, which leaves no place for {max_tokens} tokens of output: the \
+         model has {positions} positions (max_position_embeddings)"
+    )]
+    ContextTooLong {
+        /// Number of the prompt in the batch, from 0.
+        row: usize,
+        /// Number of its tokens.
+        length: usize,
+        /// The greatest length of an output.
+        max_tokens: usize,
+        /// Number of positions of the model.
+        positions: usize,
+    },
     /// A source has a token for which the embedding has no row.
     #[error("source {row} of the batch holds token {token}, but the vocabulary ends at {vocab_size}")]
     TokenOutOfRange {
@@ -200,7 +237,10 @@ pub enum Error {
     },
 }
 
-/// What else there is, where nothing is called as in T5.
+/// What the names of a T5's or a Llama's blocks begin with.
+const BLOCKS: [&str; 2] = ["encoder.block.", "model.layers."];
+
+/// What else there is, where nothing is called as in the network.
 fn there_is(found: &[String]) -> String {
     let adapter = if found.iter().any(|name| name.contains("lora_")) {
         "; adapters have to be merged into the weights, as peft's merge_and_unload() does"
@@ -209,7 +249,9 @@ fn there_is(found: &[String]) -> String {
     };
     match found {
         [] => String::new(),
-        _ if found.iter().any(|name| name.starts_with("encoder.block.")) => adapter.to_owned(),
+        _ if found.iter().any(|name| BLOCKS.iter().any(|block| name.starts_with(block))) => {
+            adapter.to_owned()
+        }
         _ => format!("; there are {}{adapter}", first_names(found)),
     }
 }

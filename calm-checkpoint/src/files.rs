@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use calm_files::hex;
 use sha2::{Digest, Sha256};
 
-use crate::Error;
+use crate::model_type::model_type;
 use crate::safetensors_file::SafetensorsFile;
 use crate::tensor_names::first_names;
+use crate::{Error, LLAMA_MODEL_TYPES};
 
 /// What the weight files of a published checkpoint are called.
 pub const MODEL_STEM: &str = "model";
@@ -100,10 +101,12 @@ fn instead(dir: &Path) -> String {
     }
     let is_pickled = |name: &str| name.starts_with("pytorch_model") && name.ends_with(".bin");
     if let Some(pickled) = find(&is_pickled) {
+        let is_llama = model_type(dir).is_ok_and(|found| LLAMA_MODEL_TYPES.contains(&found.as_str()));
+        let class = if is_llama { "AutoModelForCausalLM" } else { "AutoModelForSeq2SeqLM" };
         let dir = dir.display();
         return format!(
             "but {pickled}, which is a Python pickle: convert it with python -c \"from transformers import \
-             AutoModelForSeq2SeqLM as M; M.from_pretrained('{dir}').save_pretrained('{dir}')\""
+             {class} as M; M.from_pretrained('{dir}').save_pretrained('{dir}')\""
         );
     }
     let others = [("tf_model.h5", "from_tf"), ("flax_model.msgpack", "from_flax")];

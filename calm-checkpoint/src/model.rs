@@ -26,6 +26,11 @@ pub trait Model: Backbone {
     /// Sources may hold the tokens below this one. Outputs may have fewer, where the vocabulary is padded.
     fn num_inputs(&self) -> usize;
 
+    /// Whether sources are what outputs go on from, and not read by an encoder.
+    fn is_decoder_only(&self) -> bool {
+        false
+    }
+
     /// Called first thing in each thread that decodes with it.
     fn enter_thread(&self) {}
 

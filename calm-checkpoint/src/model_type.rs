@@ -1,11 +1,24 @@
-//! What kind of network a checkpoint is.
+//! What kind of network a checkpoint is, and how files of this kind call what they hold.
 
 use std::path::Path;
 
 use crate::Error;
 
-/// Values of `model_type` in `config.json` that mean the network of T5.
-pub const T5_MODEL_TYPES: &[&str] = &["t5", "mt5"];
+/// How files call a kind of network and its tensors.
+pub struct Naming {
+    /// What the kind is called in messages.
+    pub(crate) network: &'static str,
+    /// Values of `model_type` in `config.json` that mean this network.
+    pub(crate) model_types: &'static [&'static str],
+    /// Tables of the embedding. The first that a checkpoint has stands for those that it has not.
+    pub(crate) embeddings: &'static [&'static str],
+    /// The name that the network gives a tensor, without what training in a wrapper has put into it.
+    pub(crate) canonical: fn(&str) -> String,
+    /// Whether a tensor of the published network may be left unused.
+    pub(crate) is_leftover: fn(&str) -> bool,
+    /// Whether a tensor belongs inside the network, so that outputs without it are another model's.
+    pub(crate) is_of_network: fn(&str) -> bool,
+}
 
 /// Reads `model_type` of a checkpoint's `config.json`. The first T5 checkpoints have none.
 ///
@@ -20,12 +33,15 @@ pub fn model_type(dir: &Path) -> Result<String, Error> {
     Ok(config.model_type.unwrap_or_else(|| "t5".to_owned()))
 }
 
-/// Checks that a checkpoint is a T5. Relatives such as umT5 and LongT5 have tensors of the same names and
-/// compute something else.
-pub(crate) fn check_model_type(dir: &Path) -> Result<(), Error> {
-    let found = model_type(dir)?;
-    if T5_MODEL_TYPES.contains(&found.as_str()) {
-        return Ok(());
+impl Naming {
+    /// Checks that a checkpoint is of this kind. Relatives of T5 such as umT5 and LongT5 have tensors of the
+    /// same names and compute something else.
+    pub(crate) fn check_model_type(&self, dir: &Path) -> Result<(), Error> {
+        let found = model_type(dir)?;
+        if self.model_types.contains(&found.as_str()) {
+            return Ok(());
+        }
+        let (network, known) = (self.network, self.model_types);
+        Err(Error::ModelType { path: dir.join("config.json"), found, network, known })
     }
-    Err(Error::ModelType { path: dir.join("config.json"), found })
 }

@@ -36,26 +36,78 @@ pub fn source_seed(seed: u64, tokens: &[Token]) -> u64 {
     digest.iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// Cuts a source that is longer than `limit` tokens, which is at least 1. Its last token stays, since it ends
-/// the source.
-pub fn cut_source(tokens: &mut Vec<Token>, limit: usize) {
-    if tokens.len() > limit {
-        tokens.drain(limit - 1..tokens.len() - 1);
+/// Checks that a decoder has positions for each prompt and an output of `max_tokens` behind it. The last token
+/// of an output is never an input.
+///
+/// # Errors
+/// Fails if a prompt and its output are longer than `positions` together.
+pub fn check_context(
+    prompt_lengths: impl IntoIterator<Item = usize>,
+    max_tokens: usize,
+    positions: usize,
+) -> Result<(), Error> {
+    for (row, length) in prompt_lengths.into_iter().enumerate() {
+        if length + max_tokens.saturating_sub(1) > positions {
+            return Err(Error::ContextTooLong { row, length, max_tokens, positions });
+        }
+    }
+    Ok(())
+}
+
+/// Which part of a source stays that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// The beginning, and the last token, which ends the source: what an encoder summarises or translates.
+    Beginning,
+    /// The end, which a decoder goes on from, and the tokens in front of the text, such as the one that begins
+    /// all texts.
+    End {
+        /// Number of tokens in front of the text.
+        first: usize,
+    },
+}
+
+/// Cuts a source that is longer than `limit` tokens, which is at least 1.
+pub fn cut_source(tokens: &mut Vec<Token>, limit: usize, kept: Kept) {
+    let excess = tokens.len().saturating_sub(limit);
+    if excess == 0 {
+        return;
+    }
+    match kept {
+        Kept::Beginning => drop(tokens.drain(tokens.len() - excess - 1..tokens.len() - 1)),
+        Kept::End { first } => {
+            let first = first.min(limit - 1);
+            drop(tokens.drain(first..first + excess));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::cut_source;
+    use super::{Kept, check_context, cut_source};
 
     #[test]
     fn a_source_that_is_cut_keeps_its_end() {
-        for (limit, expected) in
-            [(1, &[9][..]), (2, &[5, 9]), (3, &[5, 6, 9]), (4, &[5, 6, 7, 9]), (5, &[5, 6, 7, 9])]
-        {
-            let mut tokens = vec![5, 6, 7, 9];
-            cut_source(&mut tokens, limit);
-            assert_eq!(tokens, expected, "{limit}");
+        let cut = |length, limit, kept| {
+            let mut tokens: Vec<u32> = (1..=length).collect();
+            cut_source(&mut tokens, limit, kept);
+            tokens
+        };
+        for kept in [Kept::Beginning, Kept::End { first: 1 }] {
+            assert_eq!(cut(3, 3, kept), [1, 2, 3], "{kept:?}");
+            assert_eq!(cut(2, 3, kept), [1, 2], "{kept:?}");
+            assert_eq!(cut(5, 1, kept), [5], "{kept:?}");
         }
+        assert_eq!(cut(6, 4, Kept::Beginning), [1, 2, 3, 6]);
+        assert_eq!(cut(6, 4, Kept::End { first: 0 }), [3, 4, 5, 6]);
+        assert_eq!(cut(6, 4, Kept::End { first: 1 }), [1, 4, 5, 6]);
+        assert_eq!(cut(6, 2, Kept::End { first: 9 }), [1, 6]);
+    }
+
+    #[test]
+    fn the_last_token_of_an_output_needs_no_position() {
+        assert!(check_context([3, 7], 4, 10).is_ok());
+        let error = check_context([3, 8], 4, 10).unwrap_err().to_string();
+        assert!(error.contains("prompt 1 of the batch has 8 tokens"), "{error}");
     }
 }

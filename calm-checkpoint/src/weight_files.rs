@@ -11,20 +11,18 @@ use safetensors::tensor::TensorInfo;
 
 use crate::exit_heads::read_exit_heads;
 use crate::files::{MODEL_STEM, WeightMap, files_of, fingerprint_with, weights_hash};
-use crate::init::parameters;
-use crate::model_type::check_model_type;
+use crate::model_type::Naming;
+use crate::network::{Expected, expected};
 use crate::safetensors_file::SafetensorsFile;
-use crate::tensor_names::{
-    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, DECODER_EMBEDDING, EMBEDDINGS, ENCODER_EMBEDDING, HEAD, SHARED,
-    canonical, is_known_leftover, is_of_network,
-};
-use crate::{Error, T5Config};
+use crate::tensor_names::HEAD;
+use crate::{Error, NetworkConfig};
 
 /// The weights of a checkpoint that fit its configuration. Their numbers are read when they are asked for.
 pub struct WeightFiles {
     dir: PathBuf,
+    naming: &'static Naming,
     files: Vec<SafetensorsFile>,
-    /// The tensors that the network takes, by the names that T5 gives them.
+    /// The tensors that the network takes, by the names that it gives them.
     tensors: BTreeMap<String, Place>,
     unexpected: Vec<String>,
     /// What reading all files once has given.
@@ -56,12 +54,14 @@ impl WeightFiles {
     /// Fails if `config.json` is that of another type of model; if there are no weight files, or one is
     /// damaged or contradicts another; if a tensor of the network is missing, has another shape or is of a
     /// type that weights cannot have; or if one belongs to the network and has no place in it.
-    pub fn open(dir: &Path, config: &T5Config) -> Result<Self, Error> {
-        check_model_type(dir)?;
+    pub fn open(dir: &Path, config: &dyn NetworkConfig) -> Result<Self, Error> {
+        let naming = config.naming();
+        naming.check_model_type(dir)?;
         let files = files_of(dir, MODEL_STEM)?;
         let files = files.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<Vec<_>, _>>()?;
         let mut weights = WeightFiles {
             dir: dir.to_owned(),
+            naming,
             files,
             tensors: BTreeMap::new(),
             unexpected: Vec::new(),
@@ -139,8 +139,9 @@ impl WeightFiles {
         Ok(self.hash.get_or_init(|| hash).clone())
     }
 
-    /// Gives each tensor the name by which T5 knows it.
+    /// Gives each tensor the name by which the network knows it.
     fn find_tensors(&mut self) -> Result<(), Error> {
+        let canonical = self.naming.canonical;
         let map = WeightMap::read(&self.dir, MODEL_STEM)?;
         for (number, file) in self.files.iter().enumerate() {
             for (stored, info) in file.tensors() {
@@ -173,25 +174,23 @@ impl WeightFiles {
 
     /// Leaves of the tables of the embedding those that differ, as transformers does.
     fn choose_embeddings(&mut self) -> Result<(), Error> {
-        let first = EMBEDDINGS.iter().find_map(|name| self.tensors.get(*name)).cloned();
-        let Some(shared) = first else { return Ok(()) };
-        for name in [ENCODER_EMBEDDING, DECODER_EMBEDDING] {
-            if let Some(own) = self.tensors.get(name)
-                && self.is_same(own, &shared)?
-            {
+        let embeddings = self.naming.embeddings;
+        let first = embeddings.iter().find_map(|name| self.tensors.get(*name)).cloned();
+        let (Some(shared), Some(name_of_shared)) = (first, embeddings.first()) else { return Ok(()) };
+        for &name in &embeddings[1..] {
+            let Some(own) = self.tensors.get(name) else { continue };
+            // A copy as the head stays, since training moves it by itself. Another name for one table does not.
+            let is_left_out = if name == HEAD { own.is(&shared) } else { self.is_same(own, &shared)? };
+            if is_left_out {
                 self.tensors.remove(name);
             }
         }
-        // A copy as the head stays, since training moves it by itself. Another name for one table does not.
-        if self.tensors.get(HEAD).is_some_and(|head| head.is(&shared)) {
-            self.tensors.remove(HEAD);
-        }
-        self.tensors.insert(SHARED.to_owned(), shared);
+        self.tensors.insert((*name_of_shared).to_owned(), shared);
         Ok(())
     }
 
     /// Takes the network's tensors out of those that are there, and checks both them and the rest.
-    fn check(&mut self, config: &T5Config) -> Result<(), Error> {
+    fn check(&mut self, config: &dyn NetworkConfig) -> Result<(), Error> {
         let mut stored = std::mem::take(&mut self.tensors);
         let found: Vec<String> = stored.keys().cloned().collect();
         for Expected { name, shape, is_needed } in expected(config) {
@@ -211,8 +210,9 @@ impl WeightFiles {
             }
             self.tensors.insert(name, place);
         }
-        let unused = stored.into_keys().filter(|name| !is_known_leftover(name));
-        let (misplaced, unexpected): (Vec<_>, Vec<_>) = unused.partition(|name| is_of_network(name));
+        let unused = stored.into_keys().filter(|name| !(self.naming.is_leftover)(name));
+        let (misplaced, unexpected): (Vec<_>, Vec<_>) =
+            unused.partition(|name| (self.naming.is_of_network)(name));
         if !misplaced.is_empty() {
             return Err(Error::UnusedTensors { names: misplaced });
         }
@@ -230,30 +230,6 @@ impl WeightFiles {
         }
         Ok(self.files[left.file].read(&left.info)? == self.files[right.file].read(&right.info)?)
     }
-}
-
-/// A tensor that a network may have.
-struct Expected {
-    name: String,
-    shape: Vec<i64>,
-    is_needed: bool,
-}
-
-/// Lists the tensors of a network, the first of which that is missing or wrong is worth an error.
-fn expected(config: &T5Config) -> Vec<Expected> {
-    let table = [HEAD, ENCODER_EMBEDDING, DECODER_EMBEDDING]
-        .map(|name| (name.to_owned(), vec![config.vocab_size, config.d_model], false));
-    let network = parameters(config)
-        .into_iter()
-        .filter(|parameter| parameter.name != HEAD)
-        .map(|parameter| (parameter.name, parameter.shape, true));
-    let classifier = [(CLASSIFIER_WEIGHT, vec![config.d_model]), (CLASSIFIER_BIAS, vec![1])]
-        .map(|(name, shape)| (name.to_owned(), shape, false));
-    network
-        .chain(table)
-        .chain(classifier)
-        .map(|(name, shape, is_needed)| Expected { name, shape, is_needed })
-        .collect()
 }
 
 impl Place {

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use calm_checkpoint::init::parameters;
 use calm_checkpoint::{
-    DECODER_EMBEDDING, ENCODER_EMBEDDING, HEAD, MODEL_STEM, SHARED, SafetensorsFile, T5Config, WeightFiles,
+    CLASSIFIER_WEIGHT, DECODER_EMBEDDING, EMBED_TOKENS, ENCODER_EMBEDDING, HEAD, LlamaConfig, MODEL_STEM,
+    NetworkConfig, SHARED, SafetensorsFile, T5Config, WeightFiles,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -34,6 +34,20 @@ fn config() -> T5Config {
     }
 }
 
+fn llama() -> LlamaConfig {
+    LlamaConfig {
+        hidden_size: 6,
+        intermediate_size: 5,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 2,
+        vocab_size: 10,
+        tie_word_embeddings: false,
+        ..LlamaConfig::published("smollm2-135m").unwrap()
+    }
+}
+
 /// Numbers that tell the tensors apart.
 fn floats(shape: &[i64], first: usize) -> Tensor {
     let count = shape.iter().product::<i64>() as usize;
@@ -43,7 +57,11 @@ fn floats(shape: &[i64], first: usize) -> Tensor {
 
 /// The network's tensors, and a table for each part that may have one.
 fn complete() -> Tensors {
-    let shapes = parameters(&config()).into_iter().map(|parameter| (parameter.name, parameter.shape));
+    complete_of(&config())
+}
+
+fn complete_of(config: &dyn NetworkConfig) -> Tensors {
+    let shapes = config.parameters().into_iter().map(|parameter| (parameter.name, parameter.shape));
     shapes.enumerate().map(|(index, (name, shape))| (name, floats(&shape, index))).collect()
 }
 
@@ -57,8 +75,12 @@ fn write(path: &Path, tensors: &Tensors, notes: &[(&str, &str)]) {
 }
 
 fn folder(tensors: &Tensors, notes: &[(&str, &str)]) -> tempfile::TempDir {
+    folder_of(&config(), tensors, notes)
+}
+
+fn folder_of(config: &dyn NetworkConfig, tensors: &Tensors, notes: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    config().save(folder.path()).unwrap();
+    config.save(folder.path()).unwrap();
     write(&folder.path().join("model.safetensors"), tensors, notes);
     folder
 }
@@ -69,7 +91,10 @@ fn open(folder: &Path) -> Result<WeightFiles, String> {
 
 /// What the network takes of a folder, by name.
 fn taken(folder: &Path) -> Tensors {
-    let files = open(folder).unwrap();
+    read_all(&open(folder).unwrap())
+}
+
+fn read_all(files: &WeightFiles) -> Tensors {
     let read = |name: &str| {
         let stored = files.read(name).unwrap().unwrap();
         (name.to_owned(), Tensor { dtype: stored.dtype, shape: stored.shape, bytes: stored.bytes })
@@ -95,6 +120,65 @@ fn wrappers_around_the_network_are_taken_off_the_names() {
     let mut twice = expected.clone();
     twice.insert("module.shared.weight".to_owned(), floats(&[10, 4], 77));
     check_error(folder(&twice, &[]).path(), "tensor shared.weight is in");
+}
+
+#[test]
+fn a_llama_is_found_with_and_without_its_head_and_wrappers() {
+    let open = |tensors: &Tensors| {
+        let folder = folder_of(&llama(), tensors, &[("format", "pt")]);
+        let opened = WeightFiles::open(folder.path(), &llama());
+        opened.map(|files| read_all(&files)).map_err(|error| error.to_string())
+    };
+    let expected = complete_of(&llama());
+    assert_eq!(expected["model.layers.1.self_attn.k_proj.weight"].shape, [4, 6]);
+    assert!(open(&expected) == Ok(expected.clone()));
+    for prefix in ["module.", "model.", "_orig_mod.model.", "transformer."] {
+        let wrapped = expected.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone()));
+        assert!(open(&wrapped.collect()) == Ok(expected.clone()), "{prefix}");
+    }
+    // The file decides what the head is.
+    let mut tied = expected.clone();
+    tied.remove(HEAD);
+    assert!(open(&tied) == Ok(tied.clone()));
+    // `LlamaModel` is the network without its head.
+    let bare = tied.iter().map(|(name, tensor)| (name.replacen("model.", "", 1), tensor.clone())).collect();
+    assert!(open(&bare) == Ok(tied.clone()));
+    // A head alone is the embedding too.
+    let mut of_head = expected.clone();
+    of_head.remove(EMBED_TOKENS);
+    let taken = open(&of_head).unwrap();
+    assert!(taken[EMBED_TOKENS] == expected[HEAD] && !taken.contains_key(HEAD));
+
+    let mut more = expected.clone();
+    more.insert("model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(), floats(&[1], 5));
+    more.insert("score.weight".to_owned(), floats(&[1], 5));
+    let folder = folder_of(&llama(), &more, &[]);
+    let files = WeightFiles::open(folder.path(), &llama()).unwrap();
+    assert_eq!(files.unexpected(), ["score.weight"]);
+    more.insert(CLASSIFIER_WEIGHT.to_owned(), floats(&[6], 5));
+    assert!(open(&more).unwrap()[CLASSIFIER_WEIGHT] == more[CLASSIFIER_WEIGHT]);
+    for name in ["model.layers.0.self_attn.q_norm.weight", "model.layers.0.self_attn.q_proj.bias"] {
+        let mut more = expected.clone();
+        more.insert(name.to_owned(), floats(&[6], 5));
+        let error = open(&more).err().unwrap();
+        assert!(error.contains(&format!("outputs without them would be wrong: {name}.")), "{error}");
+    }
+    let mut less = expected.clone();
+    less.remove("model.layers.1.mlp.up_proj.weight");
+    let error = open(&less).err().unwrap();
+    assert!(
+        error.ends_with("tensor model.layers.1.mlp.up_proj.weight of shape [5, 6] is missing"),
+        "{error}"
+    );
+}
+
+#[test]
+fn one_network_is_no_other() {
+    let folder = folder_of(&llama(), &complete_of(&llama()), &[]);
+    check_error(folder.path(), "model_type is `llama`, a network that computes something else than T5");
+    let folder = self::folder(&complete(), &[]);
+    let error = WeightFiles::open(folder.path(), &llama()).err().unwrap().to_string();
+    assert!(error.ends_with("something else than Llama: there are llama"), "{error}");
 }
 
 /// The tables are those of transformers 5, which the engines' tests decode with.

@@ -4,7 +4,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use calm_checkpoint::{Model, Tokenizer, cut_source};
+use calm_checkpoint::{Kept, Model, Tokenizer, cut_source};
 use calm_core::{BeamOptions, DecodeOptions, Filter, PolicySpec, Token};
 use calm_data::{JsonLines, open_text, plain_text};
 use calm_engine::decoding::{Draws, beam_search_sources, decode_sources};
@@ -141,7 +141,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(calibration) = &calibration {
         arguments.check_calibration(calibration, engine.model())?;
     }
-    let sources = sources.check(engine.model().num_inputs(), max_source_tokens)?;
+    let sources = sources.check(engine.model().num_inputs(), max_source_tokens, engine.kept())?;
     let policy = policy.make(engine.model())?;
 
     let mut output = Writer::create(&arguments.output)?;
@@ -241,15 +241,20 @@ impl Sources {
         Ok(Self { name, tokens: sources, lines })
     }
 
-    /// The tokens of all sources, if the model knows each of them, cut to `limit`.
-    fn check(mut self, num_inputs: usize, limit: Option<usize>) -> anyhow::Result<Vec<Vec<Token>>> {
+    /// The tokens of all sources, if the model knows each of them, cut to `limit` so that what is `kept` stays.
+    fn check(
+        mut self,
+        num_inputs: usize,
+        limit: Option<usize>,
+        kept: Kept,
+    ) -> anyhow::Result<Vec<Vec<Token>>> {
         for (tokens, line) in self.tokens.iter_mut().zip(&self.lines) {
             if let Some(token) = tokens.iter().find(|&&token| token as usize >= num_inputs) {
                 let name = self.name.display();
                 bail!("{name}:{line}: token {token} is not in the vocabulary, which ends at {num_inputs}");
             }
             if let Some(limit) = limit {
-                cut_source(tokens, limit);
+                cut_source(tokens, limit, kept);
             }
         }
         Ok(self.tokens)

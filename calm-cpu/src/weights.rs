@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use calm_checkpoint::init::{Parameter, parameters};
 use calm_checkpoint::{
-    Error as CheckpointError, MODEL_STEM, StoredTensor, T5Config, WeightFiles, WeightType,
+    Error as CheckpointError, MODEL_STEM, NetworkConfig, Parameter, StoredTensor, WeightFiles, WeightType,
 };
 use calm_core::{BackboneShape, ExitHeads};
 use calm_gguf::TensorType;
@@ -58,14 +57,14 @@ impl Weights {
     ///
     /// # Errors
     /// Fails as [`WeightFiles::open`] does.
-    pub fn load(dir: &Path, config: &T5Config) -> Result<Self, Error> {
+    pub fn load(dir: &Path, config: &dyn NetworkConfig) -> Result<Self, Error> {
         Ok(Weights(Source::Files(WeightFiles::open(dir, config)?)))
     }
 
     /// Makes the weights of an untrained network.
-    pub fn random(config: &T5Config, seed: u64) -> Self {
+    pub fn random(config: &dyn NetworkConfig, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let tensors = parameters(config).into_iter().map(|Parameter { name, shape, deviation }| {
+        let tensors = config.parameters().into_iter().map(|Parameter { name, shape, deviation }| {
             let shape: Vec<usize> = shape.into_iter().map(|n| n as usize).collect();
             let mut numbers = vec![1.0; shape.iter().product()];
             if let Some(deviation) = deviation {
@@ -80,7 +79,7 @@ impl Weights {
     ///
     /// # Errors
     /// Fails if a file cannot be read or written.
-    pub fn save(&self, dir: &Path, config: &T5Config) -> Result<(), Error> {
+    pub fn save(&self, dir: &Path, config: &dyn NetworkConfig) -> Result<(), Error> {
         config.save(dir)?;
         let mut blobs: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
         for name in self.names() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::bail;
-use calm_checkpoint::{EngineKind, LoadOptions, Model, T5Config, Tokenizer, WeightType, cut_source};
+use calm_checkpoint::{EngineKind, Kept, LoadOptions, Model, Tokenizer, WeightType, cut_source, load_config};
 use calm_core::Token;
 
 use crate::models::loader;
@@ -21,6 +21,11 @@ pub trait TextCodec: Send + Sync {
     /// # Errors
     /// The tokens have no text.
     fn decode(&self, tokens: &[Token]) -> anyhow::Result<String>;
+
+    /// Which part of a source that is too long the model wants to read.
+    fn kept(&self) -> Kept {
+        Kept::Beginning
+    }
 }
 
 impl TextCodec for Tokenizer {
@@ -30,6 +35,10 @@ impl TextCodec for Tokenizer {
 
     fn decode(&self, tokens: &[Token]) -> anyhow::Result<String> {
         Ok(Tokenizer::decode(self, tokens)?)
+    }
+
+    fn kept(&self) -> Kept {
+        Tokenizer::kept(self)
     }
 }
 
@@ -86,6 +95,8 @@ impl Engine {
     /// There is no such engine or device in this program or machine, no engine for this type of model, or the
     /// checkpoint or its tokenizer cannot be read.
     pub fn load(directory: &Path, options: &EngineOptions) -> anyhow::Result<Self> {
+        // First whether there is an engine for it at all.
+        loader(directory, choose(options)?)?;
         Self::with_codec(directory, options, load_codec(directory)?)
     }
 
@@ -111,6 +122,15 @@ impl Engine {
         &*self.models[0]
     }
 
+    /// Which part of a source that is too long the model wants to read.
+    pub fn kept(&self) -> Kept {
+        match &self.codec {
+            Some(codec) => codec.kept(),
+            None if self.model().is_decoder_only() => Kept::End { first: 0 },
+            None => Kept::Beginning,
+        }
+    }
+
     /// The tokenizer, which whatever reads texts needs.
     ///
     /// # Errors
@@ -127,7 +147,7 @@ impl Engine {
 pub fn encode_source(codec: &dyn TextCodec, text: &str, limit: Option<usize>) -> anyhow::Result<Vec<Token>> {
     let mut tokens = codec.encode(text)?;
     if let Some(limit) = limit {
-        cut_source(&mut tokens, limit);
+        cut_source(&mut tokens, limit, codec.kept());
     }
     Ok(tokens)
 }
@@ -137,8 +157,8 @@ pub fn encode_source(codec: &dyn TextCodec, text: &str, limit: Option<usize>) ->
 /// # Errors
 /// It has one that cannot be read, or that is not of the model beside it.
 pub fn load_codec(directory: &Path) -> anyhow::Result<Option<Box<dyn TextCodec>>> {
-    let config = T5Config::load(&directory.join("config.json"))?;
-    let tokenizer = Tokenizer::of_checkpoint(directory, &config)?;
+    let config = load_config(directory)?;
+    let tokenizer = Tokenizer::of_checkpoint(directory, &*config)?;
     Ok(tokenizer.map(|tokenizer| Box::new(tokenizer) as Box<dyn TextCodec>))
 }
 

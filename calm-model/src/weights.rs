@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use calm_checkpoint::{
-    Error as CheckpointError, MODEL_STEM, SafetensorsFile, StoredTensor, T5Config, WeightFiles, files_of,
+    Error as CheckpointError, MODEL_STEM, NetworkConfig, SafetensorsFile, StoredTensor, WeightFiles, files_of,
 };
 use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
@@ -59,7 +59,7 @@ impl Weights {
     ///
     /// # Errors
     /// Fails as [`WeightFiles`] does.
-    pub fn load(dir: &Path, config: &T5Config, device: Device) -> Result<Self, Error> {
+    pub fn load(dir: &Path, config: &dyn NetworkConfig, device: Device) -> Result<Self, Error> {
         let files = WeightFiles::open(dir, config)?;
         let mut tensors = BTreeMap::new();
         for name in files.names() {

@@ -83,7 +83,7 @@ impl TokenFile {
         let encode = |example: &Example| -> Result<Option<TokenPair>, Error> {
             let mut source = tokenizer.encode(&example.source)?;
             let target = tokenizer.encode(&example.target)?;
-            cut_source(&mut source, options.max_source_tokens);
+            cut_source(&mut source, options.max_source_tokens, tokenizer.kept());
             let fits = !source.is_empty() && target.len() <= options.max_target_tokens;
             Ok(fits.then_some(TokenPair { source, target }))
         };

@@ -9,7 +9,7 @@ use calm_core::Token;
 use calm_files::catch_panic;
 use tokenizers::{AddedToken, Encoding};
 
-use crate::{Error, T5Config};
+use crate::{Error, Kept, NetworkConfig};
 
 pub use self::special::SpecialTokens;
 
@@ -27,20 +27,32 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     vocab_size: usize,
+    /// How many tokens the template puts in front of a text.
+    template_start: usize,
     /// What the template puts behind a text.
     template_end: Vec<Token>,
     /// What is put behind a text because the template puts nothing there.
     added_end: Option<Token>,
     /// Whether the file says how texts were to be padded or cut.
     pads_or_cuts: bool,
+    kept: Kept,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json` without its model. Texts end as its template says.
+    /// Reads the `tokenizer.json` of a T5 without its model. Texts end as its template says.
     ///
     /// # Errors
     /// Fails if the file is missing or is not a tokenizer.
     pub fn load(path: &Path) -> Result<Self, Error> {
+        let mut tokenizer = Self::plain(path)?;
+        for name in SPECIAL {
+            tokenizer.make_special(name)?;
+        }
+        Ok(tokenizer)
+    }
+
+    /// Reads a `tokenizer.json` as it is.
+    fn plain(path: &Path) -> Result<Self, Error> {
         let text = file::read(path)?;
         let failed = |reason| Error::Tokenizer { path: path.to_owned(), reason };
         let mut inner: tokenizers::Tokenizer = catch(|| text.parse()).map_err(failed)?;
@@ -49,13 +61,17 @@ impl Tokenizer {
         catch(|| inner.with_truncation(None).map(drop)).map_err(failed)?;
         let largest = inner.get_vocab(true).into_values().max();
         let vocab_size = largest.map_or(0, |token| token as usize + 1);
-        let template_end = template_end(&inner).map_err(failed)?;
-        let path = path.to_owned();
-        let mut tokenizer =
-            Tokenizer { inner, path, vocab_size, template_end, added_end: None, pads_or_cuts };
-        for name in SPECIAL {
-            tokenizer.make_special(name)?;
-        }
+        let [template_start, template_end] = template(&inner).map_err(failed)?;
+        let mut tokenizer = Tokenizer {
+            inner,
+            path: path.to_owned(),
+            vocab_size,
+            template_start: template_start.len(),
+            template_end,
+            added_end: None,
+            pads_or_cuts,
+            kept: Kept::Beginning,
+        };
         for token in tokenizer.template_end.clone() {
             if let Some(name) = tokenizer.name(token) {
                 tokenizer.make_special(&name)?;
@@ -68,12 +84,12 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Fails if the file is not a tokenizer, or contradicts `config`.
-    pub fn of_checkpoint(dir: &Path, config: &T5Config) -> Result<Option<Self>, Error> {
+    pub fn of_checkpoint(dir: &Path, config: &dyn NetworkConfig) -> Result<Option<Self>, Error> {
         let path = dir.join(FILE);
         if !path.is_file() {
             return Ok(None);
         }
-        Ok(Some(Self::load(&path)?.for_model(config)?))
+        Ok(Some(config.load_tokenizer(&path)?))
     }
 
     /// The error of something that needs the tokenizer of a checkpoint directory that has none.
@@ -99,6 +115,11 @@ impl Tokenizer {
     /// Fails if the tokenizer's decoder fails.
     pub fn decode(&self, tokens: &[Token]) -> Result<String, Error> {
         catch(|| self.inner.decode(tokens, true)).map_err(|reason| self.failed("decode tokens", reason))
+    }
+
+    /// Which part of a text that is too long the model wants to read.
+    pub fn kept(&self) -> Kept {
+        self.kept
     }
 
     /// The token that stands for what the tokenizer has no other token for, if it has one.
@@ -159,14 +180,15 @@ fn catch<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     }
 }
 
-/// The tokens behind a text, found by what the template makes of a token that no vocabulary has.
-fn template_end(tokenizer: &tokenizers::Tokenizer) -> Result<Vec<Token>, String> {
+/// The tokens in front of a text and those behind it, found by what the template makes of a token that no
+/// vocabulary has.
+fn template(tokenizer: &tokenizers::Tokenizer) -> Result<[Vec<Token>; 2], String> {
     const TEXT: Token = Token::MAX;
     let text = tokenizers::Token::new(TEXT, String::new(), (0, 0));
     let framed = catch(|| tokenizer.post_process(Encoding::from_tokens(vec![text], 0), None, true))?;
     let framed = framed.get_ids();
     match framed.iter().rposition(|&token| token == TEXT) {
-        Some(place) => Ok(framed[place + 1..].to_vec()),
+        Some(place) => Ok([framed[..place].to_vec(), framed[place + 1..].to_vec()]),
         None => Err("its template leaves the text out".to_owned()),
     }
 }

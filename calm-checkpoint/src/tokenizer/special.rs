@@ -1,10 +1,12 @@
 //! Which tokens end and begin a sequence: what tokenizer and configuration say, and whether they agree.
 
+use std::path::Path;
+
 use calm_core::Token;
 use serde::Deserialize;
 
 use super::Tokenizer;
-use crate::{Error, T5Config};
+use crate::{Error, Kept, LlamaConfig, T5Config};
 
 /// The token that ends a T5's sequences, where nothing names another one.
 const END: &str = "</s>";
@@ -56,13 +58,38 @@ impl Tokenizer {
             };
             self.add_end(end)?;
         }
-        if config.end_tokens().iter().all(|&token| token as usize >= self.vocab_size) {
-            return Err(self.error(format!(
-                "it has tokens 0 to {}, but eos_token_id is {listed}, so that no output would end",
-                self.vocab_size.saturating_sub(1)
-            )));
-        }
+        self.check_ends(config.end_tokens())?;
         Ok(self)
+    }
+
+    /// Reads the `tokenizer.json` of a decoder that goes on from a text. Texts begin and end as its template
+    /// says: in most of them with the token that begins texts, and with nothing behind.
+    ///
+    /// # Errors
+    /// Fails if the file is missing or is not a tokenizer, or if no output of the model would end.
+    pub(crate) fn of_prompts(path: &Path, config: &LlamaConfig) -> Result<Self, Error> {
+        let mut tokenizer = Self::plain(path)?;
+        tokenizer.kept = Kept::End { first: tokenizer.template_start };
+        tokenizer.check_ends(config.end_tokens())?;
+        // What ends an output is no part of its text.
+        for &end in config.end_tokens() {
+            if let Some(name) = tokenizer.name(end) {
+                tokenizer.make_special(&name)?;
+            }
+        }
+        Ok(tokenizer)
+    }
+
+    /// Refuses end tokens that all lie behind the vocabulary, where no logits are.
+    fn check_ends(&self, ends: &[Token]) -> Result<(), Error> {
+        if ends.iter().any(|&token| (token as usize) < self.vocab_size) {
+            return Ok(());
+        }
+        let listed = ends.iter().map(Token::to_string).collect::<Vec<_>>().join(", ");
+        Err(self.error(format!(
+            "it has tokens 0 to {}, but eos_token_id is {listed}, so that no output would end",
+            self.vocab_size.saturating_sub(1)
+        )))
     }
 
     /// The tokenizer for a model that is to be made, and whose special tokens are

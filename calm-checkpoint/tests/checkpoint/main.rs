@@ -5,4 +5,5 @@
 mod configurations;
 mod damaged_tokenizers;
 mod golden;
+mod llama;
 mod tokenizers;

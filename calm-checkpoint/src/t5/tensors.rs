@@ -1,31 +1,47 @@
-//! The tensors of an untrained T5 (`T5PreTrainedModel._init_weights` in transformers, factor 1).
+//! The tensors of a T5: how they are called, and what they are in an untrained network.
 
-use crate::T5Config;
+use super::{T5_MODEL_TYPES, T5Config};
+use crate::Parameter;
+use crate::model_type::Naming;
+use crate::tensor_names::{HEAD, unwrapped};
 
-/// A tensor of an untrained network.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Parameter {
-    /// The tensor's name in the checkpoint.
-    pub name: String,
-    /// The tensor's shape, as `config.json` implies it.
-    pub shape: Vec<i64>,
-    /// Standard deviation of the tensor's normal distribution.
-    ///
-    /// It is `None` for the norms' weights, which start at 1.
-    pub deviation: Option<f64>,
-}
+/// The embedding of both stacks, and the head of a checkpoint that has no other: `[vocab_size, d_model]`.
+pub const SHARED: &str = "shared.weight";
+/// The encoder's embedding where it is not [`SHARED`]: `[vocab_size, d_model]`.
+pub const ENCODER_EMBEDDING: &str = "encoder.embed_tokens.weight";
+/// The decoder's embedding where it is not [`SHARED`]: `[vocab_size, d_model]`.
+pub const DECODER_EMBEDDING: &str = "decoder.embed_tokens.weight";
 
-/// Lists every tensor of a T5, by its name in the checkpoint.
-pub fn parameters(config: &T5Config) -> Vec<Parameter> {
+/// Tables that a checkpoint may have beside [`SHARED`].
+pub(super) const TABLES: [&str; 3] = [HEAD, ENCODER_EMBEDDING, DECODER_EMBEDDING];
+
+/// Names that the published network's tensors have in common.
+const PARTS: [&str; 4] = ["shared", "encoder", "decoder", "lm_head"];
+
+/// How files call a T5.
+pub(super) static NAMING: Naming = Naming {
+    network: "T5",
+    model_types: T5_MODEL_TYPES,
+    // A stack has a table of its own, or the first that the file has in this order, as in transformers 5:
+    // `T5ForConditionalGeneration._tied_weights_keys`.
+    embeddings: &[SHARED, ENCODER_EMBEDDING, DECODER_EMBEDDING, HEAD],
+    canonical: unwrapped,
+    // transformers before PR #8518 stored a position bias that was never used.
+    is_leftover: |name| name.ends_with("EncDecAttention.relative_attention_bias.weight"),
+    is_of_network: |name| name.split('.').any(|part| PARTS.contains(&part)),
+};
+
+/// Lists every tensor of an untrained T5 (`T5PreTrainedModel._init_weights` in transformers, factor 1).
+pub(super) fn parameters(config: &T5Config) -> Vec<Parameter> {
     let (d_model, inner, d_ff) = (config.d_model, config.inner(), config.d_ff);
     let inverse_root = |n: i64| (n as f64).powf(-0.5);
     let mut all = Vec::new();
     let mut add = |name: String, shape: &[i64], deviation: Option<f64>| {
         all.push(Parameter { name, shape: shape.to_vec(), deviation });
     };
-    add("shared.weight".into(), &[config.vocab_size, d_model], Some(1.0));
+    add(SHARED.into(), &[config.vocab_size, d_model], Some(1.0));
     if !config.tie_word_embeddings {
-        add("lm_head.weight".into(), &[config.vocab_size, d_model], Some(1.0));
+        add(HEAD.into(), &[config.vocab_size, d_model], Some(1.0));
     }
     for (stack, blocks, cross) in
         [("encoder", config.num_layers, false), ("decoder", config.decoder_layers(), true)]

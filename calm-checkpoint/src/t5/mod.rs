@@ -1,13 +1,22 @@
+//! T5: its configuration, its tensors and the buckets of its relative positions.
+
+mod file;
+mod position;
+mod tensors;
+
 use std::path::Path;
 
 use calm_core::{BackboneShape, Cost, Token};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::config_file::ConfigFile;
+pub use self::position::{Direction, bucket};
+pub use self::tensors::{DECODER_EMBEDDING, ENCODER_EMBEDDING, SHARED};
+use crate::config_keys::{check_ends, check_epsilon, check_sizes, one_or_list};
+use crate::model_type::Naming;
+use crate::{Error, NetworkConfig, Parameter, Tokenizer};
 
-/// The largest size that a key of `config.json` may have, so that products of two of them do not overflow.
-const LARGEST_SIZE: i64 = i32::MAX as i64;
+/// Values of `model_type` in `config.json` that mean the network of T5.
+pub const T5_MODEL_TYPES: &[&str] = &["t5", "mt5"];
 
 /// `config.json` of a Hugging Face T5 checkpoint: the keys that decide what is computed, under their
 /// published names.
@@ -120,9 +129,7 @@ impl T5Config {
     /// # Errors
     /// Fails if the file is missing, is not JSON, or holds a value that no T5 has.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let config = ConfigFile::read(path)?;
-        config.check().map_err(|reason| Error::Config { path: path.to_owned(), reason })?;
-        Ok(config)
+        file::read(path)
     }
 
     /// Writes `config.json` into a checkpoint directory, with the keys by which transformers knows it.
@@ -155,17 +162,8 @@ impl T5Config {
             ("vocab_size", self.vocab_size),
             ("relative_attention_max_distance", self.relative_attention_max_distance),
         ];
-        if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value < 1) {
-            return Err(format!("{key} is {value}, but must be at least 1"));
-        }
-        if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value > LARGEST_SIZE) {
-            return Err(format!("{key} is {value}, but must be at most {LARGEST_SIZE}"));
-        }
-        // It must not vanish in f32 either: a normalisation of zeros would then divide by zero.
-        let epsilon = self.layer_norm_epsilon;
-        if !(epsilon.is_finite() && epsilon as f32 > 0.0) {
-            return Err(format!("layer_norm_epsilon is {epsilon}, but must be positive, such as 1e-6"));
-        }
+        check_sizes(&positive)?;
+        check_epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
         // The number of bidirectional buckets is halved twice, and the far half is spaced logarithmically.
         let buckets = self.relative_attention_num_buckets;
         if buckets < 4 || buckets % 2 != 0 || self.relative_attention_max_distance <= buckets / 2 {
@@ -173,10 +171,7 @@ impl T5Config {
                 "relative_attention_num_buckets is {buckets}, but must be even, at least 4 and below twice relative_attention_max_distance"
             ));
         }
-        if self.end_tokens().is_empty() {
-            return Err("eos_token_id names no token, so that no output would end".to_owned());
-        }
-        Ok(())
+        check_ends(self.end_tokens())
     }
 
     /// Number of decoder blocks.
@@ -251,9 +246,32 @@ impl T5Config {
     }
 }
 
-fn one_or_list<S: Serializer>(tokens: &[Token], serializer: S) -> Result<S::Ok, S::Error> {
-    match tokens {
-        [token] => token.serialize(serializer),
-        tokens => tokens.serialize(serializer),
+impl NetworkConfig for T5Config {
+    fn naming(&self) -> &'static Naming {
+        &tensors::NAMING
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        tensors::parameters(self)
+    }
+
+    fn optional_tensors(&self) -> Vec<(&'static str, Vec<i64>)> {
+        tensors::TABLES.map(|name| (name, vec![self.vocab_size, self.d_model])).to_vec()
+    }
+
+    fn shape(&self) -> BackboneShape {
+        T5Config::shape(self)
+    }
+
+    fn end_tokens(&self) -> &[Token] {
+        T5Config::end_tokens(self)
+    }
+
+    fn load_tokenizer(&self, path: &Path) -> Result<Tokenizer, Error> {
+        Tokenizer::load(path)?.for_model(self)
+    }
+
+    fn save(&self, dir: &Path) -> Result<(), Error> {
+        T5Config::save(self, dir)
     }
 }

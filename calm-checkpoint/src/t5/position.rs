@@ -1,6 +1,6 @@
 //! Relative position buckets (`T5Attention._relative_position_bucket` in transformers).
 
-use crate::T5Config;
+use super::T5Config;
 
 /// The formula that maps a distance to a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,15 +3,15 @@
 
 use std::path::Path;
 
-use calm_core::Token;
 use serde::Deserialize;
 
-use crate::config::{FeedForward, T5Config};
-use crate::error::Error;
+use super::{FeedForward, T5Config};
+use crate::Error;
+use crate::config_keys::{TokenKeys, read_config, token};
 
 /// The keys of `config.json` that decide what is computed. A key may be missing or null.
 #[derive(Deserialize)]
-pub(crate) struct ConfigFile {
+struct ConfigFile {
     model_type: Option<String>,
     d_model: Option<i64>,
     d_kv: Option<i64>,
@@ -28,24 +28,6 @@ pub(crate) struct ConfigFile {
     is_gated_act: Option<bool>,
     tie_word_embeddings: Option<bool>,
     scale_decoder_outputs: Option<bool>,
-}
-
-/// The keys of the special tokens, in either file.
-#[derive(Default, Deserialize)]
-struct TokenKeys {
-    pad_token_id: Option<i64>,
-    /// One token or a list of them; null says that no token ends an output.
-    #[serde(default, deserialize_with = "even_if_null")]
-    eos_token_id: Option<Option<TokenIds>>,
-    bos_token_id: Option<i64>,
-    decoder_start_token_id: Option<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a token or a list of tokens")]
-enum TokenIds {
-    One(i64),
-    Many(Vec<i64>),
 }
 
 /// What a model type has where a key is left out (`T5Config` and `MT5Config` of transformers 5.24).
@@ -72,36 +54,22 @@ const MT5: Defaults = Defaults {
     feed_forward_proj: FeedForward::GatedGelu,
 };
 
-impl ConfigFile {
-    /// The configuration that transformers makes of `config.json` at `path`, and of `generation_config.json`
-    /// beside it if there is one.
-    pub(crate) fn read(path: &Path) -> Result<T5Config, Error> {
-        let text = calm_files::read_to_string(path)?;
-        let file: ConfigFile = calm_files::parse_json(path, &text)?;
-        let tokens: TokenKeys = calm_files::parse_json(path, &text)?;
-        let mut config =
-            file.config(tokens).map_err(|reason| Error::Config { path: path.to_owned(), reason })?;
-        let generation = path.with_file_name("generation_config.json");
-        if generation.is_file() {
-            let keys: TokenKeys = calm_files::read_json(&generation)?;
-            keys.apply(&mut config).map_err(|reason| Error::Config { path: generation, reason })?;
-        }
-        Ok(config)
-    }
+/// The configuration that transformers makes of `config.json` at `path`, and of `generation_config.json`
+/// beside it if there is one.
+pub(super) fn read(path: &Path) -> Result<T5Config, Error> {
+    read_config(path, ConfigFile::config, apply_generation, T5Config::check)
+}
 
-    fn config(self, tokens: TokenKeys) -> Result<T5Config, String> {
+impl ConfigFile {
+    fn config(self, mut tokens: TokenKeys) -> Result<T5Config, String> {
         let is_mt5 = self.model_type.as_deref() == Some("mt5");
         let defaults = if is_mt5 { MT5 } else { T5 };
         let feed_forward_proj = self.feed_forward_proj.unwrap_or(defaults.feed_forward_proj);
         check_activation(feed_forward_proj, self.dense_act_fn.as_deref(), self.is_gated_act)?;
         let vocab_size = self.vocab_size.unwrap_or(defaults.vocab_size);
         let id = |key, value: Option<i64>| value.map(|value| token(key, value, vocab_size)).transpose();
-        let TokenKeys { pad_token_id, eos_token_id, bos_token_id, decoder_start_token_id } = tokens;
-        let eos_token_id = match eos_token_id {
-            None => vec![1],
-            Some(None) => Vec::new(),
-            Some(Some(ids)) => ids.tokens(vocab_size)?,
-        };
+        let eos_token_id = tokens.ends(1, vocab_size)?;
+        let TokenKeys { pad_token_id, bos_token_id, decoder_start_token_id, .. } = tokens;
         // Checkpoints on the Hub have -1 where there is none.
         let pad_token_id = match pad_token_id.unwrap_or(0) {
             -1 => *eos_token_id.first().ok_or("pad_token_id is -1, and eos_token_id is null")?,
@@ -131,35 +99,14 @@ impl ConfigFile {
     }
 }
 
-impl TokenKeys {
-    /// Puts what `generation_config.json` says in the place of what `config.json` says.
-    fn apply(self, config: &mut T5Config) -> Result<(), String> {
-        let id =
-            |key, value: Option<i64>| value.map(|value| token(key, value, config.vocab_size)).transpose();
-        let start = id("decoder_start_token_id", self.decoder_start_token_id)?;
-        let start = start.or(id("bos_token_id", self.bos_token_id)?);
-        // transformers takes a file without the key to mean that outputs never end, which nobody wants.
-        let ends = self.eos_token_id.flatten().map(|ids| ids.tokens(config.vocab_size)).transpose()?;
-        config.decoder_start_token_id = start.or(config.decoder_start_token_id);
-        config.generation_eos_token_id = ends;
-        Ok(())
-    }
-}
-
-impl TokenIds {
-    fn tokens(self, vocab_size: i64) -> Result<Vec<Token>, String> {
-        let ids = match self {
-            TokenIds::One(id) => vec![id],
-            TokenIds::Many(ids) => ids,
-        };
-        ids.into_iter().map(|id| token("eos_token_id", id, vocab_size)).collect()
-    }
-}
-
-/// A vocabulary of no size is left to [`T5Config::check`] to refuse.
-fn token(key: &str, value: i64, vocab_size: i64) -> Result<Token, String> {
-    let token = Token::try_from(value).ok().filter(|_| value < vocab_size || vocab_size < 1);
-    token.ok_or_else(|| format!("{key} is {value}, but the vocabulary has tokens 0 to {}", vocab_size - 1))
+/// Puts what `generation_config.json` says in the place of what `config.json` says.
+fn apply_generation(config: &mut T5Config, mut tokens: TokenKeys) -> Result<(), String> {
+    let id = |key, value: Option<i64>| value.map(|value| token(key, value, config.vocab_size)).transpose();
+    let start = id("decoder_start_token_id", tokens.decoder_start_token_id)?;
+    let start = start.or(id("bos_token_id", tokens.bos_token_id)?);
+    config.decoder_start_token_id = start.or(config.decoder_start_token_id);
+    config.generation_eos_token_id = tokens.generation_ends(config.vocab_size)?;
+    Ok(())
 }
 
 /// Refuses keys that say again, and otherwise, what `feed_forward_proj` says: transformers follows them.
@@ -178,13 +125,4 @@ fn check_activation(projection: FeedForward, dense: Option<&str>, gated: Option<
         return Err(format!("is_gated_act is {gated}, but feed_forward_proj is {name}"));
     }
     Ok(())
-}
-
-/// Tells a key that is null from one that is missing.
-fn even_if_null<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Option::deserialize(deserializer).map(Some)
 }
