@@ -16,9 +16,9 @@ const SMALLEST_CAPACITY: usize = 32;
 #[derive(Clone)]
 pub(crate) struct KeysValues {
     heads: Heads,
-    /// [heads, d_kv, capacity]
+    /// [key heads, d_kv, capacity]
     keys: Vec<f32>,
-    /// [heads, capacity, d_kv]
+    /// [key heads, capacity, d_kv]
     values: Vec<f32>,
     capacity: usize,
     is_empty: bool,
@@ -27,14 +27,24 @@ pub(crate) struct KeysValues {
 /// The heads of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heads {
+    /// Number of heads of the queries.
     pub(crate) count: usize,
+    /// Number of queries' heads that have the same head of the keys and values, one beside the other.
+    pub(crate) group: usize,
     pub(crate) d_kv: usize,
+    /// What scores are multiplied with. T5 does not divide them by sqrt(d_kv).
+    pub(crate) scale: f32,
 }
 
 impl Heads {
-    /// Width of all heads together.
+    /// Width of all heads of the queries together.
     pub(crate) fn inner(self) -> usize {
         self.count * self.d_kv
+    }
+
+    /// Width of all heads of the keys together, and of those of the values.
+    pub(crate) fn kv_inner(self) -> usize {
+        self.inner() / self.group
     }
 }
 
@@ -67,7 +77,7 @@ impl KeysValues {
     /// Makes room for `capacity` positions, in whole vectors.
     fn with_capacity(heads: Heads, capacity: usize) -> Self {
         let capacity = capacity.next_multiple_of(LANES);
-        let size = capacity * heads.inner();
+        let size = capacity * heads.kv_inner();
         KeysValues { heads, keys: vec![0.0; size], values: vec![0.0; size], capacity, is_empty: true }
     }
 
@@ -84,7 +94,7 @@ impl KeysValues {
         self.is_empty
     }
 
-    /// Writes the key and the value of one position, [heads * d_kv] each, and makes room where there is none.
+    /// Writes the key and the value of one position, [key heads * d_kv] each, and makes room where there is none.
     pub(crate) fn write(&mut self, position: usize, key: &[f32], value: &[f32]) {
         if position >= self.capacity {
             self.grow(position + 1);
@@ -120,8 +130,7 @@ impl KeysValues {
     }
 }
 
-/// Computes the contexts of some queries: [queries, heads * d_kv], in place of what was there. T5 does not
-/// divide scores by sqrt(d_kv).
+/// Computes the contexts of some queries: [queries, heads * d_kv], in place of what was there.
 pub(crate) fn attend(processor: &Processor, heads: Heads, queries: &[Query<'_>], contexts: &mut Vec<f32>) {
     let units = queries.len() * heads.count;
     contexts.resize(units * heads.d_kv, 0.0);
@@ -155,7 +164,7 @@ struct Part<'a> {
 
 #[inline(always)]
 fn run_part<S: Simd>(job: &Job<'_>, part: &mut Part<'_>, scratch: &mut Scratch) {
-    let Heads { count, d_kv } = job.heads;
+    let Heads { count, group, d_kv, .. } = job.heads;
     let end = part.first_unit + part.contexts.len() / d_kv;
     let mut unit = part.first_unit;
     while unit < end {
@@ -172,7 +181,16 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Part<'_>, scratch: &mut Scratch) 
             unit += TOGETHER * count;
             continue;
         }
-        // The heads of a query look at equally many positions.
+        // The heads of a query look at equally many positions, and those of a group at the same ones.
+        if group > 1 {
+            unit += match left.min(group - head % group) {
+                4.. => run_together::<S, 4, true>(job, std::array::from_fn(|i| unit + i), part, scratch),
+                3 => run_together::<S, 3, true>(job, std::array::from_fn(|i| unit + i), part, scratch),
+                2 => run_together::<S, 2, true>(job, std::array::from_fn(|i| unit + i), part, scratch),
+                _ => run_together::<S, 1, true>(job, [unit], part, scratch),
+            };
+            continue;
+        }
         unit += match left.min(count - head) {
             4.. => run_together::<S, 4, false>(job, std::array::from_fn(|i| unit + i), part, scratch),
             3 => run_together::<S, 3, false>(job, std::array::from_fn(|i| unit + i), part, scratch),
@@ -204,8 +222,9 @@ fn run_together<S: Simd, const R: usize, const SHARED: bool>(
     part: &mut Part<'_>,
     scratch: &mut Scratch,
 ) -> usize {
-    let Heads { count, d_kv } = job.heads;
+    let Heads { count, group, d_kv, scale } = job.heads;
     let query = |unit: usize| (&job.queries[unit / count], unit % count);
+    let key_head = |unit: usize| unit % count / group;
     let length = query(units[0]).0.length;
     let capacity = query(units[0]).0.cache.capacity;
     let padded = length.next_multiple_of(LANES);
@@ -214,12 +233,17 @@ fn run_together<S: Simd, const R: usize, const SHARED: bool>(
     let mut scores: [&mut [f32]; R] = std::array::from_fn(|_| rows.next().unwrap_or_default());
     weighted_sums::<S, R, SHARED>(
         units.map(|unit| &query(unit).0.q[query(unit).1 * d_kv..][..d_kv]),
-        units.map(|unit| &query(unit).0.cache.keys[query(unit).1 * d_kv * capacity..]),
+        units.map(|unit| &query(unit).0.cache.keys[key_head(unit) * d_kv * capacity..]),
         capacity,
         scores.each_mut().map(|scores| &mut **scores),
     );
     for (scores, unit) in scores.iter_mut().zip(units) {
         let (query, head) = query(unit);
+        if scale != 1.0 {
+            for score in scores.iter_mut() {
+                *score *= scale;
+            }
+        }
         // Whole vectors, the end of which is as good as not there.
         if let Some(Bias { table, width, start }) = query.bias {
             let bias = &table[head * width + start..][..padded];
@@ -241,7 +265,7 @@ fn run_together<S: Simd, const R: usize, const SHARED: bool>(
     });
     weighted_sums::<S, R, SHARED>(
         scores.each_ref().map(|scores| &scores[..length]),
-        units.map(|unit| &query(unit).0.cache.values[query(unit).1 * capacity * d_kv..]),
+        units.map(|unit| &query(unit).0.cache.values[key_head(unit) * capacity * d_kv..]),
         d_kv,
         contexts,
     );

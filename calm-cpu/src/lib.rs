@@ -1,4 +1,4 @@
-//! T5 on the CPU without a tensor library, as a backbone whose decoder may stop after any layer.
+//! T5 and Llama on the CPU without a tensor library, as backbones whose decoders may stop after any layer.
 //!
 //! Made for decoding one or a few sequences at a time, where a token reads every weight of the layers it
 //! runs: the time goes into bytes. So weights may be narrow ([`WeightType`]), the head is read in 8 bits and
@@ -10,13 +10,18 @@
 mod attendance;
 mod attention;
 mod blocks;
+mod caches;
 mod elementwise;
 mod error;
 mod head;
 mod int8;
+mod layers;
 mod linear;
+mod llama;
+mod origin;
 mod panels;
 mod pool;
+mod positions;
 mod session;
 mod simd;
 mod states;
@@ -29,6 +34,7 @@ mod weights;
 pub use calm_checkpoint::WeightType;
 
 pub use crate::error::Error;
-pub use crate::t5::{LOADER, T5};
+pub use crate::llama::{LOADER as LLAMA_LOADER, Llama};
+pub use crate::t5::{LOADER as T5_LOADER, T5};
 pub use crate::team::all_cores;
 pub use crate::weights::Weights;

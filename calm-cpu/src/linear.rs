@@ -171,7 +171,7 @@ struct Job<'a> {
 #[inline(always)]
 fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratch) {
     let Linear { matrices, inputs, .. } = job.linear;
-    let Scratch { normed, rounded, gate, .. } = scratch;
+    let Scratch { normed, rounded, gates, .. } = scratch;
     let numbers = match job.input {
         Input::Rows(rows) => rows,
         Input::Normed(norm, states) => normalise(norm, states, normed),
@@ -188,7 +188,7 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratc
                 activation,
                 inputs,
                 part,
-                gate,
+                gates,
             );
         }
         return;
@@ -212,40 +212,37 @@ fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratc
 /// for them is at hand.
 #[inline(always)]
 fn run_gated<S: Simd>(
-    [gates, linears]: [&Packed; 2],
+    matrices: [&Packed; 2],
     columns: Range<usize>,
     activation: FeedForward,
     inputs: Inputs<'_>,
     part: &mut Columns<'_>,
-    room: &mut Vec<f32>,
+    gates: &mut [Vec<f32>; 2],
 ) {
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
-    let at = |panel: usize, row: usize| (row * GATED_PANELS + panel - panels.start) * PANEL;
-    gates.product::<S>(
-        panels.clone(),
-        inputs,
-        #[inline(always)]
-        |panel, row, sums| {
-            let at = at(panel, row);
-            if room.len() < at + PANEL {
-                room.resize((row + 1) * GATED_PANELS * PANEL, 0.0);
-            }
-            room[at..][..PANEL].copy_from_slice(sums);
-        },
-    );
-    let start = part.range.start;
-    linears.product::<S>(
-        panels.clone(),
-        inputs,
-        #[inline(always)]
-        |panel, row, sums| {
-            let gate = &mut room[at(panel, row)..][..PANEL];
-            elementwise::gate(activation, gate, sums);
-            let out = &mut part.row(row)[panel * PANEL - start..];
-            let width = out.len().min(PANEL);
-            out[..width].copy_from_slice(&gate[..width]);
-        },
-    );
+    let width = panels.len() * PANEL;
+    let first = panels.start;
+    for (matrix, of_matrix) in matrices.into_iter().zip(&mut *gates) {
+        of_matrix.clear();
+        matrix.product::<S>(
+            panels.clone(),
+            inputs,
+            #[inline(always)]
+            |panel, row, sums| {
+                let at = row * width + (panel - first) * PANEL;
+                if of_matrix.len() < at + PANEL {
+                    of_matrix.resize((row + 1) * width, 0.0);
+                }
+                of_matrix[at..][..PANEL].copy_from_slice(sums);
+            },
+        );
+    }
+    let [gates, linears] = gates;
+    let first = columns.start - part.range.start;
+    for (row, (gate, linear)) in gates.chunks_exact_mut(width).zip(linears.chunks_exact(width)).enumerate() {
+        elementwise::gate(activation, gate, linear);
+        part.row(row)[first..][..columns.len()].copy_from_slice(&gate[..columns.len()]);
+    }
 }
 
 /// Normalises states: [states, width]. Every thread does it for itself, which takes less than waiting for
@@ -366,14 +363,14 @@ impl Packed {
         &self,
         panels: Range<usize>,
         inputs: Inputs<'_>,
-        emit: impl FnMut(usize, usize, &[f32; PANEL]),
+        mut emit: impl FnMut(usize, usize, &[f32; PANEL]),
     ) {
         let Inputs { numbers, rounded } = inputs;
         match self {
             Packed::F32(weights) => weights.product::<S>(panels, numbers, emit),
             Packed::Bf16(weights) => weights.product::<S>(panels, numbers, emit),
             Packed::Int8(weights) => weights.product::<S>(panels, &rounded.halves, &rounded.scales, emit),
-            Packed::Blocks(blocks) => blocks.product::<S>(panels, &rounded.blocks, emit),
+            Packed::Blocks(blocks) => blocks.product(S::SET, panels, &rounded.blocks, &mut emit),
         }
     }
 }

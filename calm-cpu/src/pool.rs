@@ -10,7 +10,12 @@ pub(crate) struct Pool<T>(Mutex<Vec<T>>);
 impl<T: Default> Pool<T> {
     /// Takes what some call gave back, as it left it, or a new one.
     pub(crate) fn take(&self) -> T {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        self.take_given().unwrap_or_default()
+    }
+
+    /// Takes what some call gave back, if there is any.
+    pub(crate) fn take_given(&self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     /// Gives something back.

@@ -34,7 +34,7 @@ const MOST_THREADS: usize = (1 << Call::BITS_OF_THREADS) - 1;
 pub(crate) struct Scratch {
     pub(crate) normed: Vec<f32>,
     pub(crate) rounded: Rounded,
-    pub(crate) gate: Vec<f32>,
+    pub(crate) gates: [Vec<f32>; 2],
     pub(crate) scores: Vec<f32>,
     pub(crate) tokens: Vec<usize>,
     pub(crate) narrow: Vec<i8>,

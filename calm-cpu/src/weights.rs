@@ -17,6 +17,7 @@ use safetensors::Dtype;
 use crate::Error;
 use crate::blocks::Blocks;
 use crate::elementwise::{dot, dot_rounded, dot_stored};
+use crate::linear::Packing;
 use crate::simd::Simd;
 
 /// All tensors of a checkpoint.
@@ -50,6 +51,39 @@ enum Numbers {
         bytes: Arc<Vec<u8>>,
         tensor_type: TensorType,
     },
+}
+
+/// A table of vectors as it lies in memory, an embedding or a head: [rows, columns]
+#[derive(Clone)]
+pub(crate) enum Table {
+    /// As it is stored.
+    Rows(Stored),
+    /// Blocks, packed for products.
+    Blocks(Arc<Blocks>),
+}
+
+impl Table {
+    pub(crate) fn new(stored: Stored, packing: Packing) -> Self {
+        match stored.blocks().filter(|_| packing == Packing::AsStored) {
+            Some(blocks) => Table::Blocks(Arc::new(blocks)),
+            None => Table::Rows(stored),
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Table::Rows(stored) => stored.rows,
+            Table::Blocks(blocks) => blocks.outputs(),
+        }
+    }
+
+    /// Returns one row as f32: [columns]
+    pub(crate) fn read_row(&self, row: usize, to: &mut [f32]) {
+        match self {
+            Table::Rows(stored) => stored.read_row(row, to),
+            Table::Blocks(blocks) => blocks.read_row(row, to),
+        }
+    }
 }
 
 impl Weights {
@@ -136,15 +170,26 @@ impl Weights {
         }
     }
 
-    /// Whether matrices in memory are not what the files have.
-    pub(crate) fn are_rounded_by(&self, weight_type: WeightType) -> bool {
-        match (weight_type, &self.0) {
-            (WeightType::F32, _) => false,
-            (WeightType::Int8, _) | (WeightType::Bf16, Source::Random(_)) => true,
-            (WeightType::Bf16, Source::Files(files)) => {
+    /// Whether matrices in memory are not what the files have, or are multiplied with rounded inputs.
+    pub(crate) fn are_rounded_by(&self, packing: Packing) -> bool {
+        match (packing, &self.0) {
+            (Packing::As(WeightType::F32), _) => false,
+            (Packing::AsStored, Source::Random(_)) => false,
+            (Packing::AsStored, Source::Files(_)) => false,
+            (Packing::As(WeightType::Int8), _) | (Packing::As(WeightType::Bf16), Source::Random(_)) => true,
+            (Packing::As(WeightType::Bf16), Source::Files(files)) => {
                 files.matrix_types().any(|dtype| dtype != Dtype::BF16)
             }
         }
+    }
+
+    /// What a matrix is in memory if it stays what it is.
+    pub(crate) fn type_in_memory(&self, name: &str) -> Result<&'static str, Error> {
+        Ok(match self.find(name)? {
+            Some((_, Stored { numbers: Numbers::Blocks { tensor_type, .. }, .. })) => tensor_type.name(),
+            Some((_, stored)) if stored.is_bf16() => WeightType::Bf16.name(),
+            _ => WeightType::F32.name(),
+        })
     }
 
     /// Lists the tensors of the files that the network has no use for.
@@ -241,11 +286,6 @@ impl Stored {
                 }
             }
         }
-    }
-
-    /// Reads one row, or zeros for a row below the last: [columns]
-    pub(crate) fn read_row_or_zeros(&self, row: usize, to: &mut [f32]) {
-        if row < self.rows { self.read_row(row, to) } else { to.fill(0.0) }
     }
 
     /// Computes the product of one row with x [columns], added up as [`dot`] does. The caller runs with the

@@ -7,7 +7,8 @@ use calm_checkpoint::{EngineKind, Loader, model_type};
 
 /// Every architecture on every engine of this program.
 pub static LOADERS: &[&Loader] = &[
-    &calm_cpu::LOADER,
+    &calm_cpu::T5_LOADER,
+    &calm_cpu::LLAMA_LOADER,
     #[cfg(feature = "libtorch")]
     &calm_model::LOADER,
 ];

@@ -12,10 +12,10 @@ use std::ops::Range;
 
 use calm_gguf::{Block as StoredBlock, TensorType};
 
-use self::format::{Block, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, read, write};
+use self::format::{Block, Format, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, read, write};
 pub(crate) use self::inputs::{InputBlock, round_to_blocks};
 use crate::panels::{PANEL, Panels};
-use crate::simd::Simd;
+use crate::simd::{InstructionSet, Simd, with_simd};
 
 /// Number of inputs of a block.
 pub(crate) const BLOCK: usize = StoredBlock::LEN;
@@ -40,6 +40,7 @@ macro_rules! with_format {
     (@ $blocks:expr, $panels:ident, $F:ident, $body:expr, $($format:ident)*) => {
         match $blocks {
             $(Blocks::$format($panels) => {
+                #[allow(dead_code, reason = "not all bodies name it")]
                 type $F = $format;
                 $body
             })*
@@ -81,14 +82,19 @@ impl Blocks {
 
     /// Computes products of some panels with rows of inputs: [rows, blocks]. Calls `emit(panel, row, sums)`
     /// as [`Panels::product`] does.
-    #[inline(always)]
-    pub(crate) fn product<S: Simd>(
+    ///
+    /// This is a function of its own, and not a part of each kernel that has a product: there are many formats,
+    /// and the compiler would take minutes.
+    pub(crate) fn product(
         &self,
+        set: InstructionSet,
         range: Range<usize>,
         inputs: &[InputBlock],
-        emit: impl FnMut(usize, usize, &[f32; PANEL]),
+        emit: Emit<'_>,
     ) {
-        with_format!(self, panels, F => panels.product::<S>(range, inputs, emit))
+        with_format!(self, panels, F => with_simd!(set, product_of(
+            panels: &Panels<Block<F>>, range: Range<usize>, inputs: &[InputBlock], emit: Emit<'_>
+        )))
     }
 
     /// Reads one row of the matrix: [inputs]
@@ -101,7 +107,20 @@ impl Blocks {
     }
 }
 
-fn pack<F: format::Format>(tensor_type: TensorType, inputs: usize, bytes: &[u8]) -> Panels<Block<F>> {
+/// What takes the sums of a panel's row.
+type Emit<'a> = &'a mut dyn FnMut(usize, usize, &[f32; PANEL]);
+
+#[inline(always)]
+fn product_of<S: Simd>(
+    panels: &Panels<Block<impl Format>>,
+    range: Range<usize>,
+    inputs: &[InputBlock],
+    emit: Emit<'_>,
+) {
+    panels.product::<S>(range, inputs, emit);
+}
+
+fn pack<F: Format>(tensor_type: TensorType, inputs: usize, bytes: &[u8]) -> Panels<Block<F>> {
     let row_bytes = tensor_type.row_bytes(inputs);
     Panels::pack_steps(bytes.len() / row_bytes, inputs, |output, step, to| {
         let row = &bytes[output * row_bytes..][..row_bytes];

@@ -19,7 +19,8 @@
 //! An estimate of the margin does without all that and takes the 8-bit logits as they are.
 //!
 //! If the checkpoint is to have 8-bit weights, these are the head, and its exact logits are the products with
-//! the 15-bit version of x. Screening is the same.
+//! the 15-bit version of x. Screening is the same. A head in blocks is as narrow as a screen, so that all of
+//! its logits are computed exactly.
 
 mod exact;
 mod row;
@@ -30,18 +31,18 @@ mod total;
 use calm_checkpoint::WeightType;
 use calm_core::{Shortlist, Token, Top2};
 
-use self::exact::{Fine, Rest, int8_bounds};
+use self::exact::{Fine, Int8, Kind};
 use self::row::{Leaders, RowOf, among_of, best_of, best_tokens_of, estimate_of, leaders_of, shortlist_of};
 use self::screen::{Bounds, Row};
 use self::total::Sums;
+use crate::blocks::InputBlock;
 use crate::elementwise::RmsNorm;
-use crate::int8::Int8Panels;
-use crate::linear::{Processor, normalise};
+use crate::linear::{Packing, Processor, normalise};
 use crate::panels::PANEL;
 use crate::simd::with_simd;
 use crate::states::States;
 use crate::team::{Scratch, bounds};
-use crate::weights::Stored;
+use crate::weights::Table;
 
 /// Largest difference between the softmax response and that of the exact head.
 pub(crate) const MARGIN_ERROR: f32 = 1e-3;
@@ -49,12 +50,9 @@ pub(crate) const MARGIN_ERROR: f32 = 1e-3;
 /// The head [vocab_size, d_model], with the norm in front of it.
 pub(crate) struct Head {
     norm: RmsNorm,
-    /// As in the checkpoint.
-    rows: Stored,
-    screen: Int8Panels,
-    /// How far the logits of `screen` are from the exact ones.
+    kind: Kind,
+    /// How far the logits of the first product with the whole vocabulary are from the exact ones.
     bounds: Bounds,
-    rest: Rest,
 }
 
 /// What a caller of the head keeps between calls, to save allocations. Every call writes it anew.
@@ -68,6 +66,8 @@ pub(crate) struct Room {
     /// 15-bit versions, which a head of 8 bits is defined on, and the size of the steps: [rows, d_model]
     integers: Vec<i16>,
     scales: Vec<f32>,
+    /// Versions in blocks: [rows, blocks]
+    blocks: Vec<InputBlock>,
     rows: Vec<Row>,
     /// 8-bit logits, filled up to whole panels with minus infinity: [rows, panels * PANEL]
     logits: Vec<f32>,
@@ -80,25 +80,43 @@ pub(crate) struct Room {
 const NOTHING: Top2 = Top2 { token: 0, margin: 0.0 };
 
 impl Head {
-    pub(crate) fn new(norm: RmsNorm, rows: Stored, weight_type: WeightType) -> Self {
-        let screen = Int8Panels::pack(rows.rows(), rows.columns(), |row, to| rows.read_row(row, to));
-        let (rest, bounds) = match weight_type {
-            WeightType::Int8 => (Rest::Int8, int8_bounds(&rows, &screen)),
-            WeightType::F32 | WeightType::Bf16 => {
-                let (fine, bounds) = Fine::new(&rows, &screen);
-                (Rest::Fine(fine), bounds)
+    /// Makes a head of a table, which is as in the checkpoint.
+    pub(crate) fn new(norm: RmsNorm, table: Table, packing: Packing) -> Self {
+        let (kind, bounds) = match (table, packing) {
+            (Table::Blocks(blocks), _) => {
+                let bounds = Bounds::new(blocks.len());
+                (Kind::Blocks(blocks), bounds)
+            }
+            (Table::Rows(rows), Packing::As(WeightType::Int8)) => {
+                let (int8, bounds) = Int8::new(rows);
+                (Kind::Int8(int8), bounds)
+            }
+            (Table::Rows(rows), _) => {
+                let (fine, bounds) = Fine::new(rows);
+                (Kind::Fine(fine), bounds)
             }
         };
-        Head { norm, rows, screen, bounds, rest }
+        Head { norm, kind, bounds }
     }
 
     /// Number of bytes of the weights that every product reads.
     pub(crate) fn bytes(&self) -> usize {
-        self.screen.panels.bytes()
+        match &self.kind {
+            Kind::Fine(Fine { screen, .. }) | Kind::Int8(Int8 { screen, .. }) => screen.panels.bytes(),
+            Kind::Blocks(blocks) => blocks.bytes(),
+        }
     }
 
     fn vocab_size(&self) -> usize {
-        self.screen.panels.outputs()
+        match &self.kind {
+            Kind::Fine(Fine { screen, .. }) | Kind::Int8(Int8 { screen, .. }) => screen.panels.outputs(),
+            Kind::Blocks(blocks) => blocks.outputs(),
+        }
+    }
+
+    /// Number of panels of the vocabulary.
+    fn panels(&self) -> usize {
+        self.vocab_size().div_ceil(PANEL)
     }
 
     /// Finds the best tokens of some states.
@@ -196,16 +214,16 @@ impl Head {
         let vocab_size = self.vocab_size();
         let mut all = vec![0.0; states.len() * vocab_size];
         let to = all.chunks_exact_mut(vocab_size);
-        match &self.rest {
-            Rest::Int8 => {
+        match &self.kind {
+            Kind::Int8(_) | Kind::Blocks(_) => {
                 self.screen(processor, states, true, room);
-                let from = room.logits.chunks_exact(self.screen.panels.len() * PANEL);
+                let from = room.logits.chunks_exact(self.panels() * PANEL);
                 from.zip(to).for_each(|(from, to)| to.copy_from_slice(&from[..vocab_size]));
             }
-            Rest::Fine(_) => {
+            Kind::Fine(fine) => {
                 let normed = normalise(&self.norm, states, &mut room.normed);
                 let rows = normed.chunks_exact(self.norm.weight.len());
-                rows.zip(to).for_each(|(x, to)| self.all_logits(processor, x, to));
+                rows.zip(to).for_each(|(x, to)| fine.all_logits(processor, x, to));
             }
         }
         all

@@ -31,7 +31,7 @@ impl RowOf<'_> {
     /// The 8-bit logits.
     #[inline(always)]
     fn logits(&self) -> &[f32] {
-        let padded = self.head.screen.panels.len() * PANEL;
+        let padded = self.head.panels() * PANEL;
         &self.room.logits[self.row * padded..][..padded]
     }
 

@@ -1,7 +1,8 @@
 //! The 8-bit product with the whole vocabulary, and what it says about the exact logits.
 
-use super::exact::Rest;
+use super::exact::{Fine, Int8, Kind};
 use super::{Head, Room};
+use crate::blocks::{InputBlock, round_to_blocks};
 use crate::elementwise::{ROUND, dot, larger, smaller, sum};
 use crate::int8::{halve, largest_size, lead, quantise};
 use crate::linear::{Processor, normalise};
@@ -119,11 +120,11 @@ impl Head {
     }
 
     /// Computes the 8-bit logits of some states. If the 8-bit head is the head and they are to be exact, they
-    /// are.
+    /// are; those of blocks always are.
     pub(super) fn screen(&self, processor: &Processor, states: &States<'_>, exactly: bool, room: &mut Room) {
         self.prepare(processor, states, exactly, room);
-        let (rows, padded) = (states.len(), self.screen.panels.len() * PANEL);
-        let Room { logits, lower, narrow, scales, rows: known, .. } = room;
+        let (rows, padded) = (states.len(), self.panels() * PANEL);
+        let Room { logits, lower, narrow, scales, blocks, rows: known, .. } = room;
         logits.resize(rows * padded, 0.0);
         let bounds = bounds(padded, PANEL, processor.team.threads());
         let parts = bounds.len() - 1;
@@ -134,7 +135,7 @@ impl Head {
             .zip(lower.chunks_exact_mut(rows * LOWER))
             .map(|(columns, lower)| Part { columns, lower })
             .collect();
-        let inputs = Inputs { narrow, scales, rows: known, exactly };
+        let inputs = Inputs { narrow, scales, blocks, rows: known, exactly };
         processor.team.each(&mut parts, |part, _| {
             let (head, inputs) = (self, &inputs);
             with_simd!(processor.set, screen_part(head: &Head, inputs: &Inputs<'_>, part: &mut Part<'_>));
@@ -155,6 +156,7 @@ struct Inputs<'a> {
     narrow: &'a [i8],
     /// Size of the steps of 15-bit versions.
     scales: &'a [f32],
+    blocks: &'a [InputBlock],
     rows: &'a [Row],
     exactly: bool,
 }
@@ -162,26 +164,34 @@ struct Inputs<'a> {
 /// Normalises and rounds the states.
 #[inline(always)]
 fn prepare<S: Simd>(head: &Head, states: &States<'_>, exactly: bool, room: &mut Room) {
-    let (width, stride) = (states.width(), head.screen.panels.stride());
+    let width = states.width();
     normalise(&head.norm, states, &mut room.normed);
     room.rows.clear();
-    if let Rest::Int8 = &head.rest {
-        quantise(&room.normed, width, &mut room.integers, &mut room.scales);
-        // The head is defined on these numbers.
-        let integers = room.integers.chunks_exact(width).zip(&room.scales);
-        for (x, (integers, scale)) in room.normed.chunks_exact_mut(width).zip(integers) {
-            for (x, &integer) in x.iter_mut().zip(integers) {
-                *x = f32::from(integer) * scale;
+    let no_bounds = |scale| Row { scale, least: [f32::NEG_INFINITY; 2], ..Row::default() };
+    let stride = match &head.kind {
+        Kind::Fine(Fine { screen, .. }) => screen.panels.stride(),
+        Kind::Int8(Int8 { screen, .. }) => {
+            quantise(&room.normed, width, &mut room.integers, &mut room.scales);
+            // The head is defined on these numbers.
+            let integers = room.integers.chunks_exact(width).zip(&room.scales);
+            for (x, (integers, scale)) in room.normed.chunks_exact_mut(width).zip(integers) {
+                for (x, &integer) in x.iter_mut().zip(integers) {
+                    *x = f32::from(integer) * scale;
+                }
             }
+            if exactly {
+                halve(&room.integers, width, screen.panels.stride(), &mut room.narrow);
+                room.rows.extend(room.scales.iter().map(|&scale| no_bounds(scale)));
+                return;
+            }
+            screen.panels.stride()
         }
-        if exactly {
-            halve(&room.integers, width, stride, &mut room.narrow);
-            let row = |&scale| Row { scale, ..Row::default() };
-            room.rows.extend(room.scales.iter().map(row));
-            room.rows.iter_mut().for_each(|row| row.least = [f32::NEG_INFINITY; 2]);
+        Kind::Blocks(_) => {
+            round_to_blocks(&room.normed, &mut room.blocks);
+            room.rows.resize(states.len(), no_bounds(1.0));
             return;
         }
-    }
+    };
     room.narrow.resize(states.len() * stride, 0);
     for (x, to) in room.normed.chunks_exact(width).zip(room.narrow.chunks_exact_mut(stride)) {
         let (scale, residual) = narrow(x, to);
@@ -193,25 +203,30 @@ fn prepare<S: Simd>(head: &Head, states: &States<'_>, exactly: bool, room: &mut 
 fn screen_part<S: Simd>(head: &Head, inputs: &Inputs<'_>, part: &mut Part<'_>) {
     let range = part.columns.range.start / PANEL..part.columns.range.end / PANEL;
     let first = range.start;
-    let Inputs { narrow, scales, rows, exactly } = *inputs;
-    if let (Rest::Int8, true) = (&head.rest, exactly) {
-        head.screen.product::<S>(
+    let Inputs { narrow, scales, blocks, rows, exactly } = *inputs;
+    match &head.kind {
+        Kind::Int8(Int8 { screen, .. }) if exactly => screen.product::<S>(
             range,
             narrow,
             scales,
             #[inline(always)]
             |panel, index, logits| part.take(head, first, panel, index, rows, *logits),
-        );
-    } else {
-        head.screen.panels.product::<S>(
+        ),
+        Kind::Fine(Fine { screen, .. }) | Kind::Int8(Int8 { screen, .. }) => screen.panels.product::<S>(
             range,
             narrow,
             #[inline(always)]
             |panel, index, sums| {
-                let logits = head.screen.scaled(panel, sums, rows[index].scale);
+                let logits = screen.scaled(panel, sums, rows[index].scale);
                 part.take(head, first, panel, index, rows, logits);
             },
-        );
+        ),
+        Kind::Blocks(weights) => {
+            let mut take = |panel: usize, index: usize, logits: &[f32; PANEL]| {
+                part.take(head, first, panel, index, rows, *logits);
+            };
+            weights.product(S::SET, range, blocks, &mut take);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sum over the vocabulary that a margin divides by, as exact as promised.
 
-use super::exact::{Fine, Rest, tokens_of};
+use super::exact::{Fine, Kind, tokens_of};
 use super::row::Leaders;
 use super::screen::narrow;
 use super::sums::{panel_sums, sum_of_exponentials};
@@ -39,15 +39,15 @@ impl Head {
         leaders: &[Leaders],
         sums: &mut Sums,
     ) -> Vec<f32> {
-        let panels = self.screen.panels.len();
+        let panels = self.panels();
         let head = self;
         with_simd!(processor.set, coarse_sums(
             head: &Head, room: &Room, leaders: &[Leaders], sums: &mut Sums
         ));
-        if let Rest::Fine(fine) = &self.rest
+        if let Kind::Fine(fine) = &self.kind
             && sums.off.contains(&true)
         {
-            with_simd!(processor.set, narrow_rests(head: &Head, room: &Room, sums: &mut Sums));
+            with_simd!(processor.set, narrow_rests(fine: &Fine, room: &Room, sums: &mut Sums));
             let Sums { sums: all, off, low, low_scales, .. } = &mut *sums;
             let bounds = bounds(panels, 1, processor.team.threads());
             let job = Job { head: self, fine, room, leaders, off, low, low_scales };
@@ -68,7 +68,7 @@ impl Head {
 /// Sums up the exponentials of the 8-bit logits, and finds out which panels need more bits.
 #[inline(always)]
 fn coarse_sums<S: Simd>(head: &Head, room: &Room, leaders: &[Leaders], all: &mut Sums) {
-    let panels = head.screen.panels.len();
+    let panels = head.panels();
     let Sums { sums, off, share, errors, .. } = all;
     sums.resize(leaders.len() * panels, 0.0);
     off.clear();
@@ -109,9 +109,9 @@ fn coarse_sums<S: Simd>(head: &Head, room: &Room, leaders: &[Leaders], all: &mut
 
 /// Rounds what the 8-bit versions of the states leave.
 #[inline(always)]
-fn narrow_rests<S: Simd>(head: &Head, room: &Room, sums: &mut Sums) {
-    let (width, stride) = (head.norm.weight.len(), head.screen.panels.stride());
-    let lead = stride - head.screen.panels.padded_inputs();
+fn narrow_rests<S: Simd>(fine: &Fine, room: &Room, sums: &mut Sums) {
+    let (width, stride) = (room.normed.len() / room.rows.len(), fine.screen.panels.stride());
+    let lead = stride - fine.screen.panels.padded_inputs();
     sums.low.resize(room.rows.len() * stride, 0);
     sums.low_scales.clear();
     let mut rest = vec![0.0; width];
@@ -140,7 +140,7 @@ struct Job<'a> {
 #[inline(always)]
 fn refine_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratch) {
     let Job { head, fine, room, leaders, off, low, low_scales } = job;
-    let (panels, stride) = (head.screen.panels.len(), head.screen.panels.stride());
+    let (panels, stride) = (head.panels(), fine.screen.panels.stride());
     let Scratch { tokens: rows, narrow, scores: logits, .. } = scratch;
     let (first, mut panel) = (part.range.start, part.range.start);
     while panel < part.range.end {
@@ -166,12 +166,12 @@ fn refine_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scr
             logits.extend_from_slice(&room.logits[stretch.start * PANEL..stretch.end * PANEL]);
             narrow.extend_from_slice(&low[row * stride..][..stride]);
         }
-        head.screen.panels.product::<S>(
+        fine.screen.panels.product::<S>(
             start..panel,
             narrow,
             #[inline(always)]
             |panel, index, sums| {
-                let scaled = head.screen.scaled(panel, sums, low_scales[rows[index]].0);
+                let scaled = fine.screen.scaled(panel, sums, low_scales[rows[index]].0);
                 add(&mut logits[(panel - start + index) * PANEL..], &scaled);
             },
         );
@@ -179,12 +179,12 @@ fn refine_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scr
         for &row in rows.iter() {
             narrow.extend_from_slice(&room.narrow[row * stride..][..stride]);
         }
-        fine.weights.panels.product::<S>(
+        fine.rest.panels.product::<S>(
             start..panel,
             narrow,
             #[inline(always)]
             |panel, index, sums| {
-                let scaled = fine.weights.scaled(panel, sums, room.rows[rows[index]].scale);
+                let scaled = fine.rest.scaled(panel, sums, room.rows[rows[index]].scale);
                 add(&mut logits[(panel - start + index) * PANEL..], &scaled);
             },
         );
@@ -206,7 +206,7 @@ fn add(to: &mut [f32], x: &[f32; PANEL]) {
 /// Computes the sums of panels exactly for which 8 more bits are not enough.
 #[inline(always)]
 fn correct<S: Simd>(head: &Head, fine: &Fine, room: &Room, leaders: &[Leaders], all: &mut Sums) {
-    let panels = head.screen.panels.len();
+    let panels = head.panels();
     let Sums { sums, off, share, low_scales, errors, .. } = all;
     for (index, leaders) in leaders.iter().enumerate() {
         let row = &room.rows[index];

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::Simd;
+use super::{InstructionSet, Simd};
 
 /// Two registers of eight numbers each.
 #[derive(Clone, Copy)]
@@ -16,6 +16,7 @@ impl Simd for Avx2 {
     type Quads = [__m256i; 2];
     // The numbers and their sizes.
     type Quad = [__m256i; 2];
+    const SET: InstructionSet = InstructionSet::Avx2;
     // The registers hold 3 rows of 4 sums, 3 inputs and 1 weight.
     const TILE_ROWS: usize = 3;
 

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::Simd;
+use super::{InstructionSet, Simd};
 
 /// One register of sixteen numbers, with VNNI's sums of four products.
 #[derive(Clone, Copy)]
@@ -15,6 +15,7 @@ impl Simd for Avx512 {
     type I32 = __m512i;
     type Quads = __m512i;
     type Quad = __m512i;
+    const SET: InstructionSet = InstructionSet::Avx512;
     // The registers hold 8 rows of 2 sums, 8 inputs and 2 weights. With 12 rows the addresses of the inputs
     // would no longer fit into registers, which costs more than it saves.
     const TILE_ROWS: usize = 8;

@@ -41,6 +41,8 @@ pub(crate) trait Simd: Copy + 'static {
     type Quads: Copy;
     /// Four inputs of 8 bits, the same in all lanes.
     type Quad: Copy;
+    /// What the instructions are called.
+    const SET: InstructionSet;
     /// Number of rows of inputs for which a tile of 32 outputs has registers.
     const TILE_ROWS: usize;
     /// Whether some processors with these instructions have those for whole matrices, too.

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Simd};
+use super::{InstructionSet, LANES, Simd};
 
 /// Plain arrays, which the compiler maps to what every machine of the target has (NEON on AArch64).
 #[derive(Clone, Copy)]
@@ -13,6 +13,7 @@ impl Simd for Portable {
     type I32 = [i32; LANES];
     type Quads = [[i8; 4]; LANES];
     type Quad = [i8; 4];
+    const SET: InstructionSet = InstructionSet::Portable;
     const TILE_ROWS: usize = 2;
 
     #[inline(always)]

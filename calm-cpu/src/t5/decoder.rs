@@ -1,27 +1,32 @@
 //! The decoder, one layer at a time.
 
-use calm_checkpoint::{Direction, T5Config};
+use calm_checkpoint::Direction;
 use calm_core::profile::{self, Part};
+use calm_core::{BackboneShape, Token};
 
-use super::layers::{Activations, DenseReluDense, Pass, PositionBias, SelfAttention, parts};
+use super::Network;
 use crate::attention::{Heads, KeysValues, Query, attend};
+use crate::caches::LayerCaches;
 use crate::elementwise::RmsNorm;
 use crate::head::Head;
+use crate::layers::{Activations, DenseReluDense, Pass, SelfAttention, parts};
 use crate::linear::{Input, Linear, Output};
+use crate::positions::{PositionBias, Positions};
+use crate::session;
 use crate::weights::Stored;
 
-pub(crate) struct Decoder {
+pub(super) struct Decoder {
     /// [vocab_size, d_model]
-    pub(crate) embed_tokens: Stored,
-    pub(crate) blocks: Vec<DecoderBlock>,
+    pub(super) embed_tokens: Stored,
+    pub(super) blocks: Vec<DecoderBlock>,
     /// [buckets, heads]
     pub(super) relative_attention_bias: Stored,
     /// With the final norm.
-    pub(crate) head: Head,
+    pub(super) head: Head,
 }
 
-pub(crate) struct DecoderBlock {
-    pub(crate) self_attention: SelfAttention,
+pub(super) struct DecoderBlock {
+    pub(super) self_attention: SelfAttention,
     pub(super) cross_attention: EncDecAttention,
     pub(super) feed_forward: DenseReluDense,
 }
@@ -35,26 +40,43 @@ pub(super) struct EncDecAttention {
     pub(super) o: Linear,
 }
 
-/// Keys and values of one layer, by row. There may be more rows than those of the batch.
-#[derive(Default)]
-pub(crate) struct LayerCaches {
-    /// Keys and values of the output. A token finds those of all positions up to its own, which have been
-    /// written since the decoding began.
-    pub(crate) own: Vec<KeysValues>,
-    /// Keys and values of the source, empty until the row's first token reaches the layer.
-    source: Vec<KeysValues>,
+/// The decoder with the sources of a batch.
+pub(super) struct Decoding<'a> {
+    pub(super) network: &'a Network,
+    /// The encoder's output of each row: [source length, d_model]
+    pub(super) sources: &'a [Vec<f32>],
 }
 
-impl Decoder {
-    /// The biases of positions below `length`.
-    pub(crate) fn position_bias(&self, config: &T5Config, length: usize) -> PositionBias {
-        PositionBias::new(config, Direction::Causal, &self.relative_attention_bias.to_vec(), length)
+impl session::Decoder for Decoding<'_> {
+    fn shape(&self) -> &BackboneShape {
+        &self.network.shape
+    }
+
+    fn head(&self) -> &Head {
+        &self.network.decoder.head
+    }
+
+    fn embed(&self, token: Token, state: &mut [f32]) {
+        self.network.decoder.embed_tokens.read_row(token as usize, state);
+    }
+
+    fn positions(&self, length: usize) -> Positions {
+        let learned = self.network.decoder.relative_attention_bias.to_vec();
+        Positions::Biased(PositionBias::new(&self.network.config, Direction::Causal, &learned, length))
+    }
+
+    fn self_attention(&self, layer: usize) -> &SelfAttention {
+        &self.network.decoder.blocks[layer - 1].self_attention
+    }
+
+    fn run_layer(&self, layer: usize, pass: &mut Pass<'_>, caches: &mut LayerCaches) {
+        self.network.decoder.blocks[layer - 1].forward(pass, self.sources, caches);
     }
 }
 
 impl DecoderBlock {
     /// Takes tokens through the layer. `sources` are the encoder's outputs, by row.
-    pub(crate) fn forward(&self, pass: &mut Pass<'_>, sources: &[Vec<f32>], caches: &mut LayerCaches) {
+    fn forward(&self, pass: &mut Pass<'_>, sources: &[Vec<f32>], caches: &mut LayerCaches) {
         let LayerCaches { own, source } = caches;
         profile::within(Part::SelfAttention, || self.self_attention.forward(pass, own));
         profile::within(Part::CrossAttention, || self.cross_attention.forward(pass, sources, source));
@@ -106,36 +128,10 @@ impl EncDecAttention {
             cache.clear(source.len() / pass.states.width());
             self.kv.run(pass.processor, Input::Rows(source), Output::Store(kv));
             // [source length, 2 * inner] -> twice [source length, inner]
-            for (position, row) in kv.chunks_exact(self.kv.outputs()).enumerate() {
-                let [k, v] = parts(row, self.heads.inner());
+            for (position, row) in kv.chunks_exact_mut(self.kv.outputs()).enumerate() {
+                let [k, v] = parts(row, [self.heads.kv_inner(); 2]);
                 cache.write(position, k, v);
             }
         }
-    }
-}
-
-impl LayerCaches {
-    /// Begins a decoding of `rows` rows.
-    pub(crate) fn begin(&mut self, block: &DecoderBlock, rows: usize) {
-        let LayerCaches { own, source } = self;
-        if own.len() < rows {
-            own.resize(rows, KeysValues::new(block.self_attention.heads));
-            source.resize(rows, KeysValues::new(block.cross_attention.heads));
-        }
-        source.iter_mut().for_each(|cache| cache.clear(0));
-    }
-
-    /// Lets each row have the keys and values of the output that row `from[row]` had. Those of the source are
-    /// its own.
-    pub(crate) fn copy_rows(&mut self, from: &[usize]) {
-        let mut uses = vec![0; from.len()];
-        from.iter().for_each(|&row| uses[row] += 1);
-        let mut before: Vec<Option<KeysValues>> = self.own.drain(..from.len()).map(Some).collect();
-        let copies = from.iter().filter_map(|&row| {
-            uses[row] -= 1;
-            // The last use needs no copy.
-            if uses[row] == 0 { before[row].take() } else { before[row].clone() }
-        });
-        self.own.splice(..0, copies);
     }
 }

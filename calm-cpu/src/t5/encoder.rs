@@ -4,10 +4,11 @@ use calm_checkpoint::Direction;
 use calm_core::{Entry, Token};
 
 use super::Network;
-use super::layers::{Activations, DenseReluDense, Pass, PositionBias, SelfAttention};
 use crate::attention::KeysValues;
 use crate::elementwise::{RmsNorm, dot};
+use crate::layers::{Activations, DenseReluDense, Pass, SelfAttention};
 use crate::linear::Processor;
+use crate::positions::{PositionBias, Positions};
 use crate::states::States;
 use crate::weights::Stored;
 
@@ -64,11 +65,12 @@ impl Network {
         slots.extend(0..length);
         entries.clear();
         entries.extend((0..length).map(|position| Entry { row: 0, position }));
+        let bias = PositionBias::new(&self.config, Direction::Bidirectional, &learned, length);
         let mut pass = Pass {
             processor,
             entries,
             states: States::new(states, width, slots),
-            bias: &PositionBias::new(&self.config, Direction::Bidirectional, &learned, length),
+            positions: &Positions::Biased(bias),
             activations,
         };
         for block in &encoder.blocks {

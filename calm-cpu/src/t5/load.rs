@@ -2,22 +2,20 @@
 
 use std::path::Path;
 
-use calm_checkpoint::{
-    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, DECODER_EMBEDDING, ENCODER_EMBEDDING, HEAD, SHARED, T5Config,
-    Tokenizer, WeightType,
-};
-use calm_core::{BackboneShape, ExitClassifier};
+use calm_checkpoint::{DECODER_EMBEDDING, ENCODER_EMBEDDING, HEAD, SHARED, T5Config, Tokenizer, WeightType};
+use calm_core::BackboneShape;
 
 use super::Network;
 use super::decoder::{Decoder, DecoderBlock, EncDecAttention};
 use super::encoder::{Encoder, EncoderBlock};
-use super::layers::{DenseReluDense, SelfAttention};
 use crate::Error;
 use crate::attention::Heads;
 use crate::elementwise::RmsNorm;
 use crate::head::Head;
+use crate::layers::{DenseReluDense, SelfAttention};
 use crate::linear::{Linear, Packing};
-use crate::weights::{Stored, Weights};
+use crate::origin::Origin;
+use crate::weights::{Stored, Table, Weights};
 
 impl Network {
     /// Reads a checkpoint directory.
@@ -28,19 +26,7 @@ impl Network {
         let tokens = tokenizer.map_or(usize::MAX, |tokenizer| tokenizer.vocab_size());
         let weights = Weights::load(dir, &config)?;
         let mut network = Network::new(&config, &weights, weight_type, tokens)?;
-        let hash = weights.fingerprint()?;
-        network.folder = Some(dir.to_owned());
-        network.exit_heads = weights.exit_heads(&network.shape)?;
-        if let Some(heads) = &network.exit_heads {
-            let shape = &mut network.shape;
-            shape.flops.exit_head = heads.flops(shape.flops.head);
-            shape.bytes.exit_head = heads.bytes(shape.bytes.head);
-        }
-        // Rounded weights are another model: what was certified for the one says nothing about the other.
-        network.fingerprint = match network.weight_type {
-            rounded if weights.are_rounded_by(rounded) => format!("{rounded}-{hash}"),
-            _ => hash,
-        };
+        network.origin.find(dir, &weights, &mut network.shape)?;
         Ok(network)
     }
 
@@ -54,9 +40,10 @@ impl Network {
         let d_model = config.d_model;
         let table = [config.vocab_size, d_model];
         let shared = weights.tensor(SHARED, &table)?;
-        let weight_type =
-            weight_type.unwrap_or(if shared.is_bf16() { WeightType::Bf16 } else { WeightType::F32 });
-        let build = Builder { config, weights, weight_type };
+        let matrix = "decoder.block.0.layer.0.SelfAttention.q.weight";
+        let origin = Origin::new(weights, weight_type, &config.shape(), matrix)?;
+        let packing = origin.packing;
+        let build = Builder { config, weights, packing };
         // The file decides whether the head is separate, never `tie_word_embeddings`, which transformers 5
         // always sets.
         let table_of = |name| {
@@ -64,16 +51,7 @@ impl Network {
             own.map(|own| own.unwrap_or_else(|| shared.clone()))
         };
         let head = table_of(HEAD)?;
-        let classifier = match (
-            weights.optional_tensor(CLASSIFIER_WEIGHT, &[d_model])?,
-            weights.optional_tensor(CLASSIFIER_BIAS, &[1])?,
-        ) {
-            (Some(weight), Some(bias)) => {
-                Some(ExitClassifier { weight: weight.to_vec(), bias: bias.to_vec()[0] })
-            }
-            _ => None,
-        };
-        let head = head.first_rows(tokens);
+        let head = Table::new(head.first_rows(tokens), packing);
         let mut shape = BackboneShape { vocab_size: head.rows(), ..config.shape() };
         let mut norm = build.norm("decoder.final_layer_norm")?;
         norm.scale = config.head_scale() as f32;
@@ -87,25 +65,14 @@ impl Network {
             embed_tokens: table_of(DECODER_EMBEDDING)?,
             blocks: (0..config.decoder_layers()).map(|i| build.decoder_block(i)).collect::<Result<_, _>>()?,
             relative_attention_bias: build.relative_attention_bias("decoder")?,
-            head: Head::new(norm, head, weight_type),
+            head: Head::new(norm, head, packing),
         };
         // Weights as they are packed, which may be narrower than 4 bytes.
         let block = &decoder.blocks[0];
         shape.bytes.layer = block.bytes() as f64;
         shape.bytes.skipped_layer = block.self_attention.kv.bytes() as f64;
         shape.bytes.head = decoder.head.bytes() as f64;
-        Ok(Network {
-            config: config.clone(),
-            shape,
-            encoder,
-            decoder,
-            classifier,
-            exit_heads: None,
-            weight_type,
-            folder: None,
-            fingerprint: String::new(),
-            unexpected: weights.unexpected(),
-        })
+        Ok(Network { config: config.clone(), shape, encoder, decoder, origin })
     }
 }
 
@@ -113,7 +80,7 @@ impl Network {
 struct Builder<'a> {
     config: &'a T5Config,
     weights: &'a Weights,
-    weight_type: WeightType,
+    packing: Packing,
 }
 
 impl Builder<'_> {
@@ -160,7 +127,7 @@ impl Builder<'_> {
             self.weights.tensor(&format!("{path}.DenseReluDense.{name}.weight"), &[d_ff, d_model])
         };
         let wi = if activation.is_gated() {
-            Linear::gated(&input("wi_0")?, &input("wi_1")?, self.packing())
+            Linear::gated(&input("wi_0")?, &input("wi_1")?, self.packing)
         } else {
             self.linear(&input("wi")?)
         };
@@ -169,12 +136,8 @@ impl Builder<'_> {
         Ok(DenseReluDense { norm, wi, wo: self.linear(&wo), activation })
     }
 
-    fn packing(&self) -> Packing {
-        Packing::As(self.weight_type)
-    }
-
     fn heads(&self) -> Heads {
-        Heads { count: self.config.num_heads as usize, d_kv: self.config.d_kv as usize }
+        Heads { count: self.config.num_heads as usize, group: 1, d_kv: self.config.d_kv as usize, scale: 1.0 }
     }
 
     fn projection(&self, path: &str, name: &str) -> Result<Stored, Error> {
@@ -184,7 +147,7 @@ impl Builder<'_> {
     /// Several projections of the same states in one product.
     fn projections(&self, path: &str, names: &[&str]) -> Result<Linear, Error> {
         let matrices: Result<Vec<_>, _> = names.iter().map(|name| self.projection(path, name)).collect();
-        Ok(Linear::parallel(&matrices?, self.packing()))
+        Ok(Linear::parallel(&matrices?, self.packing))
     }
 
     fn output(&self, path: &str) -> Result<Stored, Error> {
@@ -192,7 +155,7 @@ impl Builder<'_> {
     }
 
     fn linear(&self, matrix: &Stored) -> Linear {
-        Linear::new(matrix, self.packing())
+        Linear::new(matrix, self.packing)
     }
 
     fn norm(&self, path: &str) -> Result<RmsNorm, Error> {

@@ -3,10 +3,9 @@
 
 mod decoder;
 mod encoder;
-mod layers;
 mod load;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use calm_checkpoint::{
@@ -18,11 +17,12 @@ use calm_core::{
     Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, ExitHeads, Prompt, Token,
 };
 
-pub(crate) use self::decoder::{Decoder, LayerCaches};
+use self::decoder::{Decoder, Decoding};
 use self::encoder::Encoder;
-pub(crate) use self::layers::{Activations, Pass, PositionBias};
 use crate::Error;
+use crate::caches::LayerCaches;
 use crate::linear::Processor;
+use crate::origin::{Origin, check_device};
 use crate::pool::Pool;
 use crate::session::{self, Session};
 use crate::simd::InstructionSet;
@@ -38,24 +38,19 @@ pub static LOADER: Loader = Loader {
 
 /// A T5 encoder-decoder whose decoder may stop after any layer.
 pub struct T5 {
-    pub(crate) network: Arc<Network>,
-    pub(crate) processor: Processor,
+    network: Arc<Network>,
+    processor: Processor,
     encoders: Pool<encoder::Memory>,
-    pub(crate) sessions: Pool<session::Memory>,
+    sessions: Pool<session::Memory>,
 }
 
 /// What all handles on a model share.
-pub(crate) struct Network {
-    pub(crate) config: T5Config,
-    pub(crate) shape: BackboneShape,
+struct Network {
+    config: T5Config,
+    shape: BackboneShape,
     encoder: Encoder,
-    pub(crate) decoder: Decoder,
-    classifier: Option<ExitClassifier>,
-    exit_heads: Option<ExitHeads>,
-    weight_type: WeightType,
-    folder: Option<PathBuf>,
-    fingerprint: String,
-    unexpected: Vec<String>,
+    decoder: Decoder,
+    origin: Origin,
 }
 
 /// A batch of sources that the encoder has read.
@@ -72,10 +67,7 @@ impl T5 {
     /// A file is missing, invalid or truncated, a tensor is missing or has another shape than `config.json`
     /// says, or the device is not the CPU.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, Error> {
-        match options.device.as_deref() {
-            None | Some("cpu") => {}
-            Some(device) => return Err(Error::Device(device.to_owned())),
-        }
+        check_device(options)?;
         Ok(Self::of(Network::load(dir, options.weight_type)?, options.threads))
     }
 
@@ -106,11 +98,6 @@ impl T5 {
     pub fn config(&self) -> &T5Config {
         &self.network.config
     }
-
-    /// How the weights lie in memory.
-    pub fn weight_type(&self) -> WeightType {
-        self.network.weight_type
-    }
 }
 
 impl Backbone for T5 {
@@ -119,15 +106,15 @@ impl Backbone for T5 {
     }
 
     fn exit_classifier(&self) -> Option<&ExitClassifier> {
-        self.network.classifier.as_ref()
+        self.network.origin.classifier.as_ref()
     }
 
     fn exit_heads(&self) -> Option<&ExitHeads> {
-        self.network.exit_heads.as_ref()
+        self.network.origin.exit_heads.as_ref()
     }
 
     fn folder(&self) -> Option<&Path> {
-        self.network.folder.as_deref()
+        self.network.origin.folder.as_deref()
     }
 
     fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
@@ -156,7 +143,15 @@ impl Prompt for Encoded<'_> {
     }
 
     fn start(&self, _max_tokens: usize) -> Result<Box<dyn DecoderSession + '_>, EngineError> {
-        Ok(Box::new(Session::new(self.model, &self.sources)))
+        let T5 { network, processor, sessions, .. } = self.model;
+        let (mut memory, rows) = (sessions.take(), self.sources.len());
+        let blocks = &network.decoder.blocks;
+        memory.caches.resize_with(blocks.len(), LayerCaches::default);
+        for (caches, block) in memory.caches.iter_mut().zip(blocks) {
+            caches.begin(rows, block.self_attention.heads, Some(block.cross_attention.heads));
+        }
+        let decoding = Decoding { network, sources: &self.sources };
+        Ok(Box::new(Session::new(decoding, processor, vec![0; rows], memory, sessions)))
     }
 }
 
@@ -166,15 +161,15 @@ impl Model for T5 {
     }
 
     fn fingerprint(&self) -> &str {
-        &self.network.fingerprint
+        &self.network.origin.fingerprint
     }
 
     fn device(&self) -> String {
-        format!("cpu {}", self.weight_type().name())
+        format!("cpu {}", self.network.origin.weights)
     }
 
     fn unexpected(&self) -> &[String] {
-        &self.network.unexpected
+        &self.network.origin.unexpected
     }
 
     fn num_inputs(&self) -> usize {

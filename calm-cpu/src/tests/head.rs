@@ -5,10 +5,11 @@ use proptest::prelude::*;
 use super::{matrix, name, numbers, processors};
 use crate::elementwise::{RmsNorm, dot_rounded};
 use crate::head::{Head, MARGIN_ERROR, Room};
+use crate::linear::Packing;
 use crate::linear::Processor;
 use crate::states::States;
 use crate::team::Team;
-use crate::weights::Stored;
+use crate::weights::{Stored, Table};
 
 /// Makes a head whose logits are as large as `sharpness`, and states for it.
 fn head(
@@ -19,7 +20,10 @@ fn head(
     seed: u64,
 ) -> (Head, Vec<f32>) {
     let norm = RmsNorm { weight: vec![sharpness; width], epsilon: 1e-6, scale: 1.0 };
-    (Head::new(norm, matrix(vocab_size, width, seed), weight_type), numbers(3 * width, !seed))
+    (
+        Head::new(norm, Table::Rows(matrix(vocab_size, width, seed)), Packing::As(weight_type)),
+        numbers(3 * width, !seed),
+    )
 }
 
 proptest! {
@@ -64,7 +68,7 @@ proptest! {
         rows[long * width..][..width].iter_mut().for_each(|weight| *weight *= factor);
         let norm = || RmsNorm { weight: vec![sharpness; width], epsilon: 1e-6, scale: 1.0 };
         for &weight_type in WeightType::ALL {
-            let head = Head::new(norm(), Stored::from_rows(rows.clone(), width), weight_type);
+            let head = Head::new(norm(), Table::Rows(Stored::from_rows(rows.clone(), width)), Packing::As(weight_type));
             let mut states = numbers(3 * width, !seed);
             let states = States::new(&mut states, width, &[0, 1, 2]);
             for processor in processors() {
@@ -202,7 +206,8 @@ fn the_lower_of_two_equal_tokens_wins() {
     let norm = RmsNorm { weight: vec![1.0; 16], epsilon: 1e-6, scale: 1.0 };
     for &weight_type in WeightType::ALL {
         let norm = RmsNorm { weight: norm.weight.clone(), ..norm };
-        let head = Head::new(norm, Stored::from_rows(rows.clone(), 16), weight_type);
+        let head =
+            Head::new(norm, Table::Rows(Stored::from_rows(rows.clone(), 16)), Packing::As(weight_type));
         let state = States::new(&mut row, 16, &[0]);
         let found = head.top2(&processors()[0], &state, &mut Room::default())[0];
         assert_eq!((found.token, found.margin), (1, 0.0), "{}", weight_type.name());

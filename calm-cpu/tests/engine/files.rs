@@ -47,7 +47,7 @@ fn random_weights_are_the_same_after_they_were_kept() {
         assert_eq!((made.fingerprint().len(), loaded.fingerprint().len()), (0, rounding(&loaded).len() + 64));
         assert_eq!(generate(&made), generate(&loaded), "{weight_type:?}");
     }
-    assert_eq!(T5::load(folder.path(), &options(None)).unwrap().weight_type(), WeightType::F32);
+    assert_eq!(T5::load(folder.path(), &options(None)).unwrap().device(), "cpu f32");
     let other = Weights::random(&config, 8);
     let other = T5::new(&config, &other, None, 1).unwrap();
     assert_ne!(generate(&other).tokens, generate(&T5::new(&config, &weights, None, 1).unwrap()).tokens);
@@ -112,7 +112,7 @@ fn a_fingerprint_tells_rounded_weights_from_those_of_the_file() {
 
     to_bf16(folder.path());
     assert_eq!(roundings(), ["", "", "", "int8-"]);
-    assert_eq!(load(None).weight_type(), WeightType::Bf16);
+    assert_eq!(load(None).device(), "cpu bf16");
     assert_eq!(generate(&load(Some(WeightType::F32))), generate(&load(Some(WeightType::Bf16))));
 }
 

@@ -1,0 +1,87 @@
+//! What a model knows of the checkpoint it was loaded from, whatever its network.
+
+use std::path::{Path, PathBuf};
+
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, LoadOptions, WeightType};
+use calm_core::{BackboneShape, ExitClassifier, ExitHeads};
+
+use crate::Error;
+use crate::linear::Packing;
+use crate::weights::Weights;
+
+/// What belongs to a checkpoint beside its network.
+pub(crate) struct Origin {
+    pub(crate) classifier: Option<ExitClassifier>,
+    pub(crate) exit_heads: Option<ExitHeads>,
+    /// How the weights lie in memory.
+    pub(crate) packing: Packing,
+    /// What the matrices of a layer consist of: a type of weights, or of blocks.
+    pub(crate) weights: &'static str,
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) fingerprint: String,
+    pub(crate) unexpected: Vec<String>,
+}
+
+impl Origin {
+    /// Reads what weights have beside them. `matrix` is the name of some matrix of a layer.
+    pub(crate) fn new(
+        weights: &Weights,
+        weight_type: Option<WeightType>,
+        shape: &BackboneShape,
+        matrix: &str,
+    ) -> Result<Self, Error> {
+        let classifier = match (
+            weights.optional_tensor(CLASSIFIER_WEIGHT, &[shape.d_model as i64])?,
+            weights.optional_tensor(CLASSIFIER_BIAS, &[1])?,
+        ) {
+            (Some(weight), Some(bias)) => {
+                Some(ExitClassifier { weight: weight.to_vec(), bias: bias.to_vec()[0] })
+            }
+            _ => None,
+        };
+        let packing = weight_type.map_or(Packing::AsStored, Packing::As);
+        Ok(Origin {
+            classifier,
+            exit_heads: None,
+            packing,
+            weights: match packing {
+                Packing::As(weight_type) => weight_type.name(),
+                Packing::AsStored => weights.type_in_memory(matrix)?,
+            },
+            folder: None,
+            fingerprint: String::new(),
+            unexpected: weights.unexpected(),
+        })
+    }
+
+    /// Reads what lies in the folder of a checkpoint. Costs of exit heads are added to those of the shape.
+    pub(crate) fn find(
+        &mut self,
+        folder: &Path,
+        weights: &Weights,
+        shape: &mut BackboneShape,
+    ) -> Result<(), Error> {
+        let hash = weights.fingerprint()?;
+        self.folder = Some(folder.to_owned());
+        self.exit_heads = weights.exit_heads(shape)?;
+        if let Some(heads) = &self.exit_heads {
+            shape.flops.exit_head = heads.flops(shape.flops.head);
+            shape.bytes.exit_head = heads.bytes(shape.bytes.head);
+        }
+        // Rounded weights are another model: what was certified for the one says nothing about the other. So
+        // are those whose inputs are rounded to blocks.
+        self.fingerprint = match weights.are_rounded_by(self.packing) {
+            true => format!("{}-{hash}", self.weights),
+            false => hash,
+        };
+        Ok(())
+    }
+}
+
+/// Refuses devices that are not the CPU.
+pub(crate) fn check_device(options: &LoadOptions) -> Result<(), Error> {
+    match options.device.as_deref() {
+        None | Some("cpu") => Ok(()),
+        Some(device) => Err(Error::Device(device.to_owned())),
+    }
+}
