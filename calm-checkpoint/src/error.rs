@@ -9,6 +9,9 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] calm_files::Error),
+    /// A GGUF file is damaged, or lacks something.
+    #[error(transparent)]
+    Gguf(#[from] calm_gguf::Error),
     /// The directory holds no weights.
     #[error("{} holds neither {stem}.safetensors nor {stem}.safetensors.index.json, {instead}", dir.display())]
     NoWeights {

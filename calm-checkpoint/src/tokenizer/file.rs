@@ -61,7 +61,8 @@ fn converter(dir: &Path) -> String {
     )
 }
 
-fn check(document: &Value) -> Result<(), String> {
+/// Checks a tokenizer's document for what the crate `tokenizers` does not survive.
+pub(super) fn check(document: &Value) -> Result<(), String> {
     let Some(model) = document.get("model") else {
         return Err("it is no tokenizer, which has a key `model`".to_owned());
     };

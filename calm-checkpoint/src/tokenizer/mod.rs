@@ -1,12 +1,16 @@
-//! The `tokenizer.json` of a checkpoint, used as transformers uses it.
+//! The tokenizer of a checkpoint, used as transformers uses it.
 
 mod file;
+mod gguf;
+mod plain;
 mod special;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use calm_core::Token;
 use calm_files::catch_panic;
+use calm_gguf::Gguf;
 use tokenizers::{AddedToken, Encoding};
 
 use crate::{Error, Kept, NetworkConfig};
@@ -19,12 +23,14 @@ const FILE: &str = "tokenizer.json";
 /// The tokens that T5's tokenizer in transformers takes for special whether the file says so or not.
 const SPECIAL: [&str; 3] = ["<pad>", "</s>", "<unk>"];
 
-/// The `tokenizer.json` of a checkpoint.
+/// The `tokenizer.json` of a checkpoint, or what the metadata of a GGUF file say instead.
 ///
 /// Its `padding` and `truncation` are ignored, as transformers does: they are what the last call before
 /// saving asked for.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The same without tokens that control, made when it is first needed.
+    without_control: OnceLock<Result<Box<tokenizers::Tokenizer>, String>>,
     path: PathBuf,
     vocab_size: usize,
     /// How many tokens the template puts in front of a text.
@@ -54,8 +60,29 @@ impl Tokenizer {
     /// Reads a `tokenizer.json` as it is.
     fn plain(path: &Path) -> Result<Self, Error> {
         let text = file::read(path)?;
+        Self::parsed(path, || text.parse())
+    }
+
+    /// Makes the tokenizer that the metadata of a GGUF file describe. What it puts before and behind a text
+    /// is what these say.
+    ///
+    /// # Errors
+    /// Fails if the file has no tokenizer, one that is not supported, or one that contradicts itself.
+    pub fn of_gguf(gguf: &Gguf) -> Result<Self, Error> {
+        let document = gguf::document(gguf)?;
+        let mut tokenizer = Self::parsed(gguf.path(), || Ok(serde_json::from_value(document)?))?;
+        if gguf.get("tokenizer.ggml.model")? != Some("t5") {
+            tokenizer.kept = Kept::End { first: tokenizer.template_start };
+        }
+        Ok(tokenizer)
+    }
+
+    fn parsed(
+        path: &Path,
+        parse: impl FnOnce() -> tokenizers::Result<tokenizers::Tokenizer>,
+    ) -> Result<Self, Error> {
         let failed = |reason| Error::Tokenizer { path: path.to_owned(), reason };
-        let mut inner: tokenizers::Tokenizer = catch(|| text.parse()).map_err(failed)?;
+        let mut inner = catch(parse).map_err(failed)?;
         let pads_or_cuts = inner.get_padding().is_some() || inner.get_truncation().is_some();
         inner.with_padding(None);
         catch(|| inner.with_truncation(None).map(drop)).map_err(failed)?;
@@ -64,6 +91,7 @@ impl Tokenizer {
         let [template_start, template_end] = template(&inner).map_err(failed)?;
         let mut tokenizer = Tokenizer {
             inner,
+            without_control: OnceLock::new(),
             path: path.to_owned(),
             vocab_size,
             template_start: template_start.len(),
@@ -97,7 +125,8 @@ impl Tokenizer {
         file::missing(dir)
     }
 
-    /// Returns the tokens of a text and the token that ends it.
+    /// Returns the tokens of a text and the token that ends it. Tokens that control, such as the one that
+    /// ends a turn, are found where the text has their names.
     ///
     /// # Errors
     /// Fails if the tokenizer cannot represent the text.
@@ -166,6 +195,7 @@ impl Tokenizer {
         if self.inner.token_to_id(name).is_none() || self.is_special(name) {
             return Ok(());
         }
+        self.without_control = OnceLock::new();
         let token = AddedToken::from(name, true);
         let added = catch(|| self.inner.add_special_tokens([token]));
         added.map(drop).map_err(|reason| self.error(reason))

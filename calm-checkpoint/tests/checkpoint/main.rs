@@ -4,6 +4,10 @@
 
 mod configurations;
 mod damaged_tokenizers;
+mod gguf_tokenizers;
 mod golden;
 mod llama;
+#[path = "../../../calm-gguf/tests/gguf/made_file.rs"]
+#[allow(dead_code)]
+mod made_file;
 mod tokenizers;

@@ -1,0 +1,6 @@
+//! Checkpoints that are one GGUF file, in the terms of Hugging Face's checkpoints.
+
+mod special_tokens;
+
+pub(crate) use self::special_tokens::CONTROL;
+pub use self::special_tokens::GgufTokens;
