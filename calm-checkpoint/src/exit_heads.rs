@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 use crate::safetensors_file::SafetensorsFile;
+use crate::weight_file::tensor_type;
 use crate::weight_files::{first_not_finite, position};
 
 /// The file beside a backbone that has its exit heads.
@@ -81,9 +82,10 @@ pub fn read_exit_heads(
             return Err(failed(format!("has a tensor {name}, which is no part of a head")));
         };
         let bytes = file.read(info)?;
-        let numbers = to_f32(&bytes, info.dtype)
+        let (numbers, tensor_type) = to_f32(&bytes, info.dtype)
+            .zip(tensor_type(info.dtype))
             .ok_or_else(|| failed(format!("has a tensor {name} of the type {:?}", info.dtype)))?;
-        if let Some((index, value)) = first_not_finite(&bytes, info.dtype) {
+        if let Some((index, value)) = first_not_finite(&bytes, tensor_type) {
             let index = position(index, &info.shape);
             return Err(Error::NotFinite { path: path.clone(), name, value, index });
         }

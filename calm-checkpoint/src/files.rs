@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use calm_files::hex;
 use sha2::{Digest, Sha256};
 
+use crate::model_type::Naming;
 use crate::model_type::model_type;
-use crate::safetensors_file::SafetensorsFile;
 use crate::tensor_names::first_names;
+use crate::weight_file::WeightFile;
 use crate::{Error, LLAMA_MODEL_TYPES};
 
 /// What the weight files of a published checkpoint are called.
@@ -20,6 +21,17 @@ pub const MODEL_STEM: &str = "model";
 
 /// Bytes of a file that are read at once where all of them go into a hash.
 const HASHED_BYTES: usize = 1 << 20;
+
+/// Whether a checkpoint is a GGUF file, and no directory.
+pub fn is_gguf(path: &Path) -> bool {
+    path.is_file()
+}
+
+/// Where what belongs to a checkpoint lies, such as files `calm.*`: in its directory, or in one that is named
+/// after a GGUF file, `NAME.calm` beside `NAME.gguf`.
+pub fn folder_of(path: &Path) -> PathBuf {
+    if is_gguf(path) { path.with_extension("calm") } else { path.to_owned() }
+}
 
 /// `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` lists.
 ///
@@ -64,11 +76,12 @@ impl WeightMap {
     }
 
     /// Checks that each tensor is where the list says it is.
-    pub(crate) fn check(&self, files: &[SafetensorsFile]) -> Result<(), Error> {
+    pub(crate) fn check(&self, files: &[WeightFile], naming: &Naming) -> Result<(), Error> {
         let stored: BTreeMap<&OsStr, BTreeSet<String>> = files
             .iter()
             .filter_map(|file| {
-                Some((file.path().file_name()?, file.tensors().map(|(name, _)| name).collect()))
+                let names = file.tensors(naming).into_iter().map(|info| info.stored);
+                Some((file.path().file_name()?, names.collect()))
             })
             .collect();
         for (name, shard) in &self.index.weight_map {
@@ -131,7 +144,8 @@ fn instead(dir: &Path) -> String {
 /// There is no such file, or one cannot be read.
 pub fn weights_hash(dir: &Path) -> Result<String, Error> {
     let mut hash = Sha256::new();
-    for path in files_of(dir, MODEL_STEM)? {
+    let files = if is_gguf(dir) { vec![dir.to_owned()] } else { files_of(dir, MODEL_STEM)? };
+    for path in files {
         let failed = calm_files::Error::read(&path);
         let mut file = File::open(&path).map_err(&failed)?;
         let mut block = vec![0; HASHED_BYTES];
@@ -160,6 +174,7 @@ pub fn fingerprint(dir: &Path) -> Result<String, Error> {
 /// The same where the hash of the weight files is known.
 pub(crate) fn fingerprint_with(dir: &Path, weights_hash: &str) -> Result<String, Error> {
     let mut hash = Sha256::new_with_prefix(weights_hash);
+    let dir = &folder_of(dir);
     let files = ["config.json", "generation_config.json", "tokenizer.json"].map(|name| dir.join(name));
     for path in files.iter().filter(|path| path.is_file()) {
         hash.update(calm_files::read(path)?);
@@ -181,6 +196,9 @@ pub fn checkpoint_fingerprint(of_model: &str) -> &str {
 /// The files `calm.*` of a checkpoint, in order of their names.
 fn measure_files(dir: &Path) -> Result<Vec<PathBuf>, calm_files::Error> {
     let mut files = Vec::new();
+    if !dir.is_dir() {
+        return Ok(files);
+    }
     for entry in std::fs::read_dir(dir).map_err(calm_files::Error::read(dir))? {
         let path = entry.map_err(calm_files::Error::read(dir))?.path();
         let name = path.file_name().unwrap_or_default();

@@ -17,12 +17,15 @@ mod sources;
 mod t5;
 mod tensor_names;
 mod tokenizer;
+mod weight_file;
 mod weight_files;
 mod weight_type;
 
 pub use crate::error::Error;
 pub use crate::exit_heads::{HEADS_FILE, read_exit_heads, rounded_to_file, write_exit_heads};
-pub use crate::files::{MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, weights_hash};
+pub use crate::files::{
+    MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, folder_of, is_gguf, weights_hash,
+};
 pub use crate::gguf::GgufTokens;
 pub use crate::llama::{EMBED_TOKENS, LLAMA_MODEL_TYPES, LlamaConfig, RopeScaling};
 pub use crate::model::{EngineKind, LoadOptions, Loader, Model, Teamwork};

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use calm_gguf::Gguf;
+
 use crate::Error;
+use crate::files::is_gguf;
 
 /// How files call a kind of network and its tensors.
 pub struct Naming {
@@ -20,11 +23,15 @@ pub struct Naming {
     pub(crate) is_of_network: fn(&str) -> bool,
 }
 
-/// Reads `model_type` of a checkpoint's `config.json`. The first T5 checkpoints have none.
+/// Reads `model_type` of a checkpoint's `config.json`, which the first T5 checkpoints have not, or the
+/// architecture of a GGUF file.
 ///
 /// # Errors
-/// Fails if the file is missing or is not JSON.
+/// Fails if the file is missing or is not JSON, or not GGUF.
 pub fn model_type(dir: &Path) -> Result<String, Error> {
+    if is_gguf(dir) {
+        return Ok(Gguf::open(dir)?.require::<&str>("general.architecture")?.to_owned());
+    }
     #[derive(serde::Deserialize)]
     struct Config {
         model_type: Option<String>,

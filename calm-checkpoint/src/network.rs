@@ -47,7 +47,7 @@ pub fn load_config(dir: &Path) -> Result<Box<dyn NetworkConfig>, Error> {
     let path = dir.join("config.json");
     match model_type(dir)?.as_str() {
         found if T5_MODEL_TYPES.contains(&found) => Ok(Box::new(T5Config::load(&path)?)),
-        found if LLAMA_MODEL_TYPES.contains(&found) => Ok(Box::new(LlamaConfig::load(&path)?)),
+        found if LLAMA_MODEL_TYPES.contains(&found) => Ok(Box::new(LlamaConfig::of_checkpoint(dir)?)),
         found => {
             let known = [T5_MODEL_TYPES, LLAMA_MODEL_TYPES].concat();
             Err(Error::UnknownModelType { path, found: found.to_owned(), known })

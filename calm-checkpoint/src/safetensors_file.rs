@@ -85,6 +85,14 @@ impl SafetensorsFile {
         if bytes.len() == end - start { Ok(bytes) } else { Err(self.changed()) }
     }
 
+    /// Reads the bytes of the tensor that the file calls so.
+    pub(crate) fn read_named(&self, name: &str) -> Result<Vec<u8>, Error> {
+        match self.header.info(name) {
+            Some(info) => self.read(info),
+            None => Err(self.changed()),
+        }
+    }
+
     /// Checks that what was read is all from one version of the file, which is still there.
     ///
     /// # Errors

@@ -6,22 +6,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use calm_core::{BackboneShape, ExitHeads};
-use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
+use calm_gguf::{Block, TensorType};
 
 use crate::exit_heads::read_exit_heads;
-use crate::files::{MODEL_STEM, WeightMap, files_of, fingerprint_with, weights_hash};
+use crate::files::{MODEL_STEM, WeightMap, fingerprint_with, folder_of, weights_hash};
 use crate::model_type::Naming;
 use crate::network::{Expected, expected};
-use crate::safetensors_file::SafetensorsFile;
 use crate::tensor_names::HEAD;
+use crate::weight_file::{StoredInfo, WeightFile};
 use crate::{Error, NetworkConfig};
 
 /// The weights of a checkpoint that fit its configuration. Their numbers are read when they are asked for.
 pub struct WeightFiles {
-    dir: PathBuf,
+    /// A directory, or a GGUF file.
+    path: PathBuf,
     naming: &'static Naming,
-    files: Vec<SafetensorsFile>,
+    files: Vec<WeightFile>,
     /// The tensors that the network takes, by the names that it gives them.
     tensors: BTreeMap<String, Place>,
     unexpected: Vec<String>,
@@ -31,11 +31,11 @@ pub struct WeightFiles {
 
 /// A tensor as it is stored.
 pub struct StoredTensor {
-    /// The type of its numbers: F32, F16 or BF16.
-    pub dtype: Dtype,
+    /// The type of its numbers: F32, F16 or BF16, or blocks in GGUF files.
+    pub tensor_type: TensorType,
     /// The shape of the tensor.
     pub shape: Vec<usize>,
-    /// The numbers, little-endian and in row-major order; all of them are finite.
+    /// The numbers, little-endian and in row-major order, or blocks; all numbers are finite.
     pub bytes: Vec<u8>,
 }
 
@@ -44,11 +44,11 @@ pub struct StoredTensor {
 struct Place {
     /// Number of the file.
     file: usize,
-    info: TensorInfo,
+    info: StoredInfo,
 }
 
 impl WeightFiles {
-    /// Opens the weight files of a checkpoint and compares what they hold with its configuration.
+    /// Opens the weight files of a checkpoint, a directory or a GGUF file, and compares what they hold with its configuration.
     ///
     /// # Errors
     /// Fails if `config.json` is that of another type of model; if there are no weight files, or one is
@@ -57,12 +57,10 @@ impl WeightFiles {
     pub fn open(dir: &Path, config: &dyn NetworkConfig) -> Result<Self, Error> {
         let naming = config.naming();
         naming.check_model_type(dir)?;
-        let files = files_of(dir, MODEL_STEM)?;
-        let files = files.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<Vec<_>, _>>()?;
         let mut weights = WeightFiles {
-            dir: dir.to_owned(),
+            path: dir.to_owned(),
             naming,
-            files,
+            files: WeightFile::open_all(dir, naming)?,
             tensors: BTreeMap::new(),
             unexpected: Vec::new(),
             hash: OnceCell::new(),
@@ -91,9 +89,9 @@ impl WeightFiles {
     }
 
     /// Lists the types in which the matrices that the network takes are stored.
-    pub fn matrix_types(&self) -> impl Iterator<Item = Dtype> {
+    pub fn matrix_types(&self) -> impl Iterator<Item = TensorType> {
         let matrices = self.tensors.values().filter(|place| place.info.shape.len() > 1);
-        matrices.map(|place| place.info.dtype)
+        matrices.filter_map(|place| place.info.tensor_type.clone().ok())
     }
 
     /// Reads a tensor that the network takes; `None` if the checkpoint has none of this name.
@@ -103,12 +101,13 @@ impl WeightFiles {
     pub fn read(&self, name: &str) -> Result<Option<StoredTensor>, Error> {
         let Some(Place { file, info }) = self.tensors.get(name) else { return Ok(None) };
         let file = &self.files[*file];
+        let tensor_type = info.tensor_type.clone().map_err(|found| not_weights(name, found))?;
         let bytes = file.read(info)?;
-        if let Some((index, value)) = first_not_finite(&bytes, info.dtype) {
+        if let Some((index, value)) = first_not_finite(&bytes, tensor_type) {
             let (path, name) = (file.path().to_owned(), name.to_owned());
             return Err(Error::NotFinite { path, name, value, index: position(index, &info.shape) });
         }
-        Ok(Some(StoredTensor { dtype: info.dtype, shape: info.shape.clone(), bytes }))
+        Ok(Some(StoredTensor { tensor_type, shape: info.shape.clone(), bytes }))
     }
 
     /// Computes the checkpoint's [`fingerprint`](crate::fingerprint), and makes sure that it is that of what
@@ -117,8 +116,8 @@ impl WeightFiles {
     /// # Errors
     /// Fails if a file cannot be read, or has changed since it was opened.
     pub fn fingerprint(&self) -> Result<String, Error> {
-        let fingerprint = fingerprint_with(&self.dir, &self.weights_hash()?)?;
-        self.files.iter().try_for_each(SafetensorsFile::check_unchanged)?;
+        let fingerprint = fingerprint_with(&self.path, &self.weights_hash()?)?;
+        self.files.iter().try_for_each(WeightFile::check_unchanged)?;
         Ok(fingerprint)
     }
 
@@ -127,7 +126,7 @@ impl WeightFiles {
     /// # Errors
     /// Fails as [`read_exit_heads`] does.
     pub fn exit_heads(&self, shape: &BackboneShape) -> Result<Option<ExitHeads>, Error> {
-        read_exit_heads(&self.dir, shape, || self.weights_hash())
+        read_exit_heads(&folder_of(&self.path), shape, || self.weights_hash())
     }
 
     /// Computes the hash of the bytes of all weight files, once.
@@ -135,18 +134,18 @@ impl WeightFiles {
         if let Some(hash) = self.hash.get() {
             return Ok(hash.clone());
         }
-        let hash = weights_hash(&self.dir)?;
+        let hash = weights_hash(&self.path)?;
         Ok(self.hash.get_or_init(|| hash).clone())
     }
 
     /// Gives each tensor the name by which the network knows it.
     fn find_tensors(&mut self) -> Result<(), Error> {
         let canonical = self.naming.canonical;
-        let map = WeightMap::read(&self.dir, MODEL_STEM)?;
+        let map = WeightMap::read(&self.path, MODEL_STEM)?;
         for (number, file) in self.files.iter().enumerate() {
-            for (stored, info) in file.tensors() {
-                let place = Place { file: number, info: info.clone() };
-                let name = canonical(&stored);
+            for info in file.tensors(self.naming) {
+                let name = info.name.clone();
+                let place = Place { file: number, info };
                 if let Some(other) = self.tensors.get(&name)
                     && !self.is_same(other, &place)?
                 {
@@ -157,11 +156,11 @@ impl WeightFiles {
             }
         }
         if let Some(map) = &map {
-            map.check(&self.files)?;
+            map.check(&self.files, self.naming)?;
         }
         // Modules that share a tensor have it once, and the others' names in the notes: what
         // `safetensors.torch.save_model` does, and huggingface_hub with shards.
-        let notes = self.files.iter().flat_map(SafetensorsFile::notes);
+        let notes = self.files.iter().flat_map(WeightFile::notes);
         let aliases = notes.chain(map.iter().flat_map(WeightMap::notes));
         let aliases: Vec<_> = aliases.map(|(alias, name)| (canonical(alias), canonical(name))).collect();
         for (alias, name) in aliases {
@@ -201,8 +200,8 @@ impl WeightFiles {
                 continue;
             };
             let Place { info, .. } = &place;
-            if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                return Err(Error::TensorType { name, found: format!("{:?}", info.dtype) });
+            if let Err(found) = &info.tensor_type {
+                return Err(not_weights(&name, found.clone()));
             }
             let found: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
             if found != shape {
@@ -225,7 +224,7 @@ impl WeightFiles {
         if left.is(right) {
             return Ok(true);
         }
-        if (left.info.dtype, &left.info.shape) != (right.info.dtype, &right.info.shape) {
+        if (&left.info.tensor_type, &left.info.shape) != (&right.info.tensor_type, &right.info.shape) {
             return Ok(false);
         }
         Ok(self.files[left.file].read(&left.info)? == self.files[right.file].read(&right.info)?)
@@ -234,21 +233,33 @@ impl WeightFiles {
 
 impl Place {
     fn is(&self, other: &Self) -> bool {
-        (self.file, self.info.data_offsets) == (other.file, other.info.data_offsets)
+        self.file == other.file && self.info.is_at(&other.info)
     }
 }
 
+fn not_weights(name: &str, found: String) -> Error {
+    Error::TensorType { name: name.to_owned(), found }
+}
+
 /// The first number that is infinite or none, and where it is.
-pub(crate) fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(usize, f32)> {
-    match dtype {
-        Dtype::F32 => first_with_exponent(bytes, 0x7f80_0000, u32::from_le_bytes, f32::from_bits),
+pub(crate) fn first_not_finite(bytes: &[u8], tensor_type: TensorType) -> Option<(usize, f32)> {
+    match tensor_type {
+        TensorType::F32 => first_with_exponent(bytes, 0x7f80_0000, u32::from_le_bytes, f32::from_bits),
         // Enough of the number for an error: its sign, and whether it is infinite.
-        Dtype::F16 => first_with_exponent(bytes, 0x7c00, u16::from_le_bytes, |bits| {
+        TensorType::F16 => first_with_exponent(bytes, 0x7c00, u16::from_le_bytes, |bits| {
             f32::from_bits(u32::from(bits & 0x8000) << 16 | 0x7f80_0000 | u32::from(bits & 0x3ff) << 13)
         }),
-        _ => first_with_exponent(bytes, 0x7f80, u16::from_le_bytes, |bits| {
+        TensorType::Bf16 => first_with_exponent(bytes, 0x7f80, u16::from_le_bytes, |bits| {
             f32::from_bits(u32::from(bits) << 16)
         }),
+        _ => {
+            let count = bytes.len() / tensor_type.block_bytes() * tensor_type.block_len() / Block::LEN;
+            (0..count).find_map(|index| {
+                let Block { scales, minimum, .. } = Block::of(tensor_type, bytes, index);
+                let bad = scales.into_iter().chain(minimum).find(|scale| !scale.is_finite())?;
+                Some((index * Block::LEN, bad))
+            })
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::simd::{LANES, Simd};
 const HIGH_STEP: i16 = 128;
 
 /// The largest input of 15 bits: 127 high steps, and the low half from -64 to 63.
-const LARGEST_INPUT: i32 = 127 * HIGH_STEP as i32 + HIGH_STEP as i32 / 2 - 1;
+pub(crate) const LARGEST_INPUT: i32 = 127 * HIGH_STEP as i32 + HIGH_STEP as i32 / 2 - 1;
 
 /// Weights in 255 steps.
 pub(crate) struct Int8Panels {
@@ -136,7 +136,7 @@ pub(crate) fn halve(quantised: &[i16], width: usize, stride: usize, halves: &mut
 }
 
 #[inline(always)]
-fn halves_of(x: i16) -> (i8, i8) {
+pub(crate) fn halves_of(x: i16) -> (i8, i8) {
     let steps = (x + HIGH_STEP / 2) >> HIGH_STEP.ilog2();
     (steps as i8, (x - steps * HIGH_STEP) as i8)
 }

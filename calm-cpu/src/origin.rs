@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, LoadOptions, WeightType};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, LoadOptions, WeightType, folder_of};
 use calm_core::{BackboneShape, ExitClassifier, ExitHeads};
 
 use crate::Error;
@@ -54,22 +54,21 @@ impl Origin {
         })
     }
 
-    /// Reads what lies in the folder of a checkpoint. Costs of exit heads are added to those of the shape.
+    /// Reads what lies beside the weights of a checkpoint. Costs of exit heads are added to those of the shape.
     pub(crate) fn find(
         &mut self,
-        folder: &Path,
+        checkpoint: &Path,
         weights: &Weights,
         shape: &mut BackboneShape,
     ) -> Result<(), Error> {
         let hash = weights.fingerprint()?;
-        self.folder = Some(folder.to_owned());
+        self.folder = Some(folder_of(checkpoint));
         self.exit_heads = weights.exit_heads(shape)?;
         if let Some(heads) = &self.exit_heads {
             shape.flops.exit_head = heads.flops(shape.flops.head);
             shape.bytes.exit_head = heads.bytes(shape.bytes.head);
         }
-        // Rounded weights are another model: what was certified for the one says nothing about the other. So
-        // are those whose inputs are rounded to blocks.
+        // Rounded weights are another model: what was certified for the one says nothing about the other.
         self.fingerprint = match weights.are_rounded_by(self.packing) {
             true => format!("{}-{hash}", self.weights),
             false => hash,

@@ -9,7 +9,6 @@ use calm_checkpoint::{
 };
 use calm_core::{BackboneShape, ExitHeads};
 use calm_gguf::TensorType;
-use half::f16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
@@ -41,13 +40,8 @@ pub(crate) struct Stored {
 #[derive(Clone)]
 enum Numbers {
     Floats(Arc<[f32]>),
-    /// As in the file, which keeps narrow types narrow.
+    /// As in the file, which keeps narrow types narrow, or in blocks.
     Bytes {
-        bytes: Arc<Vec<u8>>,
-        dtype: Dtype,
-    },
-    /// Rows of blocks, as in the file.
-    Blocks {
         bytes: Arc<Vec<u8>>,
         tensor_type: TensorType,
     },
@@ -170,15 +164,13 @@ impl Weights {
         }
     }
 
-    /// Whether matrices in memory are not what the files have, or are multiplied with rounded inputs.
+    /// Whether matrices in memory are not what the files have.
     pub(crate) fn are_rounded_by(&self, packing: Packing) -> bool {
         match (packing, &self.0) {
-            (Packing::As(WeightType::F32), _) => false,
-            (Packing::AsStored, Source::Random(_)) => false,
-            (Packing::AsStored, Source::Files(_)) => false,
+            (Packing::As(WeightType::F32) | Packing::AsStored, _) => false,
             (Packing::As(WeightType::Int8), _) | (Packing::As(WeightType::Bf16), Source::Random(_)) => true,
             (Packing::As(WeightType::Bf16), Source::Files(files)) => {
-                files.matrix_types().any(|dtype| dtype != Dtype::BF16)
+                files.matrix_types().any(|tensor_type| tensor_type != TensorType::Bf16)
             }
         }
     }
@@ -186,7 +178,11 @@ impl Weights {
     /// What a matrix is in memory if it stays what it is.
     pub(crate) fn type_in_memory(&self, name: &str) -> Result<&'static str, Error> {
         Ok(match self.find(name)? {
-            Some((_, Stored { numbers: Numbers::Blocks { tensor_type, .. }, .. })) => tensor_type.name(),
+            Some((_, Stored { numbers: Numbers::Bytes { tensor_type, .. }, .. }))
+                if has_blocks(tensor_type) =>
+            {
+                tensor_type.name()
+            }
             Some((_, stored)) if stored.is_bf16() => WeightType::Bf16.name(),
             _ => WeightType::F32.name(),
         })
@@ -210,10 +206,12 @@ impl Weights {
     /// Returns a tensor and its shape.
     fn find(&self, name: &str) -> Result<Option<(Vec<usize>, Stored)>, Error> {
         match &self.0 {
-            Source::Files(files) => Ok(files.read(name)?.map(|StoredTensor { dtype, shape, bytes }| {
-                let stored = Stored::new(Numbers::Bytes { bytes: Arc::new(bytes), dtype }, &shape);
-                (shape, stored)
-            })),
+            Source::Files(files) => {
+                Ok(files.read(name)?.map(|StoredTensor { tensor_type, shape, bytes }| {
+                    let numbers = Numbers::Bytes { bytes: Arc::new(bytes), tensor_type };
+                    (shape.clone(), Stored::new(numbers, &shape))
+                }))
+            }
             Source::Random(tensors) => Ok(tensors.get(name).cloned()),
         }
     }
@@ -226,9 +224,10 @@ impl Stored {
     }
 
     /// A matrix of blocks, whose rows lie one after the other in `bytes`.
+    #[cfg(test)]
     pub(crate) fn from_blocks(tensor_type: TensorType, bytes: Vec<u8>, columns: usize) -> Self {
         let shape = [bytes.len() / tensor_type.row_bytes(columns), columns];
-        Stored::new(Numbers::Blocks { bytes: Arc::new(bytes), tensor_type }, &shape)
+        Stored::new(Numbers::Bytes { bytes: Arc::new(bytes), tensor_type }, &shape)
     }
 
     #[cfg(test)]
@@ -254,7 +253,7 @@ impl Stored {
     /// The matrix in blocks, if it is stored in blocks.
     pub(crate) fn blocks(&self) -> Option<Blocks> {
         match &self.numbers {
-            Numbers::Blocks { bytes, tensor_type } => {
+            Numbers::Bytes { bytes, tensor_type } => {
                 let rows = &bytes[..self.rows * tensor_type.row_bytes(self.columns)];
                 Blocks::pack(*tensor_type, self.columns, rows)
             }
@@ -264,7 +263,7 @@ impl Stored {
 
     /// Whether the numbers are stored as bf16.
     pub(crate) fn is_bf16(&self) -> bool {
-        matches!(self.numbers, Numbers::Bytes { dtype: Dtype::BF16, .. })
+        matches!(self.numbers, Numbers::Bytes { tensor_type: TensorType::Bf16, .. })
     }
 
     /// Returns one row as f32: [columns]
@@ -273,17 +272,9 @@ impl Stored {
         let width = self.columns;
         match &self.numbers {
             Numbers::Floats(numbers) => to.copy_from_slice(&numbers[row * width..][..width]),
-            Numbers::Blocks { bytes, tensor_type } => {
+            Numbers::Bytes { bytes, tensor_type } => {
                 let size = tensor_type.row_bytes(width);
                 tensor_type.dequantise(&bytes[row * size..][..size], to);
-            }
-            Numbers::Bytes { bytes, dtype } => {
-                let bytes = |size: usize| &bytes[row * width * size..][..width * size];
-                match dtype {
-                    Dtype::F32 => read(to, bytes(4), f32::from_le_bytes),
-                    Dtype::BF16 => read(to, bytes(2), widen),
-                    _ => read(to, bytes(2), |bits| f16::from_le_bytes(bits).to_f32()),
-                }
             }
         }
     }
@@ -295,21 +286,12 @@ impl Stored {
         let width = self.columns;
         match &self.numbers {
             Numbers::Floats(numbers) => dot(x, &numbers[row * width..][..width]),
-            Numbers::Blocks { .. } => {
-                let mut numbers = vec![0.0; width];
-                self.read_row(row, &mut numbers);
-                dot(x, &numbers)
-            }
-            Numbers::Bytes { bytes, dtype } => {
+            Numbers::Bytes { bytes, tensor_type } => {
                 let bytes = |size: usize| &bytes[row * width * size..][..width * size];
-                match dtype {
-                    Dtype::F32 => dot_stored::<S, 4>(x, bytes(4).as_chunks().0, f32::from_le_bytes),
-                    Dtype::BF16 => dot_stored::<S, 2>(x, bytes(2).as_chunks().0, widen),
-                    _ => {
-                        let mut numbers = vec![0.0; width];
-                        self.read_row(row, &mut numbers);
-                        dot(x, &numbers)
-                    }
+                match tensor_type {
+                    TensorType::F32 => dot_stored::<S, 4>(x, bytes(4).as_chunks().0, f32::from_le_bytes),
+                    TensorType::Bf16 => dot_stored::<S, 2>(x, bytes(2).as_chunks().0, widen),
+                    _ => dot(x, &self.row(row)),
                 }
             }
         }
@@ -321,22 +303,21 @@ impl Stored {
         let width = self.columns;
         match &self.numbers {
             Numbers::Floats(numbers) => dot_rounded(x, &numbers[row * width..][..width], factor, |w| w),
-            Numbers::Blocks { .. } => {
-                let mut numbers = vec![0.0; width];
-                self.read_row(row, &mut numbers);
-                dot_rounded(x, &numbers, factor, |w| w)
-            }
-            Numbers::Bytes { bytes, dtype } => {
+            Numbers::Bytes { bytes, tensor_type } => {
                 let bytes = |size: usize| &bytes[row * width * size..][..width * size];
-                match dtype {
-                    Dtype::F32 => dot_rounded(x, bytes(4).as_chunks().0, factor, f32::from_le_bytes),
-                    Dtype::BF16 => dot_rounded(x, bytes(2).as_chunks().0, factor, widen),
-                    _ => dot_rounded(x, bytes(2).as_chunks().0, factor, |bits| {
-                        f16::from_le_bytes(bits).to_f32()
-                    }),
+                match tensor_type {
+                    TensorType::F32 => dot_rounded(x, bytes(4).as_chunks().0, factor, f32::from_le_bytes),
+                    TensorType::Bf16 => dot_rounded(x, bytes(2).as_chunks().0, factor, widen),
+                    _ => dot_rounded(x, &self.row(row), factor, |weight| weight),
                 }
             }
         }
+    }
+
+    fn row(&self, row: usize) -> Vec<f32> {
+        let mut numbers = vec![0.0; self.columns];
+        self.read_row(row, &mut numbers);
+        numbers
     }
 
     /// Returns all numbers as f32.
@@ -355,12 +336,9 @@ fn widen(bits: [u8; 2]) -> f32 {
     f32::from_bits(u32::from(u16::from_le_bytes(bits)) << 16)
 }
 
-#[inline(always)]
-fn read<const SIZE: usize>(to: &mut [f32], bytes: &[u8], number: impl Fn([u8; SIZE]) -> f32) {
-    let (numbers, _) = bytes.as_chunks::<SIZE>();
-    for (to, &bytes) in to.iter_mut().zip(numbers) {
-        *to = number(bytes);
-    }
+/// Whether numbers of a type share scales.
+fn has_blocks(tensor_type: TensorType) -> bool {
+    tensor_type.block_len() > 1
 }
 
 /// Draws a standard normal number (Box and Muller).

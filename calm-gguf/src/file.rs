@@ -1,4 +1,6 @@
 use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use calm_files::{FileVersion, map_file};
@@ -123,6 +125,21 @@ impl Gguf {
     pub fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
         let start = self.data_start + tensor.offset;
         tensor.byte_len().and_then(|length| self.map.get(start..start + length)).unwrap_or_default()
+    }
+
+    /// Reads the bytes of one of the file's tensors, as [`bytes`](Self::bytes) has them, without the map: a
+    /// process that copies all tensors of a file through it would have the whole file in memory twice.
+    ///
+    /// # Errors
+    /// [`Error::File`], and [`Error::Changed`] if the file was cut off since it was opened.
+    pub fn read(&self, tensor: &TensorInfo) -> Result<Vec<u8>, Error> {
+        let length = tensor.byte_len().unwrap_or_default();
+        let failed = calm_files::Error::read(&self.path);
+        let mut file = File::open(&self.path).map_err(&failed)?;
+        file.seek(SeekFrom::Start((self.data_start + tensor.offset) as u64)).map_err(&failed)?;
+        let mut bytes = Vec::with_capacity(length);
+        file.take(length as u64).read_to_end(&mut bytes).map_err(&failed)?;
+        if bytes.len() == length { Ok(bytes) } else { Err(Error::Changed { path: self.path.clone() }) }
     }
 
     /// Checks that the file which was mapped is still there as it was.

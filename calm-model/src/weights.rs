@@ -7,6 +7,7 @@ use std::path::Path;
 use calm_checkpoint::{
     Error as CheckpointError, MODEL_STEM, NetworkConfig, SafetensorsFile, StoredTensor, WeightFiles, files_of,
 };
+use calm_gguf::TensorType;
 use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
@@ -63,8 +64,8 @@ impl Weights {
         let files = WeightFiles::open(dir, config)?;
         let mut tensors = BTreeMap::new();
         for name in files.names() {
-            if let Some(StoredTensor { dtype, shape, bytes }) = files.read(name)? {
-                tensors.insert(name.to_owned(), to_tensor(name, dtype, &shape, &bytes, device)?);
+            if let Some(StoredTensor { tensor_type, shape, bytes }) = files.read(name)? {
+                tensors.insert(name.to_owned(), stored_tensor(name, tensor_type, &shape, &bytes, device)?);
             }
         }
         let unexpected = files.unexpected().to_vec();
@@ -314,6 +315,28 @@ pub fn read_safetensors(path: &Path, device: Device) -> Result<BTreeMap<String, 
         Ok((name, tensor))
     });
     tensors.collect()
+}
+
+/// A tensor as a checkpoint stores it. Blocks become numbers of 32 bits.
+fn stored_tensor(
+    name: &str,
+    tensor_type: TensorType,
+    shape: &[usize],
+    bytes: &[u8],
+    device: Device,
+) -> Result<Tensor, Error> {
+    let dtype = match tensor_type {
+        TensorType::F32 => Dtype::F32,
+        TensorType::F16 => Dtype::F16,
+        TensorType::Bf16 => Dtype::BF16,
+        _ => {
+            let mut numbers = vec![0.0_f32; shape.iter().product()];
+            tensor_type.dequantise(bytes, &mut numbers);
+            let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+            return Ok(Tensor::from_slice(&numbers).view(&shape[..]).to_device(device));
+        }
+    };
+    to_tensor(name, dtype, shape, bytes, device)
 }
 
 fn to_tensor(

@@ -1,12 +1,14 @@
 //! Llama and the models that share its network, such as TinyLlama and SmolLM2: configuration and tensors.
 
 mod file;
+mod gguf;
 mod rope;
 mod tensors;
 
 use std::path::Path;
 
 use calm_core::{BackboneShape, Cost, Token};
+use calm_gguf::Gguf;
 
 pub use self::rope::RopeScaling;
 pub use self::tensors::EMBED_TOKENS;
@@ -56,6 +58,17 @@ pub struct LlamaConfig {
 }
 
 impl LlamaConfig {
+    /// Reads the configuration of a checkpoint: a directory, or a GGUF file.
+    ///
+    /// # Errors
+    /// Fails as [`load`](Self::load) does, or if the file's metadata describe no such network.
+    pub fn of_checkpoint(path: &Path) -> Result<Self, Error> {
+        match crate::files::is_gguf(path) {
+            true => gguf::config(&Gguf::open(path)?),
+            false => Self::load(&path.join("config.json")),
+        }
+    }
+
     /// Returns a published shape by its name: `smollm2-135m`, `smollm2-360m` or `tinyllama-1.1b`.
     pub fn published(name: &str) -> Option<Self> {
         let [hidden_size, intermediate_size, layers, heads, kv_heads, vocab_size, positions] = match name {

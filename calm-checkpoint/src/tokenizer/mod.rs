@@ -13,6 +13,7 @@ use calm_files::catch_panic;
 use calm_gguf::Gguf;
 use tokenizers::{AddedToken, Encoding};
 
+use crate::files::is_gguf;
 use crate::{Error, Kept, NetworkConfig};
 
 pub use self::special::SpecialTokens;
@@ -108,11 +109,17 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Reads the `tokenizer.json` of a checkpoint directory, if there is one, for the model beside it.
+    /// Reads the `tokenizer.json` of a checkpoint directory, if there is one, for the model beside it, or the
+    /// tokenizer of a GGUF file.
     ///
     /// # Errors
     /// Fails if the file is not a tokenizer, or contradicts `config`.
     pub fn of_checkpoint(dir: &Path, config: &dyn NetworkConfig) -> Result<Option<Self>, Error> {
+        if is_gguf(dir) {
+            let gguf = Gguf::open(dir)?;
+            let has_one = gguf.metadata("tokenizer.ggml.model").is_some();
+            return has_one.then(|| Self::of_gguf(&gguf)).transpose();
+        }
         let path = dir.join(FILE);
         if !path.is_file() {
             return Ok(None);

@@ -205,23 +205,33 @@ impl<F: Format> Weight for Block<F> {
     #[inline(always)]
     unsafe fn add<S: Simd>(weights: Loaded<S>, inputs: *const InputBlock, sum: S::F32) -> S::F32 {
         unsafe {
-            let InputBlock { scale, scaled_sum, sums, .. } = &*inputs;
-            let quants = (&raw const (*inputs).quants).cast::<i8>();
+            let InputBlock { scale, scaled_sum, sums, high, low } = &*inputs;
+            let (high, low) = (high.0.as_ptr(), low.0.as_ptr());
             let mut total = sum;
             let quads_of_scale = QUADS / F::SCALES;
             for part in 0..F::SCALES {
                 let inputs = if F::SCALES == 1 { sums[0] + sums[1] } else { sums[part] };
-                let mut integers = match F::BITS {
+                // What the sum of the low halves begins with makes up for the high ones, too.
+                let mut of_low = match F::BITS {
                     8 => S::start_quads(inputs),
                     _ => S::splat_i32(-F::ZERO * inputs),
                 };
+                let mut of_high = S::splat_i32(0);
                 for quad in part * quads_of_scale..(part + 1) * quads_of_scale {
-                    let inputs = S::splat_quad(quants.add(4 * quad));
-                    integers = match F::BITS {
-                        8 => S::dot_quads(weights.quads[quad], inputs, integers),
-                        _ => S::dot_unsigned_quads(weights.quads[quad], inputs, integers),
+                    let weights = weights.quads[quad];
+                    let inputs = [high, low].map(|half| S::splat_quad(half.add(4 * quad)));
+                    (of_high, of_low) = match F::BITS {
+                        8 => (
+                            S::dot_quads(weights, inputs[0], of_high),
+                            S::dot_quads(weights, inputs[1], of_low),
+                        ),
+                        _ => (
+                            S::dot_unsigned_quads(weights, inputs[0], of_high),
+                            S::dot_unsigned_quads(weights, inputs[1], of_low),
+                        ),
                     };
                 }
+                let integers = S::join_halves(of_high, of_low);
                 let factor = S::mul(weights.scales[part], S::splat(*scale));
                 total = S::mul_add(S::to_f32(integers), factor, total);
             }

@@ -1,24 +1,34 @@
-//! Inputs in blocks of 8 bits.
-
-use half::f16;
+//! Inputs in blocks of 15 bits.
 
 use super::BLOCK;
 use crate::elementwise::ROUND;
-use crate::int8::largest_size;
+use crate::int8::{LARGEST_INPUT, halves_of, largest_size};
 
-/// 32 inputs in 255 steps: those that llama.cpp multiplies with (`block_q8_0`, `block_q8_1` of
-/// ggml-common.h), so that the outputs of both are comparable.
+/// 32 inputs as integers of 15 bits, in the two halves of 8 bits that products take.
+///
+/// llama.cpp has inputs of 8 bits (`block_q8_1` of ggml-common.h). A layer that rounds so coarsely makes of any
+/// small difference one as large as its steps, so that after some layers the texts of two machines, or of two
+/// types of caches, have no more in common than both have with those of the unrounded network. 15 bits cost
+/// little where weights come from memory, and give the texts of that network.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct InputBlock {
     /// Size of a step.
     pub(super) scale: f32,
-    /// What minima are multiplied with: the sum of the inputs.
+    /// The sum of the inputs, which minima are multiplied with.
     pub(super) scaled_sum: f32,
-    /// Sums of the quants in each half.
+    /// Sums of the integers in the first and in the second half of the block.
     pub(super) sums: [i32; 2],
-    pub(super) quants: [i8; BLOCK],
+    /// The integers in steps of 128, rounded.
+    pub(super) high: Quants,
+    /// What is left of them.
+    pub(super) low: Quants,
 }
+
+/// On 4 bytes, which products read together.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(4))]
+pub(super) struct Quants(pub(super) [i8; BLOCK]);
 
 /// Rounds rows of inputs, whose length is a multiple of [`BLOCK`]: [rows, width] -> [rows, blocks]
 #[inline(always)]
@@ -26,29 +36,23 @@ pub(crate) fn round_to_blocks(inputs: &[f32], blocks: &mut Vec<InputBlock>) {
     blocks.resize(inputs.len() / BLOCK, InputBlock::default());
     for (x, block) in inputs.chunks_exact(BLOCK).zip(blocks.iter_mut()) {
         let largest = largest_size(x);
-        let factor = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-        let mut sums = [0; 2];
+        let factor = if largest == 0.0 { 0.0 } else { LARGEST_INPUT as f32 / largest };
+        let mut integers = [0_i16; BLOCK];
         let mut all = 0;
-        for (half, sum) in sums.iter_mut().enumerate() {
-            let first = half * BLOCK / 2;
-            for i in first..first + BLOCK / 2 {
-                let rounded = (x[i] * factor + ROUND).to_bits();
-                all |= rounded;
-                block.quants[i] = rounded as i8;
-                *sum += i32::from(rounded as i8);
-            }
+        for i in 0..BLOCK {
+            // A cast of the rounded number would be checked, number by number.
+            let rounded = (x[i] * factor + ROUND).to_bits();
+            all |= rounded;
+            integers[i] = rounded as i16;
         }
-        block.sums = sums;
+        for i in 0..BLOCK {
+            (block.high.0[i], block.low.0[i]) = halves_of(integers[i]);
+        }
+        let (first, second) = integers.split_at(BLOCK / 2);
+        block.sums = [first, second].map(|half| half.iter().map(|&x| i32::from(x)).sum());
         // What is no number has more bits of the exponent than a sum with ROUND has; integers would hide it.
         let is_lost = all & f32::INFINITY.to_bits() != ROUND.to_bits() & f32::INFINITY.to_bits();
-        let step = if is_lost { f32::NAN } else { largest / 127.0 };
-        block.scale = as_f16(step);
-        block.scaled_sum = as_f16(step * (sums[0] + sums[1]) as f32);
+        block.scale = if is_lost { f32::NAN } else { largest / LARGEST_INPUT as f32 };
+        block.scaled_sum = block.scale * (block.sums[0] + block.sums[1]) as f32;
     }
-}
-
-/// The number as a block of a file holds it, if it can.
-fn as_f16(x: f32) -> f32 {
-    let rounded = f16::from_f32(x).to_f32();
-    if rounded.is_infinite() { x } else { rounded }
 }

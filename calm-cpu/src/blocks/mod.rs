@@ -1,5 +1,5 @@
 //! Weights in blocks of 32 with a scale of their own, as GGUF files have them, and products with inputs in
-//! blocks of 8 bits.
+//! blocks of 15 bits.
 //!
 //! A panel has for each block of inputs the quants of its 32 outputs, four inputs of an output one beside the
 //! other, then their scales, then their minima. These are the numbers of the file in another order: nothing
@@ -50,13 +50,15 @@ macro_rules! with_format {
 
 impl Blocks {
     /// Packs a matrix with `inputs` columns, whose rows lie one after the other in `bytes`. Returns none if
-    /// the type has no blocks.
+    /// the type has no blocks, or if a quant is -128: none that a quantiser writes, and too large for products
+    /// whose sums have 16 bits.
     pub(crate) fn pack(tensor_type: TensorType, inputs: usize, bytes: &[u8]) -> Option<Self> {
         match tensor_type {
             TensorType::Q4_0 => Some(Blocks::Q4_0(pack(tensor_type, inputs, bytes))),
             TensorType::Q4_1 => Some(Blocks::Q4_1(pack(tensor_type, inputs, bytes))),
             TensorType::Q5_0 => Some(Blocks::Q5_0(pack(tensor_type, inputs, bytes))),
             TensorType::Q5_1 => Some(Blocks::Q5_1(pack(tensor_type, inputs, bytes))),
+            TensorType::Q8_0 if has_least_quant(bytes) => None,
             TensorType::Q8_0 => Some(Blocks::Q8_0(pack(tensor_type, inputs, bytes))),
             TensorType::Q4K => Some(Blocks::Q4K(pack(tensor_type, inputs, bytes))),
             TensorType::Q5K => Some(Blocks::Q5K(pack(tensor_type, inputs, bytes))),
@@ -105,6 +107,11 @@ impl Blocks {
             }
         });
     }
+}
+
+/// Whether some quant of Q8_0 blocks is -128.
+fn has_least_quant(bytes: &[u8]) -> bool {
+    bytes.chunks_exact(TensorType::Q8_0.block_bytes()).any(|block| block[2..].contains(&128))
 }
 
 /// What takes the sums of a panel's row.

@@ -18,15 +18,15 @@ use crate::positions::Rotary;
 use crate::weights::{Stored, Table, Weights};
 
 impl Network {
-    /// Reads a checkpoint directory.
-    pub(super) fn load(dir: &Path, weight_type: Option<WeightType>) -> Result<Self, Error> {
-        let config = LlamaConfig::load(&dir.join("config.json"))?;
+    /// Reads a checkpoint directory or a GGUF file.
+    pub(super) fn load(path: &Path, weight_type: Option<WeightType>) -> Result<Self, Error> {
+        let config = LlamaConfig::of_checkpoint(path)?;
         // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
-        let tokenizer = Tokenizer::of_checkpoint(dir, &config)?;
+        let tokenizer = Tokenizer::of_checkpoint(path, &config)?;
         let tokens = tokenizer.map_or(usize::MAX, |tokenizer| tokenizer.vocab_size());
-        let weights = Weights::load(dir, &config)?;
+        let weights = Weights::load(path, &config)?;
         let mut network = Network::new(&config, &weights, weight_type, tokens)?;
-        network.origin.find(dir, &weights, &mut network.shape)?;
+        network.origin.find(path, &weights, &mut network.shape)?;
         Ok(network)
     }
 

@@ -86,6 +86,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn join_halves(high: [__m256i; 2], low: [__m256i; 2]) -> [__m256i; 2] {
+        unsafe {
+            [
+                _mm256_add_epi32(_mm256_slli_epi32::<7>(high[0]), low[0]),
+                _mm256_add_epi32(_mm256_slli_epi32::<7>(high[1]), low[1]),
+            ]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_i32(to: *mut i32, x: [__m256i; 2]) {
         unsafe {
             _mm256_storeu_si256(to.cast(), x[0]);

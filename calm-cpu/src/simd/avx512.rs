@@ -81,6 +81,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn join_halves(high: __m512i, low: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(_mm512_slli_epi32::<7>(high), low) }
+    }
+
+    #[inline(always)]
     unsafe fn store_i32(to: *mut i32, x: __m512i) {
         unsafe { _mm512_storeu_si512(to.cast(), x) }
     }

@@ -64,6 +64,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn splat_i32(x: i32) -> Self::I32;
     unsafe fn store_i32(to: *mut i32, x: Self::I32);
     unsafe fn to_f32(x: Self::I32) -> Self::F32;
+    /// Computes 128 * high + low.
+    unsafe fn join_halves(high: Self::I32, low: Self::I32) -> Self::I32;
     /// Returns what sums of [`dot_quads`](Self::dot_quads) begin with, for inputs that add up to `inputs`.
     unsafe fn start_quads(inputs: i32) -> Self::I32;
     /// Loads 64 weights.

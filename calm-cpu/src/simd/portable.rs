@@ -77,6 +77,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn join_halves(high: [i32; LANES], low: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|i| 128 * high[i] + low[i])
+    }
+
+    #[inline(always)]
     unsafe fn store_i32(to: *mut i32, x: [i32; LANES]) {
         unsafe { to.cast::<[i32; LANES]>().write_unaligned(x) }
     }
