@@ -173,6 +173,14 @@ pub enum Error {
         /// The tensor's shape in the file.
         found: Vec<i64>,
     },
+    /// A chat template does not parse, or cannot be used for a conversation.
+    #[error("{}: the chat template fails: {reason}", path.display())]
+    ChatTemplate {
+        /// Path of the file that has the template.
+        path: PathBuf,
+        /// What is wrong, in the template's own words where it refuses a conversation.
+        reason: String,
+    },
     /// A tokenizer does not parse, contradicts its model, or failed on a text.
     #[error("{}: {reason}", path.display())]
     Tokenizer {

@@ -57,7 +57,7 @@ impl Block {
             TensorType::Q5K => {
                 let high = &bytes[16..48];
                 let quants = half_bytes(&bytes[48..], sub);
-                let quants = std::array::from_fn(|i| quants[i] | (high[i] >> sub & 1) as i8 * 16);
+                let quants = std::array::from_fn(|i| quants[i] | ((high[i] >> sub & 1) as i8 * 16));
                 Self::of_super_block(quants, bytes, sub)
             }
             TensorType::Q6K => Self::of_six_bits(bytes, sub),
@@ -120,7 +120,7 @@ fn nibbles(bytes: &[u8]) -> [i8; LEN] {
 }
 
 fn with_fifth_bits(quants: [i8; LEN], bits: &[u8]) -> [i8; LEN] {
-    std::array::from_fn(|i| quants[i] | (bits[i / 8] >> (i % 8) & 1) as i8 * 16)
+    std::array::from_fn(|i| quants[i] | ((bits[i / 8] >> (i % 8) & 1) as i8 * 16))
 }
 
 /// Two sub-blocks share 32 bytes.

@@ -16,7 +16,9 @@ use tokenizers::{AddedToken, Encoding};
 use crate::files::is_gguf;
 use crate::{Error, Kept, NetworkConfig};
 
+pub(crate) use self::plain::ControlToken;
 pub use self::special::SpecialTokens;
+pub(crate) use self::special::TokenName;
 
 /// Name of a tokenizer's file in a checkpoint.
 const FILE: &str = "tokenizer.json";

@@ -159,15 +159,16 @@ struct TokenNames {
     pad_token: Option<TokenName>,
 }
 
+/// A token as `tokenizer_config.json` names it.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected the text of a token, or an object with its content")]
-enum TokenName {
+pub(crate) enum TokenName {
     Text(String),
     Object { content: String },
 }
 
 impl TokenName {
-    fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         match self {
             TokenName::Text(text) | TokenName::Object { content: text } => text,
         }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod chat;
 mod configurations;
 mod damaged_tokenizers;
 mod gguf_tokenizers;
