@@ -28,7 +28,7 @@ pub use crate::exit_heads::{HEADS_FILE, read_exit_heads, rounded_to_file, write_
 pub use crate::files::{
     MODEL_STEM, checkpoint_fingerprint, files_of, fingerprint, folder_of, is_gguf, weights_hash,
 };
-pub use crate::gguf::GgufTokens;
+pub use crate::gguf::{GgufNames, GgufTokens, gguf_config, halves_of_pairs};
 pub use crate::llama::{EMBED_TOKENS, LLAMA_MODEL_TYPES, LlamaConfig, RopeScaling};
 pub use crate::model::{EngineKind, LoadOptions, Loader, Model, Teamwork};
 pub use crate::model_type::{Naming, model_type};

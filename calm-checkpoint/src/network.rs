@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use calm_core::{BackboneShape, Token};
+use calm_gguf::Gguf;
 
+use crate::files::is_gguf;
+use crate::gguf::gguf_config;
 use crate::model_type::{Naming, model_type};
 use crate::tensor_names::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT};
 use crate::{Error, LLAMA_MODEL_TYPES, LlamaConfig, T5_MODEL_TYPES, T5Config, Tokenizer};
@@ -44,10 +47,13 @@ pub trait NetworkConfig {
 /// # Errors
 /// Fails if there is no such network, or as [`T5Config::load`] and [`LlamaConfig::load`] do.
 pub fn load_config(dir: &Path) -> Result<Box<dyn NetworkConfig>, Error> {
+    if is_gguf(dir) {
+        return gguf_config(&Gguf::open(dir)?);
+    }
     let path = dir.join("config.json");
     match model_type(dir)?.as_str() {
         found if T5_MODEL_TYPES.contains(&found) => Ok(Box::new(T5Config::load(&path)?)),
-        found if LLAMA_MODEL_TYPES.contains(&found) => Ok(Box::new(LlamaConfig::of_checkpoint(dir)?)),
+        found if LLAMA_MODEL_TYPES.contains(&found) => Ok(Box::new(LlamaConfig::load(&path)?)),
         found => {
             let known = [T5_MODEL_TYPES, LLAMA_MODEL_TYPES].concat();
             Err(Error::UnknownModelType { path, found: found.to_owned(), known })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use calm_gguf::{Gguf, TensorType};
 use safetensors::Dtype;
 
-use crate::gguf::GgufNames;
+use crate::gguf::{GgufNames, halves_of_pairs};
 use crate::model_type::Naming;
 use crate::safetensors_file::SafetensorsFile;
 use crate::{Error, files};
@@ -32,10 +32,10 @@ pub(crate) struct StoredInfo {
 
 impl WeightFile {
     /// Opens the weight files of a checkpoint: those of a directory, or a GGUF file.
-    pub(crate) fn open_all(path: &Path, naming: &'static Naming) -> Result<Vec<Self>, Error> {
+    pub(crate) fn open_all(path: &Path) -> Result<Vec<Self>, Error> {
         if files::is_gguf(path) {
             let gguf = Gguf::open(path)?;
-            let names = GgufNames::of(&gguf, naming)?;
+            let names = GgufNames::of(&gguf)?;
             return Ok(vec![WeightFile::Gguf { gguf: Box::new(gguf), names }]);
         }
         let files = files::files_of(path, files::MODEL_STEM)?;
@@ -63,14 +63,16 @@ impl WeightFile {
                 file.tensors().map(info).collect()
             }
             WeightFile::Gguf { gguf, names } => {
-                let info = |(start, tensor): (usize, &calm_gguf::TensorInfo)| StoredInfo {
-                    stored: tensor.name.clone(),
-                    name: names.name(&tensor.name),
-                    tensor_type: tensor.ggml_type.supported().ok_or_else(|| tensor.ggml_type.to_string()),
-                    shape: tensor.shape.clone(),
-                    start,
+                let info = |(start, tensor): (usize, &calm_gguf::TensorInfo)| {
+                    Some(StoredInfo {
+                        stored: tensor.name.clone(),
+                        name: names.hugging_face(&tensor.name)?,
+                        tensor_type: tensor.ggml_type.supported().ok_or_else(|| tensor.ggml_type.to_string()),
+                        shape: tensor.shape.clone(),
+                        start,
+                    })
                 };
-                gguf.tensors().enumerate().map(info).collect()
+                gguf.tensors().enumerate().filter_map(info).collect()
             }
         }
     }
@@ -92,8 +94,8 @@ impl WeightFile {
             WeightFile::Gguf { gguf, names } => {
                 let tensor = gguf.tensor(&info.stored).ok_or_else(|| self.changed())?;
                 let bytes = gguf.read(tensor)?;
-                Ok(match names.heads_of(&info.name) {
-                    Some(heads) => in_halves(&bytes, heads, info.shape[0]),
+                Ok(match names.paired_heads(&info.stored) {
+                    Some(heads) => halves_of_pairs(&bytes, bytes.len() / info.shape[0], heads),
                     None => bytes,
                 })
             }
@@ -128,20 +130,4 @@ pub(crate) fn tensor_type(dtype: Dtype) -> Option<TensorType> {
         Dtype::BF16 => Some(TensorType::Bf16),
         _ => None,
     }
-}
-
-/// The rows of queries or keys in Hugging Face's order, where the numbers of a pair that a position turns are
-/// half a head apart. Files have the two of a pair one behind the other (`LlamaModel.permute` of llama.cpp's
-/// conversion/llama.py).
-fn in_halves(bytes: &[u8], heads: usize, rows: usize) -> Vec<u8> {
-    let (width, row_bytes) = (rows / heads, bytes.len() / rows);
-    let mut ordered = Vec::with_capacity(bytes.len());
-    for head in 0..heads {
-        for row in 0..width {
-            let (half, pair) = (row / (width / 2), row % (width / 2));
-            let stored = head * width + 2 * pair + half;
-            ordered.extend_from_slice(&bytes[stored * row_bytes..][..row_bytes]);
-        }
-    }
-    ordered
 }

@@ -60,7 +60,7 @@ impl WeightFiles {
         let mut weights = WeightFiles {
             path: dir.to_owned(),
             naming,
-            files: WeightFile::open_all(dir, naming)?,
+            files: WeightFile::open_all(dir)?,
             tensors: BTreeMap::new(),
             unexpected: Vec::new(),
             hash: OnceCell::new(),

@@ -1,5 +1,5 @@
 use calm_core::Token;
-use calm_gguf::{Array, Gguf};
+use calm_gguf::{Array, Gguf, Value};
 
 use crate::Error;
 
@@ -49,32 +49,28 @@ impl GgufTokens {
     /// A key's value is not what it should be, or names no token of the vocabulary.
     pub fn read(gguf: &Gguf) -> Result<Self, Error> {
         let defaults = Defaults::of(gguf)?;
-        // A file without a tokenizer may name tokens all the same.
+        // A file without a tokenizer may still name tokens.
         let names: Option<Array<'_>> = gguf.get("tokenizer.ggml.tokens")?;
-        let count = names.as_ref().map_or(u32::MAX as usize, Array::len);
+        let count = names.map_or(i64::from(Token::MAX), |names| names.len() as i64);
         let token = |name: &str, default: Option<Token>| -> Result<Option<Token>, Error> {
             let key = format!("tokenizer.ggml.{name}_token_id");
             match gguf.get::<i64>(&key)? {
                 // How files say that there is none: -1, also as u32.
                 Some(-1 | 0xffff_ffff) => Ok(None),
-                Some(id) if (0..count as i64).contains(&id) => Ok(Some(id as Token)),
+                Some(id) if (0..count).contains(&id) => Ok(Some(id as Token)),
                 Some(id) => Err(gguf.invalid(&key, format!("token {id} of a vocabulary of {count}")).into()),
-                None => Ok(default.filter(|&token| (token as usize) < count)),
+                None => Ok(default.filter(|&token| i64::from(token) < count)),
             }
         };
         let (begin, end) = (token("bos", defaults.begin)?, token("eos", defaults.end)?);
         let types: Option<Array<'_>> = gguf.get("tokenizer.ggml.token_type")?;
-        let is_control = types.is_none_or(|types| types.len() == count);
+        let mut types = types.into_iter().flat_map(|types| types.iter());
         let mut ends: Vec<Token> = end.into_iter().collect();
         ends.extend([token("eot", None)?, token("eom", None)?].into_iter().flatten());
-        if is_control {
-            let mut types = types.into_iter().flat_map(|types| types.iter());
-            for (id, name) in names.iter().flat_map(|names| names.iter()).enumerate() {
-                let is_control = types.next().is_none_or(|value| value.integer() == Some(CONTROL.into()));
-                let name = if let calm_gguf::Value::String(name) = name { name } else { "" };
-                if is_control && ENDS.contains(&name) {
-                    ends.push(id as Token);
-                }
+        for (id, name) in names.into_iter().flat_map(|names| names.iter()).enumerate() {
+            let is_control = types.next().is_none_or(|value| value.integer() == Some(CONTROL.into()));
+            if is_control && matches!(name, Value::String(name) if ENDS.contains(&name)) {
+                ends.push(id as Token);
             }
         }
         let mut seen = Vec::new();
@@ -112,16 +108,15 @@ struct Defaults {
 
 impl Defaults {
     fn of(gguf: &Gguf) -> Result<Self, Error> {
-        Ok(match gguf.get::<&str>("tokenizer.ggml.model")?.unwrap_or_default() {
-            "" => Defaults::default(),
-            "llama" => Defaults {
+        Ok(match gguf.get::<&str>("tokenizer.ggml.model")? {
+            Some("llama") => Defaults {
                 begin: Some(1),
                 end: Some(2),
                 unknown: Some(0),
                 adds_begin: true,
                 ..Defaults::default()
             },
-            "t5" => Defaults {
+            Some("t5") => Defaults {
                 end: Some(1),
                 pad: Some(0),
                 unknown: Some(2),

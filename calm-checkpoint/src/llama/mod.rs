@@ -1,7 +1,6 @@
 //! Llama and the models that share its network, such as TinyLlama and SmolLM2: configuration and tensors.
 
 mod file;
-mod gguf;
 mod rope;
 mod tensors;
 
@@ -64,7 +63,7 @@ impl LlamaConfig {
     /// Fails as [`load`](Self::load) does, or if the file's metadata describe no such network.
     pub fn of_checkpoint(path: &Path) -> Result<Self, Error> {
         match crate::files::is_gguf(path) {
-            true => gguf::config(&Gguf::open(path)?),
+            true => Self::of_gguf(&Gguf::open(path)?),
             false => Self::load(&path.join("config.json")),
         }
     }

@@ -7,6 +7,7 @@ mod tensors;
 use std::path::Path;
 
 use calm_core::{BackboneShape, Cost, Token};
+use calm_gguf::Gguf;
 use serde::{Deserialize, Serialize};
 
 pub use self::position::{Direction, bucket};
@@ -121,6 +122,17 @@ impl T5Config {
             decoder_start_token_id: Some(0),
             generation_eos_token_id: None,
         })
+    }
+
+    /// Reads the configuration of a checkpoint: a directory, or a GGUF file.
+    ///
+    /// # Errors
+    /// Fails as [`load`](Self::load) and [`of_gguf`](Self::of_gguf) do.
+    pub fn of_checkpoint(path: &Path) -> Result<Self, Error> {
+        match crate::files::is_gguf(path) {
+            true => Self::of_gguf(&Gguf::open(path)?),
+            false => Self::load(&path.join("config.json")),
+        }
     }
 
     /// Reads and checks `config.json`, and the special tokens of `generation_config.json` beside it if there

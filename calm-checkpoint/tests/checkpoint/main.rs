@@ -5,6 +5,7 @@
 mod chat;
 mod configurations;
 mod damaged_tokenizers;
+mod gguf_networks;
 mod gguf_tokenizers;
 mod golden;
 mod llama;

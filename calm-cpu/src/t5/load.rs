@@ -20,7 +20,7 @@ use crate::weights::{Stored, Table, Weights};
 impl Network {
     /// Reads a checkpoint directory.
     pub(super) fn load(dir: &Path, weight_type: Option<WeightType>) -> Result<Self, Error> {
-        let config = T5Config::load(&dir.join("config.json"))?;
+        let config = T5Config::of_checkpoint(dir)?;
         // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
         let tokenizer = Tokenizer::of_checkpoint(dir, &config)?;
         let tokens = tokenizer.map_or(usize::MAX, |tokenizer| tokenizer.vocab_size());
