@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use calm_gguf::{Array, Gguf, Value};
 use serde_json::json;
 use tokenizers::normalizers::Precompiled;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::file::check;
 use crate::Error;
@@ -175,6 +176,19 @@ fn byte_level(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Parts, Error> 
     let bytes =
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
     pre_tokenizers.push(bytes.clone());
+    let numbers = vocabulary.numbers();
+    // Vocabularies may lack bytes that no text of their training had. Nothing stands for these, and what is on
+    // either side of one is not merged.
+    let mut missing: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    missing.retain(|byte| !numbers.contains_key(&*byte.to_string()));
+    missing.sort_unstable();
+    if !missing.is_empty() {
+        let class: String = missing.iter().map(|byte| format!("\\x{{{:x}}}", u32::from(*byte))).collect();
+        let pattern = json!({ "Regex": format!("[{class}]") });
+        pre_tokenizers.push(json!({
+            "type": "Split", "pattern": pattern, "behavior": "Removed", "invert": false,
+        }));
+    }
     const MERGES: &str = "tokenizer.ggml.merges";
     let merges: Array<'_> = gguf.require(MERGES)?;
     let merges = merges.iter().enumerate().map(|(number, merge)| {
@@ -191,7 +205,7 @@ fn byte_level(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Parts, Error> 
         decoder: bytes,
         model: json!({
             // Llama 3 takes a word that is a token as it is (`ignore_merges` in its tokenizer.json).
-            "type": "BPE", "vocab": vocabulary.numbers(), "merges": merges, "ignore_merges": pre == "llama-bpe",
+            "type": "BPE", "vocab": numbers, "merges": merges, "ignore_merges": pre == "llama-bpe",
             "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
             "fuse_unk": false, "byte_fallback": false,
         }),

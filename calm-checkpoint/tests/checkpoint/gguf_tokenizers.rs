@@ -20,7 +20,7 @@ struct Golden {
 }
 
 fn unpacked(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/smollm2").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
     let mut bytes = Vec::new();
     GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
     bytes
@@ -28,7 +28,7 @@ fn unpacked(name: &str) -> Vec<u8> {
 
 /// The metadata of SmolLM2-135M-Instruct's file.
 pub(crate) fn smollm2() -> (TempDir, Gguf) {
-    opened(&unpacked("metadata.gguf.gz"))
+    opened(&unpacked("golden/smollm2/metadata.gguf.gz"))
 }
 
 pub(crate) fn opened(bytes: &[u8]) -> (TempDir, Gguf) {
@@ -43,7 +43,9 @@ pub(crate) fn opened(bytes: &[u8]) -> (TempDir, Gguf) {
 fn tokens_of_smollm2_are_those_of_llama_cpp() {
     let (_folder, gguf) = smollm2();
     let tokenizer = Tokenizer::of_gguf(&gguf).unwrap();
-    let golden = String::from_utf8(unpacked("tokens.jsonl.gz")).unwrap();
+    // Texts from the corpus, and texts that are made up of what tokenizers differ in.
+    let golden = ["golden/smollm2/tokens.jsonl.gz", "tokens/smollm2_llama_cpp.jsonl.gz"];
+    let golden = golden.map(|name| String::from_utf8(unpacked(name)).unwrap()).concat();
     let (mut texts, mut with_control) = (0, 0);
     let mut wrong = Vec::new();
     for line in golden.lines() {
@@ -60,7 +62,10 @@ fn tokens_of_smollm2_are_those_of_llama_cpp() {
         with_control += usize::from(golden.ids != golden.ids_special);
     }
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), 2 * texts, wrong.join("\n"));
-    assert_eq!((texts, with_control), (557, 1));
+    assert!(
+        texts == 557 + 2059 && with_control > 100,
+        "{texts} texts, {with_control} of them with control tokens"
+    );
 }
 
 #[test]
