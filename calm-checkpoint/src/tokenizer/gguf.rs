@@ -177,8 +177,8 @@ fn byte_level(gguf: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<Parts, Error> 
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
     pre_tokenizers.push(bytes.clone());
     let numbers = vocabulary.numbers();
-    // Vocabularies may lack bytes that no text of their training had. Nothing stands for these, and what is on
-    // either side of one is not merged.
+    // Vocabularies may lack bytes that no text of their training had. Nothing stands for these, and what is
+    // on either side of one is not merged.
     let mut missing: Vec<char> = ByteLevel::alphabet().into_iter().collect();
     missing.retain(|byte| !numbers.contains_key(&*byte.to_string()));
     missing.sort_unstable();
