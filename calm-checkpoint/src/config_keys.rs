@@ -18,7 +18,9 @@ pub(crate) struct TokenKeys {
     /// One token or a list of them; null says that no token ends an output.
     #[serde(default, deserialize_with = "even_if_null")]
     pub(crate) eos_token_id: Option<Option<TokenIds>>,
-    pub(crate) bos_token_id: Option<i64>,
+    /// Null says that there is none.
+    #[serde(default, deserialize_with = "even_if_null")]
+    pub(crate) bos_token_id: Option<Option<i64>>,
     pub(crate) decoder_start_token_id: Option<i64>,
 }
 

@@ -144,7 +144,7 @@ impl ConfigFile {
             rope_theta,
             rope_scaling: rope.scaling()?,
             tie_word_embeddings: self.tie_word_embeddings.unwrap_or(false),
-            bos_token_id: tokens.bos_token_id.map(bos).transpose()?,
+            bos_token_id: tokens.bos_token_id.unwrap_or(Some(1)).map(bos).transpose()?,
             eos_token_id: tokens.ends(2, vocab_size)?,
             generation_eos_token_id: None,
         })

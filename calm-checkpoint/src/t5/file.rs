@@ -93,7 +93,7 @@ impl ConfigFile {
             scale_decoder_outputs: self.scale_decoder_outputs.or(is_mt5.then_some(false)),
             pad_token_id,
             eos_token_id,
-            decoder_start_token_id: start.or(id("bos_token_id", bos_token_id)?),
+            decoder_start_token_id: start.or(id("bos_token_id", bos_token_id.flatten())?),
             generation_eos_token_id: None,
         })
     }
@@ -103,7 +103,7 @@ impl ConfigFile {
 fn apply_generation(config: &mut T5Config, mut tokens: TokenKeys) -> Result<(), String> {
     let id = |key, value: Option<i64>| value.map(|value| token(key, value, config.vocab_size)).transpose();
     let start = id("decoder_start_token_id", tokens.decoder_start_token_id)?;
-    let start = start.or(id("bos_token_id", tokens.bos_token_id)?);
+    let start = start.or(id("bos_token_id", tokens.bos_token_id.flatten())?);
     config.decoder_start_token_id = start.or(config.decoder_start_token_id);
     config.generation_eos_token_id = tokens.generation_ends(config.vocab_size)?;
     Ok(())
