@@ -10,7 +10,9 @@ pub static LOADERS: &[&Loader] = &[
     &calm_cpu::T5_LOADER,
     &calm_cpu::LLAMA_LOADER,
     #[cfg(feature = "libtorch")]
-    &calm_model::LOADER,
+    &calm_model::T5_LOADER,
+    #[cfg(feature = "libtorch")]
+    &calm_model::LLAMA_LOADER,
 ];
 
 /// What loads the checkpoint in `directory`, by the type in its `config.json`.

@@ -1,27 +1,39 @@
-//! T5 on libtorch in the table of models.
+//! The networks on libtorch in the table of models, and what they say of themselves.
 
 use std::path::Path;
 use std::time::Instant;
 
-use calm_checkpoint::{EngineKind, LoadOptions, Loader, Model, T5_MODEL_TYPES};
-use calm_core::EngineError;
+use calm_checkpoint::{EngineKind, LLAMA_MODEL_TYPES, LoadOptions, Loader, Model, T5_MODEL_TYPES};
+use calm_core::{Backbone, BackboneShape, EngineError, ExitClassifier, ExitHeads, Prompt, Token};
 use tch::{Cuda, Device, Kind, Tensor};
 
-use crate::{Error, T5, device};
+use crate::{Error, Llama, T5, device};
 
 /// Loads T5 checkpoints on libtorch.
-pub static LOADER: Loader = Loader { engine: EngineKind::Libtorch, model_types: T5_MODEL_TYPES, load };
+pub static T5_LOADER: Loader = Loader {
+    engine: EngineKind::Libtorch,
+    model_types: T5_MODEL_TYPES,
+    load: |dir, options| Ok(Box::new(T5::load(dir, device_of(options)?)?)),
+};
+
+/// Loads Llama checkpoints on libtorch.
+pub static LLAMA_LOADER: Loader = Loader {
+    engine: EngineKind::Libtorch,
+    model_types: LLAMA_MODEL_TYPES,
+    load: |dir, options| Ok(Box::new(Llama::load(dir, device_of(options)?)?)),
+};
 
 /// A GPU reads so much in less than a millisecond.
 const READ_BYTES: usize = 1 << 30;
 
-fn load(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, EngineError> {
+/// The device that a model is to be loaded on.
+fn device_of(options: &LoadOptions) -> Result<Device, Error> {
     if options.weight_type.is_some() {
-        return Err(Error::WeightType.into());
+        return Err(Error::WeightType);
     }
     let device = device::init(options.device.as_deref())?;
     one_thread();
-    Ok(Box::new(T5::load(dir, device)?))
+    Ok(device)
 }
 
 /// Models of this size are too small for libtorch to split their products between threads: it would spend
@@ -30,56 +42,97 @@ fn one_thread() {
     tch::set_num_threads(1);
 }
 
-impl Model for T5 {
-    /// The threads that share an operation are those of the thread that decodes: one, after
-    /// [`enter_thread`](Model::enter_thread).
-    fn share(&self, _threads: usize) -> Box<dyn Model> {
-        Box::new(T5::share(self))
-    }
+/// Implements the traits of a model for a network: all but how it reads sources is the same.
+macro_rules! model {
+    ($network:ty, decoder_only: $decoder_only:literal) => {
+        impl Backbone for $network {
+            fn shape(&self) -> &BackboneShape {
+                &self.about.shape
+            }
 
-    fn fingerprint(&self) -> &str {
-        T5::fingerprint(self)
-    }
+            fn exit_classifier(&self) -> Option<&ExitClassifier> {
+                self.about.classifier.as_ref()
+            }
 
-    fn device(&self) -> String {
-        if T5::device(self).is_cuda() { "libtorch cuda" } else { "libtorch cpu" }.to_owned()
-    }
+            fn exit_heads(&self) -> Option<&ExitHeads> {
+                self.about.exit_heads.as_ref()
+            }
 
-    fn unexpected(&self) -> &[String] {
-        T5::unexpected(self)
-    }
+            fn folder(&self) -> Option<&Path> {
+                self.about.folder.as_deref()
+            }
 
-    fn num_inputs(&self) -> usize {
-        self.config().vocab_size as usize
-    }
-
-    fn enter_thread(&self) {
-        one_thread();
-    }
-
-    fn synchronize(&self) {
-        if let Device::Cuda(index) = T5::device(self) {
-            Cuda::synchronize(index as i64);
+            fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
+                self.read_sources(sources)
+            }
         }
-    }
 
-    fn memory_rate(&self) -> Option<f64> {
-        let device = T5::device(self);
-        if !device.is_cuda() {
-            return None;
+        impl Model for $network {
+            /// The threads that share an operation are those of the thread that decodes: one, after
+            /// [`enter_thread`](Model::enter_thread).
+            fn share(&self, _threads: usize) -> Box<dyn Model> {
+                Box::new(<$network>::share(self))
+            }
+
+            fn fingerprint(&self) -> &str {
+                &self.about.fingerprint
+            }
+
+            fn device(&self) -> String {
+                if <$network>::device(self).is_cuda() { "libtorch cuda" } else { "libtorch cpu" }.to_owned()
+            }
+
+            fn unexpected(&self) -> &[String] {
+                &self.about.unexpected
+            }
+
+            fn num_inputs(&self) -> usize {
+                self.config().vocab_size as usize
+            }
+
+            fn is_decoder_only(&self) -> bool {
+                $decoder_only
+            }
+
+            fn enter_thread(&self) {
+                one_thread();
+            }
+
+            fn synchronize(&self) {
+                synchronize(<$network>::device(self));
+            }
+
+            fn memory_rate(&self) -> Option<f64> {
+                memory_rate(<$network>::device(self))
+            }
+
+            fn decodes_side_by_side(&self) -> bool {
+                !<$network>::device(self).is_cuda()
+            }
         }
-        let block = Tensor::ones([(READ_BYTES / size_of::<f32>()) as i64], (Kind::Float, device));
-        let seconds = || {
-            self.synchronize();
-            let start = Instant::now();
-            let _sum = block.sum(Kind::Float);
-            self.synchronize();
-            start.elapsed().as_secs_f64()
-        };
-        (0..4).map(|_| READ_BYTES as f64 / seconds()).reduce(f64::max)
-    }
+    };
+}
 
-    fn decodes_side_by_side(&self) -> bool {
-        !T5::device(self).is_cuda()
+model!(T5, decoder_only: false);
+model!(Llama, decoder_only: true);
+
+fn synchronize(device: Device) {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
     }
+}
+
+fn memory_rate(device: Device) -> Option<f64> {
+    if !device.is_cuda() {
+        return None;
+    }
+    let block = Tensor::ones([(READ_BYTES / size_of::<f32>()) as i64], (Kind::Float, device));
+    let seconds = || {
+        synchronize(device);
+        let start = Instant::now();
+        let _sum = block.sum(Kind::Float);
+        synchronize(device);
+        start.elapsed().as_secs_f64()
+    };
+    (0..4).map(|_| READ_BYTES as f64 / seconds()).reduce(f64::max)
 }

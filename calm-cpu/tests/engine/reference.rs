@@ -8,8 +8,10 @@ use calm_cpu::{T5, WeightType};
 
 #[path = "../../../calm-model/tests/reference/beam_cases.rs"]
 mod beam_cases;
+#[allow(dead_code, reason = "the networks of other engines")]
 #[path = "../../../calm-model/tests/reference/damaged.rs"]
 mod damaged;
+#[allow(dead_code, reason = "the networks of other engines")]
 #[path = "../../../calm-model/tests/reference/cases.rs"]
 mod shared;
 
@@ -102,14 +104,14 @@ fn tables_of_the_embedding_are_those_of_transformers() {
 #[test]
 fn weights_that_cannot_be_decoded_with_are_refused() {
     for &weight_type in WeightType::ALL {
-        damaged::check_refusals(&|folder| load(folder, weight_type));
+        damaged::check_refusals(&damaged::T5, &|folder| load(folder, weight_type));
     }
 }
 
 #[test]
 fn numbers_that_become_too_large_are_an_error_whatever_the_policy() {
     for &weight_type in WeightType::ALL {
-        damaged::check_too_large(&|folder| load(folder, weight_type));
+        damaged::check_too_large(&damaged::T5, &|folder| load(folder, weight_type));
     }
 }
 

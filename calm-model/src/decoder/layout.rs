@@ -4,23 +4,48 @@
 use calm_core::Entry;
 use tch::{Device, Tensor};
 
-use super::layers::{SCALE, merge_heads, split_heads};
-use super::position::CausalBias;
-use super::prompt::Encoded;
+use super::rope::Turn;
+use super::{Attention, CausalBias, Rope};
 use crate::device::{upload, upload_lists};
 
-/// Where entries stand in a tensor over all rows and positions, [rows, max_tokens, width].
+/// Rows and positions of caches, [rows, positions, width], and which of them an entry has.
+pub(super) struct Grid {
+    /// The position of each row at which its output begins: what its prompt has before that.
+    pub(super) offsets: Vec<usize>,
+    /// Positions of each row.
+    pub(super) positions: usize,
+    pub(super) device: Device,
+}
+
+impl Grid {
+    /// The position of an entry in its row, the prompt included.
+    fn position(&self, entry: &Entry) -> i64 {
+        (self.offsets[entry.row] + entry.position) as i64
+    }
+
+    /// Index of entries into [rows * positions, width].
+    fn index(&self, entries: &[Entry]) -> Vec<i64> {
+        let place = |entry: &Entry| (entry.row * self.positions) as i64 + self.position(entry);
+        entries.iter().map(place).collect()
+    }
+
+    fn positions_of(&self, entries: &[Entry]) -> Vec<i64> {
+        entries.iter().map(|entry| self.position(entry)).collect()
+    }
+}
+
+/// Where entries stand in a tensor over all rows and positions, [rows, positions, width].
 pub(super) enum Places {
     /// All rows at this position.
     Column(i64),
-    /// Anywhere, as an index into [rows * max_tokens, width].
+    /// Anywhere, as an index into [rows * positions, width].
     Index(Tensor),
 }
 
 impl Places {
-    /// Finds entries in a tensor of `max_tokens` positions.
-    pub(super) fn new(entries: &[Entry], max_tokens: usize, device: Device) -> Self {
-        Places::Index(upload(&place_index(entries, max_tokens), device))
+    /// Finds entries in caches.
+    pub(super) fn new(entries: &[Entry], grid: &Grid) -> Self {
+        Places::Index(upload(&grid.index(entries), grid.device))
     }
 
     /// What stands there: [entries, width].
@@ -40,24 +65,38 @@ impl Places {
     }
 }
 
-fn place_index(entries: &[Entry], max_tokens: usize) -> Vec<i64> {
-    entries.iter().map(|entry| (entry.row * max_tokens + entry.position) as i64).collect()
+/// The angles of entries, where a network has a rotary position embedding.
+pub(super) fn turn_of(entries: &[Entry], grid: &Grid, rope: Option<&Rope>) -> Option<Turn> {
+    rope.map(|rope| rope.at(&upload(&grid.positions_of(entries), grid.device)))
+}
+
+/// What a layout is made of, beside the entries.
+pub(super) struct Setting<'a> {
+    pub(super) grid: &'a Grid,
+    pub(super) attention: Attention,
+    pub(super) bias: &'a CausalBias,
+    pub(super) rope: Option<&'a Rope>,
+    /// Mask of the sources of some rows, or of all.
+    pub(super) source_mask: &'a dyn Fn(Option<&Tensor>) -> Option<Tensor>,
 }
 
 /// A list of entries, with all that follows from it and is the same in every layer.
 ///
 /// Attention takes as many queries from each row. Rows that have fewer entries than others are filled up.
-pub(super) struct Layout {
+pub(crate) struct Layout {
     pub(super) entries: Vec<Entry>,
     pub(super) places: Places,
     /// Positions of self-attention's keys, which reach to the last one of any entry.
     pub(super) keys: i64,
-    /// Bias of self-attention: [1 or rows, heads, queries, keys].
-    pub(super) bias: Tensor,
-    /// Mask of cross-attention: [rows, 1, 1, source length].
-    pub(super) source_mask: Tensor,
+    /// Bias of self-attention: [1 or rows, heads or 1, group * queries or 1, keys].
+    bias: Tensor,
+    /// The angles of the entries, where a network has a rotary position embedding.
+    pub(super) turn: Option<Turn>,
+    /// Mask of cross-attention, where there is any: [rows, 1, 1, source length].
+    source_mask: Option<Tensor>,
+    attention: Attention,
     /// The position of all entries, where they have only one.
-    position: Option<usize>,
+    position: Option<i64>,
     /// Rows of the batch that take part. `None` for all of them.
     rows: Option<Tensor>,
     /// Most entries of a row.
@@ -75,61 +114,62 @@ struct Filling {
 }
 
 impl Layout {
-    /// Lays out entries of a session over what was `encoded`, whose outputs have `max_tokens` positions.
-    /// `before` is the layout of entries that came before, from which this one takes what they have in
-    /// common.
-    pub(super) fn new(
-        entries: &[Entry],
-        encoded: &Encoded<'_>,
-        max_tokens: usize,
-        causal: &CausalBias,
-        before: Option<&Layout>,
-    ) -> Self {
+    /// Lays out entries. `before` is the layout of entries that came before, from which this one takes what
+    /// they have in common.
+    pub(super) fn new(entries: &[Entry], setting: &Setting<'_>, before: Option<&Layout>) -> Self {
+        let Setting { grid, attention, bias: causal, rope, source_mask } = *setting;
         let by_row: Vec<&[Entry]> = entries.chunk_by(|a, b| a.row == b.row).collect();
         let queries = by_row.iter().map(|entries| entries.len()).max().unwrap_or(0);
-        let keys = entries.iter().map(|entry| entry.position + 1).max().unwrap_or(0) as i64;
-        let is_one_position = entries.iter().all(|entry| entry.position == entries[0].position);
-        let position = is_one_position.then(|| entries[0].position);
-        let has_all_rows = by_row.len() == encoded.num_rows();
+        let positions = grid.positions_of(entries);
+        let keys = positions.iter().max().map_or(0, |last| last + 1);
+        let is_one_position = positions.iter().all(|position| *position == positions[0]);
+        let position = is_one_position.then(|| keys - 1);
+        let has_all_rows = by_row.len() == grid.offsets.len();
 
         let [mut rows, mut places, mut starts, mut filling, mut filled] = [const { Vec::new() }; 5];
         if !has_all_rows {
             rows = by_row.iter().map(|entries| entries[0].row as i64).collect();
         }
         if !(has_all_rows && is_one_position) {
-            places = place_index(entries, max_tokens);
+            places = grid.index(entries);
         }
         if !is_one_position {
             // What fills a row up is its first entry once more.
             let mut first = 0;
             for (row, entries) in by_row.iter().enumerate() {
-                for place in 0..queries {
-                    let entry = if place < entries.len() { place } else { 0 };
-                    starts.push(causal.start(entries[entry].position as i64));
-                    filling.push((first + entry) as i64);
-                }
+                let of_row = || (0..queries).map(|place| if place < entries.len() { place } else { 0 });
+                let starts_of_row = of_row().map(|entry| causal.start(positions[first + entry]));
+                starts.extend(std::iter::repeat_n(starts_of_row, attention.group() as usize).flatten());
+                filling.extend(of_row().map(|entry| (first + entry) as i64));
                 filled.extend((row * queries..).take(entries.len()).map(|place| place as i64));
                 first += entries.len();
             }
-            if first == starts.len() {
+            if first == filling.len() {
                 (filling, filled) = (Vec::new(), Vec::new());
             }
         }
-        let lists = upload_lists([rows, places, starts, filling, filled], encoded.device());
-        let [rows, places, starts, filling, filled] = lists;
+        let positions = if is_one_position || rope.is_none() { Vec::new() } else { positions };
+        let lists = upload_lists([rows, places, starts, filling, filled, positions], grid.device);
+        let [rows, places, starts, filling, filled, positions] = lists;
 
         let queries = queries as i64;
         let bias = match (position, before, starts) {
-            (_, _, Some(starts)) => causal.at_starts(&starts, queries, keys),
+            (_, _, Some(starts)) => causal.at_starts(&starts, attention.group() * queries, keys),
             (Some(_), Some(before), None) if before.position == position => before.bias.shallow_clone(),
             _ => causal.at(keys - 1),
         };
+        let turn = rope.map(|rope| match &positions {
+            Some(positions) => rope.at(positions),
+            None => rope.at_one(keys - 1),
+        });
         Layout {
             entries: entries.to_vec(),
             places: places.map_or(Places::Column(keys - 1), Places::Index),
             keys,
             bias,
-            source_mask: encoded.mask(rows.as_ref()),
+            turn,
+            source_mask: source_mask(rows.as_ref()),
+            attention,
             position,
             rows,
             queries,
@@ -138,23 +178,34 @@ impl Layout {
     }
 
     /// The first dimension of a tensor over all rows of the batch, cut down to those that take part.
-    pub(super) fn of_rows(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn of_rows(&self, x: &Tensor) -> Tensor {
         of_rows(x, self.rows.as_ref())
     }
 
-    /// q [entries, inner], k and v [rows, heads, keys, d_kv], bias broadcastable to [rows, heads, queries,
-    /// keys] -> [entries, inner]
-    pub(super) fn attend(&self, q: &Tensor, [k, v]: &[Tensor; 2], bias: &Tensor) -> Tensor {
-        let (heads, inner) = (k.size()[1], q.size()[1]);
+    /// Self-attention: q [entries, inner], k and v [rows, kv_heads, keys, head_dim] -> [entries, inner].
+    pub(super) fn self_attention(&self, q: &Tensor, kv: &[Tensor; 2]) -> Tensor {
+        self.attend(q, kv, Some(&self.bias))
+    }
+
+    /// Cross-attention: the same with keys and values of the sources.
+    pub(crate) fn attend_to_sources(&self, q: &Tensor, kv: &[Tensor; 2]) -> Tensor {
+        self.attend(q, kv, self.source_mask.as_ref())
+    }
+
+    fn attend(&self, q: &Tensor, [k, v]: &[Tensor; 2], bias: Option<&Tensor>) -> Tensor {
+        let Attention { kv_heads, head_dim, scale, .. } = self.attention;
+        let (group, queries) = (self.attention.group(), self.queries);
         let q = match &self.filling {
             Some(filling) => q.index_select(0, &filling.entries),
             None => q.shallow_clone(),
         };
-        // [rows * queries, inner] -> [rows, heads, queries, d_kv]
-        let q = split_heads(&q.view([-1, self.queries, inner]), heads);
-        let context = Tensor::scaled_dot_product_attention(&q, k, v, Some(bias), 0.0, false, SCALE, false);
-        // [rows, heads, queries, d_kv] -> [rows * queries, inner]
-        let context = merge_heads(&context).flatten(0, 1);
+        // Heads that share their keys are queries side by side: [rows * queries, inner] -> [rows, queries,
+        // kv_heads, group, head_dim] -> [rows, kv_heads, group * queries, head_dim]
+        let q = q.view([-1, queries, kv_heads, group, head_dim]).permute([0, 2, 3, 1, 4]).flatten(2, 3);
+        let context = Tensor::scaled_dot_product_attention(&q, k, v, bias, 0.0, false, scale, false);
+        // [rows, kv_heads, group * queries, head_dim] -> [rows * queries, inner]
+        let context = context.unflatten(2, [group, queries]).permute([0, 3, 1, 2, 4]);
+        let context = context.reshape([-1, self.attention.inner()]);
         match &self.filling {
             Some(filling) => context.index_select(0, &filling.places),
             None => context,
@@ -163,6 +214,6 @@ impl Layout {
 }
 
 /// The first dimension of a tensor, cut down to some rows of it; `None` stands for all.
-pub(super) fn of_rows(x: &Tensor, rows: Option<&Tensor>) -> Tensor {
+pub(crate) fn of_rows(x: &Tensor, rows: Option<&Tensor>) -> Tensor {
     rows.map_or_else(|| x.shallow_clone(), |rows| x.index_select(0, rows))
 }

@@ -6,33 +6,47 @@ use calm_core::profile::{self, Part};
 use calm_core::{DecoderSession, EngineError, Entry, Matrix, Token, Top2};
 use tch::{Kind, Tensor};
 
-use super::dropout::Dropout;
-use super::layers::split_heads;
-use super::layout::{Layout, Places};
-use super::position::CausalBias;
-use super::prompt::Encoded;
-use super::{T5, embed};
+use super::layout::{Grid, Places, Setting, turn_of};
+use super::rope::Turn;
+use super::{CausalBias, Layers, Layout, Rope, split_heads};
 use crate::Error;
 use crate::device::upload;
 
 /// One decoding of a batch.
-pub(super) struct Session<'a> {
-    model: &'a T5,
-    encoded: &'a Encoded<'a>,
-    max_tokens: usize,
-    /// Per layer, keys and values one after the other: [rows, max_tokens, 2 * inner]. They begin as zeros,
+pub(crate) struct Session<L> {
+    layers: L,
+    grid: Grid,
+    /// Per layer, keys and values one after the other: [rows, positions, 2 * kv_inner]. They begin as zeros,
     /// since what a row does not see of a longer one's keys is multiplied by 0, and has to be a number.
     self_kv: Vec<Tensor>,
-    /// Per layer, keys and values [rows, heads, source length, d_kv], projected when the first token reaches
-    /// the layer.
-    cross_kv: Vec<Option<[Tensor; 2]>>,
     bias: CausalBias,
+    rope: Option<Rope>,
+    /// Whether this decoding reads prompts, which is a part of a call by itself.
+    reads: bool,
     working: Option<Working>,
-    /// States of all entries that are not in the working set: [rows, max_tokens, d_model]
+    /// States of all entries that are not in the working set: [rows, positions, d_model]
     kept: Tensor,
     /// The entries outside the working set that were asked for last. Layers are often asked for the same
     /// ones.
-    asked: Option<(Vec<Entry>, Rc<Places>)>,
+    asked: Option<(Vec<Entry>, Rc<Asked>)>,
+}
+
+/// With what a decoding begins.
+pub(crate) struct Start {
+    /// Tokens that each row's cache has when its output begins.
+    pub(crate) offsets: Vec<usize>,
+    /// Positions that each row has, its prompt's and its output's.
+    pub(crate) positions: usize,
+    pub(crate) bias: CausalBias,
+    pub(crate) rope: Option<Rope>,
+    /// Whether this decoding reads prompts.
+    pub(crate) reads: bool,
+}
+
+/// What follows from entries that are asked for.
+struct Asked {
+    places: Places,
+    turn: Option<Turn>,
 }
 
 /// The entries that were embedded or ran a layer last. As long as they stay the same, no state is moved.
@@ -46,16 +60,15 @@ struct Working {
     is_kept: bool,
 }
 
-impl DecoderSession for Session<'_> {
+impl<L: Layers> DecoderSession for Session<L> {
     fn embed(&mut self, entries: &[Entry], tokens: &[Token]) -> Result<(), EngineError> {
         let _no_grad = tch::no_grad_guard();
         // Nobody will ask for what the last layer made.
-        if self.working.as_ref().is_some_and(|working| working.layer < self.cross_kv.len()) {
+        if self.working.as_ref().is_some_and(|working| working.layer < self.layers.count()) {
             self.keep();
         }
         let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        let tokens = upload(&tokens, self.model.device());
-        let states = embed(&self.model.decoder.embed_tokens, &tokens);
+        let states = self.layers.embed(&upload(&tokens, self.grid.device));
         self.working = Some(Working { layout: self.layout(entries), states, layer: 0, is_kept: false });
         Ok(())
     }
@@ -63,11 +76,11 @@ impl DecoderSession for Session<'_> {
     fn run_layer(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
         let _no_grad = tch::no_grad_guard();
         let (layout, x) = self.take(entries);
-        let x = profile::within(Part::SelfAttention, || self.self_attention(layer, &layout, x));
-        let x = profile::within(Part::CrossAttention, || self.cross_attention(layer, &layout, x));
-        let _part = profile::enter(Part::FeedForward);
-        let block = &self.model.decoder.blocks[layer - 1];
-        let states = &x + block.feed_forward.forward(&block.feed_forward_norm.forward(&x), &Dropout::off());
+        let x = profile::within(self.part(Part::SelfAttention), || self.self_attention(layer, &layout, x));
+        let part = self.part(Part::CrossAttention);
+        let x = profile::within(part, || self.layers.cross_attention(layer, &layout, x));
+        let _part = profile::enter(self.part(Part::FeedForward));
+        let states = self.layers.feed_forward(layer, &x);
         self.working = Some(Working { layout, states, layer, is_kept: false });
         Ok(())
     }
@@ -75,10 +88,14 @@ impl DecoderSession for Session<'_> {
     fn propagate(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
         let _part = profile::enter(Part::Propagation);
         let _no_grad = tch::no_grad_guard();
-        let block = &self.model.decoder.blocks[layer - 1];
         let states = self.states(entries);
-        let kv = block.self_attention.project_kv(&block.self_attention_norm.forward(&states));
-        self.places(entries).write(&self.self_kv[layer - 1], &kv);
+        let kv = self.layers.project_kv(layer, &states);
+        let asked = self.asked(entries);
+        let kv = match &asked.turn {
+            Some(turn) => turn.apply(&kv, self.layers.attention().kv_heads),
+            None => kv,
+        };
+        asked.places.write(&self.self_kv[layer - 1], &kv);
         Ok(())
     }
 
@@ -92,7 +109,7 @@ impl DecoderSession for Session<'_> {
         self.keep();
         self.working = None;
         let states = self.uploaded(states);
-        self.places(entries).write(&self.kept, &states);
+        self.asked(entries).places.write(&self.kept, &states);
         Ok(())
     }
 
@@ -138,10 +155,11 @@ impl DecoderSession for Session<'_> {
             (0..most).map(move |index| i64::from(candidates[index.min(last)]))
         };
         let all: Vec<i64> = candidates.iter().flat_map(filled).collect();
-        let weights = self.model.head.index_select(0, &upload(&all, self.model.device()));
+        let weights = self.layers.head().index_select(0, &upload(&all, self.grid.device));
         // [entries * most, d_model] -> [entries, most, d_model]
         let weights = weights.view([entries.len() as i64, most as i64, -1]);
-        let inputs = self.model.head_input(&self.states(entries));
+        let states = self.states(entries);
+        let inputs = self.layers.head_input(&states);
         // [entries, most, d_model] x [entries, d_model, 1] -> [entries, most]
         let logits = to_matrix(&weights.bmm(&inputs.unsqueeze(2)).squeeze_dim(2))?;
         let pairs = candidates.iter().zip(logits.rows());
@@ -155,7 +173,7 @@ impl DecoderSession for Session<'_> {
     fn copy_rows(&mut self, from: &[usize]) -> Result<(), EngineError> {
         let _no_grad = tch::no_grad_guard();
         let from: Vec<i64> = from.iter().map(|&row| row as i64).collect();
-        let from = upload(&from, self.model.device());
+        let from = upload(&from, self.grid.device);
         for cache in &mut self.self_kv {
             // The copy is whole before it is written back.
             cache.copy_(&cache.index_select(0, &from));
@@ -169,50 +187,74 @@ impl DecoderSession for Session<'_> {
     }
 }
 
-impl<'a> Session<'a> {
-    /// Starts decoding what was `encoded`, each row at most `max_tokens` long.
-    pub(super) fn new(encoded: &'a Encoded<'a>, max_tokens: usize) -> Self {
+impl<L: Layers> Session<L> {
+    /// Starts a decoding, whose caches are zeros.
+    pub(crate) fn new(layers: L, start: Start) -> Self {
         let _no_grad = tch::no_grad_guard();
-        let model = encoded.model;
-        let (layers, config) = (model.decoder.blocks.len(), &model.config);
-        let (rows, length) = (encoded.num_rows() as i64, max_tokens as i64);
-        let options = (model.head.kind(), model.device());
-        let self_kv = Tensor::zeros([layers as i64, rows, length, 2 * config.inner()], options);
+        let Start { offsets, positions, bias, rope, reads } = start;
+        let (rows, length) = (offsets.len() as i64, positions as i64);
+        let options = layers.options();
+        let width = 2 * layers.attention().kv_inner();
+        let self_kv = Tensor::zeros([layers.count() as i64, rows, length, width], options);
+        let d_model = layers.head().size()[1];
         Session {
-            model,
-            encoded,
-            max_tokens,
+            grid: Grid { offsets, positions, device: options.1 },
+            layers,
             self_kv: self_kv.unbind(0),
-            cross_kv: (0..layers).map(|_| None).collect(),
-            bias: CausalBias::new(&model.decoder.relative_attention_bias, config, length),
+            bias,
+            rope,
+            reads,
             working: None,
-            kept: Tensor::empty([rows, length, config.d_model], options),
+            kept: Tensor::empty([rows, length, d_model], options),
             asked: None,
         }
     }
 
-    fn self_attention(&self, layer: usize, layout: &Layout, x: Tensor) -> Tensor {
-        let block = &self.model.decoder.blocks[layer - 1];
-        let (inner, heads) = (self.model.config.inner(), self.model.config.num_heads);
-        let qkv = block.self_attention.project(&block.self_attention_norm.forward(&x));
-        let cache = &self.self_kv[layer - 1];
-        layout.places.write(cache, &qkv.narrow(1, inner, 2 * inner));
-        // [rows, keys, 2 * inner] -> 2 x [rows, heads, keys, d_kv]
-        let kv = layout.of_rows(&cache.narrow(1, 0, layout.keys)).chunk(2, -1);
-        let kv = [0, 1].map(|i: usize| split_heads(&kv[i], heads));
-        let context = layout.attend(&qkv.narrow(1, 0, inner), &kv, &layout.bias);
-        x + block.self_attention.output(&context)
+    /// Begins caches with what another decoding has left: per layer, [rows, positions, 2 * kv_inner].
+    pub(crate) fn fill(&mut self, kv: &[Tensor]) {
+        let _no_grad = tch::no_grad_guard();
+        for (cache, kv) in self.self_kv.iter().zip(kv) {
+            cache.narrow(1, 0, kv.size()[1]).copy_(kv);
+        }
     }
 
-    fn cross_attention(&mut self, layer: usize, layout: &Layout, x: Tensor) -> Tensor {
-        let block = &self.model.decoder.blocks[layer - 1];
-        let attention = &block.cross_attention;
-        let states = &self.encoded.states;
-        let kv = self.cross_kv[layer - 1].get_or_insert_with(|| attention.project_kv(states));
-        let [k, v] = kv;
-        let kv = [layout.of_rows(k), layout.of_rows(v)];
-        let q = attention.project_q(&block.cross_attention_norm.forward(&x));
-        x + attention.output(&layout.attend(&q, &kv, &layout.source_mask))
+    /// The caches, per layer: [rows, positions, 2 * kv_inner].
+    pub(crate) fn into_caches(self) -> Vec<Tensor> {
+        self.self_kv
+    }
+
+    /// States of entries on the device: [entries, d_model].
+    pub(crate) fn states(&mut self, entries: &[Entry]) -> Tensor {
+        if let Some(Working { layout, states, .. }) = &self.working {
+            if layout.entries == entries {
+                return states.shallow_clone();
+            }
+            if entries.iter().any(|entry| layout.entries.binary_search(entry).is_ok()) {
+                self.keep();
+            }
+        }
+        self.asked(entries).places.read(&self.kept)
+    }
+
+    /// The part of a call that a part of a layer counts as.
+    fn part(&self, part: Part) -> Part {
+        if self.reads { Part::Encoder } else { part }
+    }
+
+    fn self_attention(&self, layer: usize, layout: &Layout, x: Tensor) -> Tensor {
+        let attention = self.layers.attention();
+        let (inner, kv_inner) = (attention.inner(), attention.kv_inner());
+        let mut qkv = self.layers.project(layer, &x);
+        if let Some(turn) = &layout.turn {
+            qkv = turn.apply(&qkv, attention.heads + attention.kv_heads);
+        }
+        let cache = &self.self_kv[layer - 1];
+        layout.places.write(cache, &qkv.narrow(1, inner, 2 * kv_inner));
+        // [rows, keys, 2 * kv_inner] -> 2 x [rows, kv_heads, keys, head_dim]
+        let kv = layout.of_rows(&cache.narrow(1, 0, layout.keys)).chunk(2, -1);
+        let kv = [0, 1].map(|i: usize| split_heads(&kv[i], attention.kv_heads));
+        let context = layout.self_attention(&qkv.narrow(1, 0, inner), &kv);
+        self.layers.attended(layer, x, &context)
     }
 
     /// Logits of entries: [entries, vocab_size]
@@ -223,18 +265,26 @@ impl<'a> Session<'a> {
 
     /// Logits of any states: [states, d_model] -> [states, vocab_size]
     fn head_of(&self, states: &Tensor) -> Tensor {
-        self.model.head_input(states).linear(&self.model.head, None::<&Tensor>)
+        self.layers.head_input(states).linear(self.layers.head(), None::<&Tensor>)
     }
 
     /// States that come from outside: [states, d_model]
     fn uploaded(&self, states: &Matrix) -> Tensor {
         let states = Tensor::from_slice(&states.data).view([-1, states.columns as i64]);
-        states.to_device(self.model.device()).to_kind(self.kept.kind())
+        states.to_device(self.grid.device).to_kind(self.kept.kind())
     }
 
     fn layout(&self, entries: &[Entry]) -> Layout {
         let before = self.working.as_ref().map(|working| &working.layout);
-        Layout::new(entries, self.encoded, self.max_tokens, &self.bias, before)
+        let attention = self.layers.attention();
+        let setting = Setting {
+            grid: &self.grid,
+            attention,
+            bias: &self.bias,
+            rope: self.rope.as_ref(),
+            source_mask: &|rows| self.layers.source_mask(rows),
+        };
+        Layout::new(entries, &setting, before)
     }
 
     /// Takes the working set's layout and states out, after making it the set of these entries.
@@ -250,19 +300,6 @@ impl<'a> Session<'a> {
         (layout, states)
     }
 
-    /// States of any entries: [entries, d_model]
-    fn states(&mut self, entries: &[Entry]) -> Tensor {
-        if let Some(Working { layout, states, .. }) = &self.working {
-            if layout.entries == entries {
-                return states.shallow_clone();
-            }
-            if entries.iter().any(|entry| layout.entries.binary_search(entry).is_ok()) {
-                self.keep();
-            }
-        }
-        self.places(entries).read(&self.kept)
-    }
-
     /// Puts the working set's states among those that are kept.
     fn keep(&mut self) {
         if let Some(Working { layout, states, is_kept, .. }) = &mut self.working
@@ -273,16 +310,17 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Where entries stand in caches.
-    fn places(&mut self, entries: &[Entry]) -> Rc<Places> {
-        if let Some((asked, places)) = &self.asked
-            && asked == entries
+    /// Where entries stand in caches, and their angles.
+    fn asked(&mut self, entries: &[Entry]) -> Rc<Asked> {
+        if let Some((before, asked)) = &self.asked
+            && before == entries
         {
-            return Rc::clone(places);
+            return Rc::clone(asked);
         }
-        let places = Rc::new(Places::new(entries, self.max_tokens, self.model.device()));
-        self.asked = Some((entries.to_vec(), Rc::clone(&places)));
-        places
+        let places = Places::new(entries, &self.grid);
+        let asked = Rc::new(Asked { places, turn: turn_of(entries, &self.grid, self.rope.as_ref()) });
+        self.asked = Some((entries.to_vec(), Rc::clone(&asked)));
+        asked
     }
 }
 

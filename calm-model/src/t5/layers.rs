@@ -6,41 +6,9 @@ use calm_checkpoint::{FeedForward, T5Config};
 use tch::{Device, Kind, Tensor};
 
 use super::dropout::Dropout;
-use super::position;
 use crate::Error;
+use crate::decoder::{ALIGNMENT, merge_heads, split_heads};
 use crate::weights::Scope;
-
-/// Root-mean-square normalisation without a mean or a bias (`T5LayerNorm`).
-pub(super) struct LayerNorm {
-    weight: Tensor,
-    epsilon: f64,
-}
-
-impl LayerNorm {
-    pub(super) fn share(&self) -> Self {
-        LayerNorm { weight: self.weight.shallow_clone(), epsilon: self.epsilon }
-    }
-
-    pub(super) fn new(scope: &Scope<'_>, config: &T5Config) -> Result<Self, Error> {
-        let weight = scope.tensor("weight", &[config.d_model])?;
-        Ok(LayerNorm { weight, epsilon: config.layer_norm_epsilon })
-    }
-
-    /// [.., d_model] -> [.., d_model]. libtorch computes the variance in f32 whatever the type, as
-    /// transformers does.
-    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        self.forward_by(&self.weight, x)
-    }
-
-    /// The same with other weights [d_model].
-    pub(super) fn forward_by(&self, weight: &Tensor, x: &Tensor) -> Tensor {
-        x.rms_norm(weight.size(), Some(weight), Some(self.epsilon))
-    }
-
-    pub(super) fn weight(&self) -> &Tensor {
-        &self.weight
-    }
-}
 
 /// Self-attention's projections.
 pub(super) struct SelfAttention {
@@ -136,7 +104,7 @@ impl EncDecAttention {
 }
 
 /// Attention of whole sequences: queries, keys and values [batch, heads, length, d_kv], bias broadcastable to
-/// [batch, heads, queries, keys], its rows aligned as [`position::aligned`] says.
+/// [batch, heads, queries, keys], its rows aligned as [`aligned`](crate::decoder::aligned) says.
 fn attend([q, k, v]: &[Tensor; 3], bias: &Tensor, dropout: &Dropout) -> Tensor {
     let (batch, heads, queries, d_kv) = q.size4().expect("four dimensions");
     if has_fused_attention(q.device(), q.kind(), d_kv) {
@@ -165,7 +133,7 @@ pub(super) const SCALE: f64 = 1.0;
 /// Whether libtorch has a kernel that never stores the attention's weights, with a bias that can be learned.
 /// On the CPU it has none; on CUDA not for f64, and not for heads whose rows are no multiple of 16 bytes.
 pub(super) fn has_fused_attention(device: Device, kind: Kind, d_kv: i64) -> bool {
-    device.is_cuda() && kind != Kind::Double && d_kv % position::ALIGNMENT == 0
+    device.is_cuda() && kind != Kind::Double && d_kv % ALIGNMENT == 0
 }
 
 /// The feed-forward layer, gated or not.
@@ -209,15 +177,4 @@ impl DenseReluDense {
         };
         dropout.apply(&h).linear(&self.wo, None::<&Tensor>)
     }
-}
-
-/// [batch, length, heads * d_kv] -> [batch, heads, length, d_kv]
-pub(super) fn split_heads(x: &Tensor, heads: i64) -> Tensor {
-    let (batch, length, inner) = x.size3().expect("three dimensions");
-    x.view([batch, length, heads, inner / heads]).transpose(1, 2)
-}
-
-/// [batch, heads, length, d_kv] -> [batch, length, heads * d_kv]
-pub(super) fn merge_heads(x: &Tensor) -> Tensor {
-    x.transpose(1, 2).flatten(2, 3)
 }

@@ -1,38 +1,33 @@
 //! T5 v1.0 and v1.1: the encoder, the decoder layer by layer, and the head that all exits share.
 
+mod decoding;
 mod dropout;
 mod layers;
-mod layout;
 mod position;
 mod prompt;
-mod session;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use calm_checkpoint::{
-    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, DECODER_EMBEDDING, Direction, ENCODER_EMBEDDING, HEAD, SHARED,
-    T5Config, Tokenizer, read_exit_heads, weights_hash,
-};
-use calm_core::{BackboneShape, ExitClassifier, ExitHeads};
+use calm_checkpoint::{DECODER_EMBEDDING, Direction, ENCODER_EMBEDDING, HEAD, SHARED, T5Config};
+use calm_core::{EngineError, Prompt, Token};
 use tch::{Device, Kind, Tensor};
 
 pub use self::dropout::Dropout;
-use self::layers::{DenseReluDense, EncDecAttention, LayerNorm, SelfAttention};
+use self::layers::{DenseReluDense, EncDecAttention, SelfAttention};
+use self::prompt::Encoded;
 use crate::Error;
+use crate::about::About;
+use crate::decoder::aligned;
+use crate::rms_norm::RmsNorm;
 use crate::weights::{Scope, Weights};
 
 /// A T5 encoder-decoder whose decoder may stop after any layer.
 pub struct T5 {
     config: T5Config,
-    shape: BackboneShape,
+    pub(crate) about: About,
     encoder: Encoder,
     decoder: Decoder,
     head: Tensor,
-    classifier: Option<ExitClassifier>,
-    exit_heads: Option<ExitHeads>,
-    fingerprint: String,
-    unexpected: Vec<String>,
-    folder: Option<PathBuf>,
 }
 
 struct Encoder {
@@ -40,14 +35,14 @@ struct Encoder {
     embed_tokens: Tensor,
     blocks: Vec<EncoderBlock>,
     relative_attention_bias: Tensor,
-    final_layer_norm: LayerNorm,
+    final_layer_norm: RmsNorm,
 }
 
 struct EncoderBlock {
     self_attention: SelfAttention,
-    self_attention_norm: LayerNorm,
+    self_attention_norm: RmsNorm,
     feed_forward: DenseReluDense,
-    feed_forward_norm: LayerNorm,
+    feed_forward_norm: RmsNorm,
 }
 
 struct Decoder {
@@ -55,16 +50,16 @@ struct Decoder {
     embed_tokens: Tensor,
     blocks: Vec<DecoderBlock>,
     relative_attention_bias: Tensor,
-    final_layer_norm: LayerNorm,
+    final_layer_norm: RmsNorm,
 }
 
 struct DecoderBlock {
     self_attention: SelfAttention,
-    self_attention_norm: LayerNorm,
+    self_attention_norm: RmsNorm,
     cross_attention: EncDecAttention,
-    cross_attention_norm: LayerNorm,
+    cross_attention_norm: RmsNorm,
     feed_forward: DenseReluDense,
-    feed_forward_norm: LayerNorm,
+    feed_forward_norm: RmsNorm,
 }
 
 /// A batch for teacher forcing: token ids [batch, length], padded at the end.
@@ -88,12 +83,7 @@ impl T5 {
     /// says, or the exit heads beside it are not its own.
     pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
         let mut model = Self::load_backbone(dir, device)?;
-        model.exit_heads = read_exit_heads(dir, &model.shape, || weights_hash(dir))?;
-        if let Some(heads) = &model.exit_heads {
-            let shape = &mut model.shape;
-            shape.flops.exit_head = heads.flops(shape.flops.head);
-            shape.bytes.exit_head = heads.bytes(shape.bytes.head);
-        }
+        model.about.read_exit_heads(dir)?;
         Ok(model)
     }
 
@@ -105,16 +95,7 @@ impl T5 {
         let config = T5Config::load(&dir.join("config.json"))?;
         let weights = Weights::load(dir, &config, device)?.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| T5::new(&config, &weights))?;
-        model.folder = Some(dir.to_owned());
-        if let Some(tokenizer) = Tokenizer::of_checkpoint(dir, &config)? {
-            // A vocabulary padded to a round size has logits that stand for no token and must never be
-            // emitted.
-            let tokens = tokenizer.vocab_size() as i64;
-            if tokens < config.vocab_size {
-                model.head = model.head.narrow(0, 0, tokens);
-                model.shape.vocab_size = tokens as usize;
-            }
-        }
+        model.head = model.about.of_checkpoint(dir, &config, model.head)?;
         Ok(model)
     }
 
@@ -134,29 +115,9 @@ impl T5 {
         // The file decides whether the head is separate, never `tie_word_embeddings`, which transformers 5
         // always sets.
         let head = table_of(HEAD)?;
-        let weight = root.optional_tensor(CLASSIFIER_WEIGHT, &[config.d_model])?;
-        let bias = root.optional_tensor(CLASSIFIER_BIAS, &[1])?;
-        let classifier = match weight.zip(bias) {
-            Some((weight, bias)) => Some(ExitClassifier {
-                weight: Vec::<f32>::try_from(weight.detach().to_kind(Kind::Float))?,
-                bias: bias.detach().f_double_value(&[0])? as f32,
-            }),
-            None => None,
-        };
         let encoder = Encoder::new(&root.enter("encoder"), table_of(ENCODER_EMBEDDING)?, config)?;
         let decoder = Decoder::new(&root.enter("decoder"), table_of(DECODER_EMBEDDING)?, config)?;
-        Ok(T5 {
-            shape: config.shape(),
-            config: config.clone(),
-            encoder,
-            decoder,
-            head,
-            classifier,
-            exit_heads: None,
-            fingerprint: weights.fingerprint().to_owned(),
-            unexpected: weights.unexpected().to_vec(),
-            folder: None,
-        })
+        Ok(T5 { about: About::new(config.shape(), weights)?, config: config.clone(), encoder, decoder, head })
     }
 
     /// Another handle on the same weights, for another thread: tensors can be sent to a thread, not shared
@@ -164,16 +125,18 @@ impl T5 {
     pub fn share(&self) -> Self {
         T5 {
             config: self.config.clone(),
-            shape: self.shape.clone(),
+            about: self.about.clone(),
             encoder: self.encoder.share(),
             decoder: self.decoder.share(),
             head: self.head.shallow_clone(),
-            classifier: self.classifier.clone(),
-            exit_heads: self.exit_heads.clone(),
-            fingerprint: self.fingerprint.clone(),
-            unexpected: self.unexpected.clone(),
-            folder: self.folder.clone(),
         }
+    }
+
+    pub(crate) fn read_sources<'a>(
+        &'a self,
+        sources: &[&[Token]],
+    ) -> Result<Box<dyn Prompt + 'a>, EngineError> {
+        Ok(Box::new(Encoded::new(self, sources)?))
     }
 
     /// `config.json`.
@@ -189,12 +152,12 @@ impl T5 {
     /// SHA-256, in hexadecimal, of all that the outputs depend on: weight files, `config.json` and
     /// `tokenizer.json` where there is one. Empty for a model that was not loaded from files.
     pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        &self.about.fingerprint
     }
 
     /// Tensors of the checkpoint that the model has no use for.
     pub fn unexpected(&self) -> &[String] {
-        &self.unexpected
+        &self.about.unexpected
     }
 
     /// Residual states after every decoder layer with teacher forcing: `num_decoder_layers` of [batch,
@@ -250,7 +213,7 @@ impl T5 {
         let positions = Tensor::arange(length, (Kind::Int64, self.device()));
         let padding = positions.ge_tensor(&lengths.unsqueeze(1));
         let mask = mask.masked_fill(&padding, f64::NEG_INFINITY);
-        mask.constant_pad_nd([0, position::aligned(length) - length]).unsqueeze(1).unsqueeze(1)
+        mask.constant_pad_nd([0, aligned(length) - length]).unsqueeze(1).unsqueeze(1)
     }
 
     /// States before the final norm: tokens [batch, length], mask [batch, 1, 1, aligned length] ->
@@ -289,16 +252,16 @@ impl Encoder {
             let (attention, feed_forward) = (scope.enter("layer.0"), scope.enter("layer.1"));
             Ok(EncoderBlock {
                 self_attention: SelfAttention::new(&attention.enter("SelfAttention"), config)?,
-                self_attention_norm: LayerNorm::new(&attention.enter("layer_norm"), config)?,
+                self_attention_norm: layer_norm(&attention.enter("layer_norm"), config)?,
                 feed_forward: DenseReluDense::new(&feed_forward.enter("DenseReluDense"), config)?,
-                feed_forward_norm: LayerNorm::new(&feed_forward.enter("layer_norm"), config)?,
+                feed_forward_norm: layer_norm(&feed_forward.enter("layer_norm"), config)?,
             })
         };
         Ok(Encoder {
             embed_tokens,
             blocks: (0..config.num_layers).map(block).collect::<Result<_, Error>>()?,
             relative_attention_bias: relative_attention_bias(scope, config)?,
-            final_layer_norm: LayerNorm::new(&scope.enter("final_layer_norm"), config)?,
+            final_layer_norm: layer_norm(&scope.enter("final_layer_norm"), config)?,
         })
     }
 }
@@ -337,18 +300,18 @@ impl Decoder {
             let [attention, cross, feed_forward] = [0, 1, 2].map(|layer| scope.enter("layer").enter(layer));
             Ok(DecoderBlock {
                 self_attention: SelfAttention::new(&attention.enter("SelfAttention"), config)?,
-                self_attention_norm: LayerNorm::new(&attention.enter("layer_norm"), config)?,
+                self_attention_norm: layer_norm(&attention.enter("layer_norm"), config)?,
                 cross_attention: EncDecAttention::new(&cross.enter("EncDecAttention"), config)?,
-                cross_attention_norm: LayerNorm::new(&cross.enter("layer_norm"), config)?,
+                cross_attention_norm: layer_norm(&cross.enter("layer_norm"), config)?,
                 feed_forward: DenseReluDense::new(&feed_forward.enter("DenseReluDense"), config)?,
-                feed_forward_norm: LayerNorm::new(&feed_forward.enter("layer_norm"), config)?,
+                feed_forward_norm: layer_norm(&feed_forward.enter("layer_norm"), config)?,
             })
         };
         Ok(Decoder {
             embed_tokens,
             blocks: (0..config.decoder_layers()).map(block).collect::<Result<_, Error>>()?,
             relative_attention_bias: relative_attention_bias(scope, config)?,
-            final_layer_norm: LayerNorm::new(&scope.enter("final_layer_norm"), config)?,
+            final_layer_norm: layer_norm(&scope.enter("final_layer_norm"), config)?,
         })
     }
 }
@@ -386,6 +349,10 @@ impl DecoderBlock {
 /// Rows of a table [vocab_size, d_model] by tokens of any shape: [.., d_model]
 fn embed(table: &Tensor, tokens: &Tensor) -> Tensor {
     Tensor::embedding(table, tokens, -1, false, false)
+}
+
+fn layer_norm(scope: &Scope<'_>, config: &T5Config) -> Result<RmsNorm, Error> {
+    RmsNorm::new(scope, config.d_model, config.layer_norm_epsilon)
 }
 
 /// Only the first block of a stack has the table [buckets, heads]; all blocks use it.

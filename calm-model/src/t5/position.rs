@@ -3,17 +3,8 @@
 use calm_checkpoint::{Direction, T5Config, bucket};
 use tch::Tensor;
 
+use crate::decoder::{CausalBias, aligned};
 use crate::device::upload;
-
-/// Number of elements of which the start of a bias's row is a multiple.
-///
-/// They are 16 bytes in 16 bits, which the fused attention on CUDA reads at once.
-pub(super) const ALIGNMENT: i64 = 8;
-
-/// Returns the length in memory of a row that holds a bias of this many keys.
-pub(super) fn aligned(keys: i64) -> i64 {
-    (keys + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
-}
 
 /// Computes the bias of every (query, key) pair, with `length` queries and at least as many keys.
 ///
@@ -43,50 +34,17 @@ pub(super) fn square_bias(table: &Tensor, config: &T5Config, direction: Directio
     distances.unfold(1, keys, 1).flip([1]).contiguous().unsqueeze(0)
 }
 
-/// Biases of a decoder's keys, from which those of queries at any positions are cut.
-pub(super) struct CausalBias {
-    /// By distance, farthest first, then minus infinity for the keys behind a query:
-    /// [heads, max_tokens + aligned max_tokens]
-    by_distance: Tensor,
-    max_tokens: i64,
-}
-
-impl CausalBias {
-    /// For positions below `max_tokens`, from `table` [buckets, heads].
-    pub(super) fn new(table: &Tensor, config: &T5Config, max_tokens: i64) -> Self {
-        let buckets: Vec<i64> =
-            (0..max_tokens).rev().map(|distance| bucket(config, Direction::Causal, -distance)).collect();
-        let seen = table.index_select(0, &upload(&buckets, table.device())).transpose(0, 1);
-        let by_distance = seen.pad([0, aligned(max_tokens)], "constant", f64::NEG_INFINITY);
-        CausalBias { by_distance: by_distance.contiguous(), max_tokens }
-    }
-
-    /// Where the keys, from position 0 on, of a query at `position` begin.
-    pub(super) fn start(&self, position: i64) -> i64 {
-        self.max_tokens - 1 - position
-    }
-
-    /// Bias of queries that are all at `position`, for the keys up to their own: [1, heads, 1, position + 1],
-    /// in aligned rows.
-    pub(super) fn at(&self, position: i64) -> Tensor {
-        let keys = position + 1;
-        let bias = self.by_distance.narrow_copy(1, self.start(position), aligned(keys));
-        bias.view([1, -1, 1, aligned(keys)]).narrow(3, 0, keys)
-    }
-
-    /// Bias of queries by their [`start`](Self::start), as many for each row, and of the keys from position 0
-    /// on: [rows * queries] -> [rows, heads, queries, keys], in aligned rows.
-    pub(super) fn at_starts(&self, starts: &Tensor, queries: i64, keys: i64) -> Tensor {
-        // [heads, starts, aligned keys] -> [heads, rows * queries, aligned keys]
-        let bias = self.by_distance.unfold(1, aligned(keys), 1).index_select(1, starts);
-        let heads = bias.size()[0];
-        bias.view([heads, -1, queries, aligned(keys)]).transpose(0, 1).narrow(3, 0, keys)
-    }
+/// Biases of a decoder's keys for positions below `max_tokens`, from `table` [buckets, heads].
+pub(super) fn causal_bias(table: &Tensor, config: &T5Config, max_tokens: i64) -> CausalBias {
+    let buckets: Vec<i64> =
+        (0..max_tokens).rev().map(|distance| bucket(config, Direction::Causal, -distance)).collect();
+    CausalBias::new(&table.index_select(0, &upload(&buckets, table.device())).transpose(0, 1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::ALIGNMENT;
     use tch::{Device, Kind};
 
     fn config() -> T5Config {
@@ -131,7 +89,7 @@ mod tests {
         let table = Tensor::rand([32, 3], (Kind::Float, Device::Cpu));
         for max_tokens in [1, 7, 8, 60] {
             let square = square_bias(&table, &config, Direction::Causal, max_tokens);
-            let bias = CausalBias::new(&table, &config, max_tokens);
+            let bias = causal_bias(&table, &config, max_tokens);
             let is_aligned = |bias: &Tensor| {
                 let strides = bias.stride();
                 strides[3] == 1 && strides[..3].iter().all(|stride| stride % ALIGNMENT == 0)

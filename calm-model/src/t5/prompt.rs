@@ -1,19 +1,16 @@
 //! Sources that were read: the encoder's output.
 
-use std::path::Path;
-
 use calm_checkpoint::{Error as CheckpointError, check_sources};
 use calm_core::profile::{self, Part};
-use calm_core::{
-    Backbone, BackboneShape, DecoderSession, EngineError, ExitClassifier, ExitHeads, Prompt, Token,
-};
-use tch::{Device, Kind, Tensor};
+use calm_core::{BackboneShape, DecoderSession, EngineError, Prompt, Token};
+use tch::{Kind, Tensor};
 
+use super::T5;
+use super::decoding::Decoding;
 use super::dropout::Dropout;
-use super::layout::of_rows;
-use super::session::Session;
-use super::{T5, position};
+use super::position::causal_bias;
 use crate::Error;
+use crate::decoder::{Session, Start, aligned, of_rows};
 use crate::device::upload;
 
 /// Encoder output of a batch.
@@ -25,32 +22,9 @@ pub(super) struct Encoded<'a> {
     mask: Tensor,
 }
 
-impl Backbone for T5 {
-    fn shape(&self) -> &BackboneShape {
-        &self.shape
-    }
-
-    fn exit_classifier(&self) -> Option<&ExitClassifier> {
-        self.classifier.as_ref()
-    }
-
-    fn exit_heads(&self) -> Option<&ExitHeads> {
-        self.exit_heads.as_ref()
-    }
-
-    fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
-    }
-
-    fn read<'a>(&'a self, sources: &[&[Token]]) -> Result<Box<dyn Prompt + 'a>, EngineError> {
-        let _part = profile::enter(Part::Encoder);
-        Ok(Box::new(Encoded::new(self, sources)?))
-    }
-}
-
 impl Prompt for Encoded<'_> {
     fn shape(&self) -> &BackboneShape {
-        &self.model.shape
+        &self.model.about.shape
     }
 
     fn first_inputs(&self) -> Vec<Token> {
@@ -58,17 +32,28 @@ impl Prompt for Encoded<'_> {
     }
 
     fn start(&self, max_tokens: usize) -> Result<Box<dyn DecoderSession + '_>, EngineError> {
-        Ok(Box::new(Session::new(self, max_tokens)))
+        let _no_grad = tch::no_grad_guard();
+        let model = self.model;
+        let table = &model.decoder.relative_attention_bias;
+        let start = Start {
+            offsets: vec![0; self.num_rows()],
+            positions: max_tokens,
+            bias: causal_bias(table, &model.config, max_tokens as i64),
+            rope: None,
+            reads: false,
+        };
+        Ok(Box::new(Session::new(Decoding::new(self), start)))
     }
 }
 
 impl<'a> Encoded<'a> {
-    fn new(model: &'a T5, sources: &[&[Token]]) -> Result<Self, Error> {
+    pub(super) fn new(model: &'a T5, sources: &[&[Token]]) -> Result<Self, Error> {
+        let _part = profile::enter(Part::Encoder);
         let _no_grad = tch::no_grad_guard();
         check_sources(sources, model.config.vocab_size as usize)?;
         let length = sources.iter().map(|source| source.len()).max().unwrap_or(0);
         let mut tokens = vec![i64::from(model.config.pad_token_id); sources.len() * length];
-        let aligned = position::aligned(length as i64) as usize;
+        let aligned = aligned(length as i64) as usize;
         let mut mask = vec![f32::NEG_INFINITY; sources.len() * aligned];
         for (row, source) in sources.iter().enumerate() {
             for (i, &token) in source.iter().enumerate() {
@@ -93,10 +78,6 @@ impl<'a> Encoded<'a> {
 
     pub(super) fn num_rows(&self) -> usize {
         self.states.size()[0] as usize
-    }
-
-    pub(super) fn device(&self) -> Device {
-        self.states.device()
     }
 
     /// Mask of the sources of some rows, or of all: [rows, 1, 1, source length], each row aligned.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use calm_checkpoint::{Model, T5Config};
-use calm_model::{T5, Weights, init, read_safetensors, write_safetensors};
+use calm_model::{Llama, T5, Weights, init, read_safetensors, write_safetensors};
 use tch::{Device, Kind, Tensor};
 
 use crate::{beam_cases, checkpoint, damaged, device};
@@ -183,6 +183,11 @@ fn load(folder: &Path) -> Result<Box<dyn Model>, String> {
     Ok(Box::new(model))
 }
 
+fn load_llama(folder: &Path) -> Result<Box<dyn Model>, String> {
+    let model = Llama::load(folder, device()).map_err(|error| error.to_string())?;
+    Ok(Box::new(model))
+}
+
 #[test]
 fn tables_of_the_embedding_are_those_of_transformers() {
     damaged::check_embeddings(&load);
@@ -195,7 +200,8 @@ fn beam_searches_are_those_of_transformers() {
 
 #[test]
 fn weights_that_cannot_be_decoded_with_are_refused() {
-    damaged::check_refusals(&load);
+    damaged::check_refusals(&damaged::T5, &load);
+    damaged::check_refusals(&damaged::LLAMA, &load_llama);
     // libtorch would round them.
     let dir = copy_of("v1_1");
     edit_weights(dir.path(), |tensors| {
@@ -207,5 +213,6 @@ fn weights_that_cannot_be_decoded_with_are_refused() {
 
 #[test]
 fn numbers_that_become_too_large_are_an_error_whatever_the_policy() {
-    damaged::check_too_large(&load);
+    damaged::check_too_large(&damaged::T5, &load);
+    damaged::check_too_large(&damaged::LLAMA, &load_llama);
 }

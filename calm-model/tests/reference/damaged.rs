@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use calm_checkpoint::{DECODER_EMBEDDING, ENCODER_EMBEDDING, HEAD, Model, SHARED};
+use calm_checkpoint::{DECODER_EMBEDDING, EMBED_TOKENS, ENCODER_EMBEDDING, HEAD, Model, SHARED};
 use calm_core::{DecodeOptions, Full, PolicySpec, Token, decode};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -17,8 +17,51 @@ pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 /// Loads a folder, or says why not.
 pub(crate) type Load<'a> = &'a dyn Fn(&Path) -> Result<Box<dyn Model>, String>;
 
-/// Where the network multiplies by large weights in the following.
-const WIDE: &str = "layer.2.DenseReluDense.wo.weight";
+/// What can be damaged in a kind of network.
+pub(crate) struct Parts {
+    /// Its checkpoints, of which the last has a head of its own.
+    checkpoints: [&'static str; 2],
+    /// Tensors that must hold numbers.
+    needed: [&'static str; 4],
+    /// A tensor that an adapter would add.
+    adapter: &'static str,
+    /// What the second layer multiplies by last, and its queries and keys.
+    wide: &'static str,
+    queries_and_keys: [&'static str; 2],
+    /// What is read without the second layer.
+    sources: [&'static [Token]; 2],
+    /// What is multiplied by last where longer sources are read.
+    wide_in_sources: &'static str,
+}
+
+pub(crate) const T5: Parts = Parts {
+    checkpoints: ["v1_0", "v1_1"],
+    needed: [
+        SHARED,
+        HEAD,
+        "encoder.final_layer_norm.weight",
+        "decoder.block.1.layer.2.DenseReluDense.wo.weight",
+    ],
+    adapter: "decoder.block.1.layer.0.SelfAttention.q.lora_A.weight",
+    wide: "decoder.block.1.layer.2.DenseReluDense.wo.weight",
+    queries_and_keys: [
+        "decoder.block.1.layer.0.SelfAttention.q.weight",
+        "decoder.block.1.layer.0.SelfAttention.k.weight",
+    ],
+    sources: [&[5, 9, 13, 7], &[21, 4]],
+    wide_in_sources: "encoder.block.0.layer.1.DenseReluDense.wo.weight",
+};
+
+pub(crate) const LLAMA: Parts = Parts {
+    checkpoints: ["llama_gqa_tied", "llama_mha_untied"],
+    needed: [EMBED_TOKENS, HEAD, "model.norm.weight", "model.layers.1.mlp.down_proj.weight"],
+    adapter: "model.layers.1.self_attn.q_proj.lora_A.weight",
+    wide: "model.layers.1.mlp.down_proj.weight",
+    queries_and_keys: ["model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.k_proj.weight"],
+    // The only token of a prompt is the first input, and nothing runs before it.
+    sources: [&[5], &[21]],
+    wide_in_sources: "model.layers.1.mlp.down_proj.weight",
+};
 
 pub(crate) fn read(path: &Path) -> Tensors {
     let bytes = std::fs::read(path).unwrap();
@@ -97,37 +140,36 @@ pub(crate) fn check_embeddings(load: Load<'_>) {
 }
 
 /// Weights that are no numbers, and tensors that the network has no place for, are refused by name.
-pub(crate) fn check_refusals(load: Load<'_>) {
+pub(crate) fn check_refusals(parts: &Parts, load: Load<'_>) {
     let check = |edit: &dyn Fn(&mut Tensors), expected: &str| {
-        let folder = edited("v1_1", edit);
+        let folder = edited(parts.checkpoints[1], edit);
         let error = load(folder.path()).err().expect("the checkpoint must be refused");
         assert!(error.contains(expected), "{error}");
         assert!(error.contains(folder.path().to_str().unwrap()), "{error} names no file");
     };
-    for name in [SHARED, HEAD, "encoder.final_layer_norm.weight", &format!("decoder.block.1.{WIDE}")] {
+    for name in parts.needed {
         for value in [f32::NAN, f32::INFINITY] {
             let spoil = |tensors: &mut Tensors| tensors.get_mut(name).unwrap().1[0] = value;
             check(&spoil, &format!("tensor {name} holds {value} at [0"));
         }
     }
-    let adapter = "decoder.block.1.layer.0.SelfAttention.q.lora_A.weight";
-    check(&|tensors| drop(tensors.insert(adapter.to_owned(), (vec![1], vec![0.0]))), adapter);
+    let adapter =
+        |tensors: &mut Tensors| drop(tensors.insert(parts.adapter.to_owned(), (vec![1], vec![0.0])));
+    check(&adapter, parts.adapter);
 }
 
 /// What no measure and no policy may take for an answer.
-pub(crate) fn check_too_large(load: Load<'_>) {
-    let sources: [&[Token]; 2] = [&[5, 9, 13, 7], &[21, 4]];
-    let wide = format!("decoder.block.1.{WIDE}");
-    let [q, k] = ["q", "k"].map(|name| format!("decoder.block.1.layer.0.SelfAttention.{name}.weight"));
+pub(crate) fn check_too_large(parts: &Parts, load: Load<'_>) {
+    let (wide, [q, k]) = (parts.wide, parts.queries_and_keys);
     // Infinite states; states whose square is infinite, which the norm makes zeros; scores that are infinite.
-    let edits: [&[(&String, f32)]; 3] = [&[(&wide, 3e37)], &[(&wide, 1e25)], &[(&q, 1e21), (&k, 1e21)]];
-    for name in ["v1_0", "v1_1"] {
+    let edits: [&[(&str, f32)]; 3] = [&[(wide, 3e37)], &[(wide, 1e25)], &[(q, 1e21), (k, 1e21)]];
+    for name in parts.checkpoints {
         for edit in edits {
             let folder = edited(name, |tensors| {
                 edit.iter().for_each(|(name, factor)| scale(tensors, name, *factor));
             });
             let model = load(folder.path()).unwrap();
-            let prompt = model.read(&sources).unwrap();
+            let prompt = model.read(&parts.sources).unwrap();
             for policy in [
                 "full",
                 "static-2",
@@ -149,9 +191,9 @@ pub(crate) fn check_too_large(load: Load<'_>) {
             decode(&*prompt, &*first, &DecodeOptions::new(4)).unwrap();
         }
         for factor in [3e37, 1e25] {
-            let wide = "encoder.block.0.layer.1.DenseReluDense.wo.weight";
-            let folder = edited(name, |tensors| scale(tensors, wide, factor));
+            let folder = edited(name, |tensors| scale(tensors, parts.wide_in_sources, factor));
             let model = load(folder.path()).unwrap();
+            let sources: [&[Token]; 2] = [&[5, 9, 13, 7], &[21, 4]];
             let error = model.read(&sources).err().unwrap().to_string();
             assert!(error.starts_with("the states of source 0 of the batch are not finite"), "{error}");
         }
