@@ -9,6 +9,7 @@ use calm_checkpoint::{
     CLASSIFIER_WEIGHT, DECODER_EMBEDDING, EMBED_TOKENS, ENCODER_EMBEDDING, HEAD, LlamaConfig, MODEL_STEM,
     NetworkConfig, SHARED, SafetensorsFile, T5Config, WeightFiles,
 };
+use calm_gguf::TensorType;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -97,7 +98,12 @@ fn taken(folder: &Path) -> Tensors {
 fn read_all(files: &WeightFiles) -> Tensors {
     let read = |name: &str| {
         let stored = files.read(name).unwrap().unwrap();
-        (name.to_owned(), Tensor { dtype: stored.dtype, shape: stored.shape, bytes: stored.bytes })
+        let dtype = match stored.tensor_type {
+            TensorType::F32 => Dtype::F32,
+            TensorType::F16 => Dtype::F16,
+            _ => Dtype::BF16,
+        };
+        (name.to_owned(), Tensor { dtype, shape: stored.shape, bytes: stored.bytes })
     };
     files.names().map(read).collect()
 }

@@ -3,17 +3,15 @@
 use std::path::Path;
 
 use calm_checkpoint::{LoadOptions, Model};
-use calm_core::{Backbone, PolicySpec, Propagation, Token};
-use calm_cpu::{T5, WeightType};
+use calm_core::{PolicySpec, Propagation, Token};
+use calm_cpu::{Llama, T5, WeightType};
 
 #[path = "../../../calm-model/tests/reference/beam_cases.rs"]
 mod beam_cases;
-#[allow(dead_code, reason = "the networks of other engines")]
 #[path = "../../../calm-model/tests/reference/damaged.rs"]
 mod damaged;
-#[allow(dead_code, reason = "the networks of other engines")]
 #[path = "../../../calm-model/tests/reference/cases.rs"]
-mod shared;
+pub(crate) mod shared;
 
 use self::shared::{
     F32_TOLERANCE, cases, check, check_alone, check_entries, check_in_batches, check_speculation, checkpoint,
@@ -23,29 +21,41 @@ use self::shared::{
 /// Loads a folder in some type of weights.
 fn load(folder: &Path, weight_type: WeightType) -> Result<Box<dyn Model>, String> {
     let options = LoadOptions { device: None, weight_type: Some(weight_type), threads: 2 };
-    let model = T5::load(folder, &options).map_err(|error| error.to_string())?;
-    Ok(Box::new(model))
+    open(folder, &options).map_err(|error| error.to_string())
 }
 
-fn model(name: &str, weight_type: WeightType, threads: usize) -> T5 {
+fn model(name: &str, weight_type: WeightType, threads: usize) -> Box<dyn Model> {
     let options = LoadOptions { device: None, weight_type: Some(weight_type), threads };
-    T5::load(&checkpoint(name), &options).unwrap()
+    open(&checkpoint(name), &options).unwrap()
+}
+
+/// Loads a folder whose network is the one that its configuration names.
+fn open(folder: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, calm_cpu::Error> {
+    Ok(match calm_checkpoint::model_type(folder)?.as_str() {
+        "llama" => Box::new(Llama::load(folder, options)?),
+        _ => Box::new(T5::load(folder, options)?),
+    })
+}
+
+/// All reference networks.
+fn names() -> impl Iterator<Item = &'static str> {
+    shared::T5.into_iter().chain(shared::LLAMA)
 }
 
 #[test]
 fn reference_cases_alone() {
-    for name in ["v1_0", "v1_1"] {
+    for name in names() {
         let model = model(name, WeightType::F32, 2);
         assert_eq!(model.unexpected(), &[] as &[String]);
-        check_alone(&model, &cases(name), F32_TOLERANCE);
+        check_alone(&*model, &cases(name), F32_TOLERANCE);
     }
 }
 
 #[test]
 fn reference_cases_in_batches_of_mixed_lengths() {
-    for name in ["v1_0", "v1_1"] {
+    for name in names() {
         for threads in [1, 3] {
-            check_in_batches(&model(name, WeightType::F32, threads), &cases(name), F32_TOLERANCE);
+            check_in_batches(&*model(name, WeightType::F32, threads), &cases(name), F32_TOLERANCE);
         }
     }
 }
@@ -58,10 +68,10 @@ fn beam_searches_are_those_of_transformers() {
 /// To the last bit, whatever else is in a call.
 #[test]
 fn entries_are_the_same_in_any_calls() {
-    for name in ["v1_0", "v1_1"] {
+    for name in names() {
         for threads in [1, 3] {
             for &weight_type in WeightType::ALL {
-                check_entries(&model(name, weight_type, threads), 0.0);
+                check_entries(&*model(name, weight_type, threads), 0.0);
             }
         }
     }
@@ -69,11 +79,11 @@ fn entries_are_the_same_in_any_calls() {
 
 #[test]
 fn drafts_that_are_verified_give_the_full_model() {
-    for name in ["v1_0", "v1_1"] {
+    for name in names() {
         let mut full = cases(name);
         full.retain(|case| case.policy == PolicySpec::full());
         for &weight_type in WeightType::ALL {
-            let stayed = check_speculation(&model(name, weight_type, 2), &full);
+            let stayed = check_speculation(&*model(name, weight_type, 2), &full);
             assert!(stayed > 100, "{name} {weight_type}: {stayed}");
         }
     }
@@ -81,15 +91,15 @@ fn drafts_that_are_verified_give_the_full_model() {
 
 #[test]
 fn narrow_weights_decode_the_same_whatever_the_batch_and_threads() {
-    for name in ["v1_0", "v1_1"] {
+    for name in names() {
         for &weight_type in WeightType::ALL {
             let (one, three) = (model(name, weight_type, 1), model(name, weight_type, 3));
             let cases: Vec<_> =
                 cases(name).into_iter().filter(|case| case.policy.to_string() == "full").collect();
             let batch: Vec<_> = cases.iter().collect();
-            let together = decode_cases(&three, &batch, Propagation::Lazy);
+            let together = decode_cases(&*three, &batch, Propagation::Lazy);
             for (case, together) in cases.iter().zip(together) {
-                let alone = decode_cases(&one, &[case], Propagation::Lazy).swap_remove(0);
+                let alone = decode_cases(&*one, &[case], Propagation::Lazy).swap_remove(0);
                 assert_eq!(alone.tokens, together.tokens, "{}", weight_type.name());
             }
         }
@@ -104,14 +114,18 @@ fn tables_of_the_embedding_are_those_of_transformers() {
 #[test]
 fn weights_that_cannot_be_decoded_with_are_refused() {
     for &weight_type in WeightType::ALL {
-        damaged::check_refusals(&damaged::T5, &|folder| load(folder, weight_type));
+        for parts in [&damaged::T5, &damaged::LLAMA] {
+            damaged::check_refusals(parts, &|folder| load(folder, weight_type));
+        }
     }
 }
 
 #[test]
 fn numbers_that_become_too_large_are_an_error_whatever_the_policy() {
     for &weight_type in WeightType::ALL {
-        damaged::check_too_large(&damaged::T5, &|folder| load(folder, weight_type));
+        for parts in [&damaged::T5, &damaged::LLAMA] {
+            damaged::check_too_large(parts, &|folder| load(folder, weight_type));
+        }
     }
 }
 
