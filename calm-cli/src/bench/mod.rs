@@ -5,10 +5,13 @@ mod profile;
 mod report;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use calm_checkpoint::{EngineKind, T5Config, Teamwork, WeightType};
+use calm_checkpoint::{
+    EngineKind, LlamaConfig, NetworkConfig, T5Config, Teamwork, WeightType, is_gguf,
+};
 use calm_core::profile::{Profile, record};
 use calm_core::{DecodeOptions, Generation, Policy, PolicySpec, Token};
 use calm_cpu::{Weights, all_cores};
@@ -16,6 +19,7 @@ use calm_engine::decoding::{decode_batches, read_batch};
 use calm_engine::engine::{Engine, EngineOptions};
 use calm_engine::limits::{Limit, REPETITIONS, ROWS, TOKENS, check_flags};
 use calm_files::TemporaryFolder;
+use calm_names::UnknownName;
 
 use self::exit_trace::ExitTrace;
 use self::profile::{CallProfile, Output};
@@ -33,9 +37,9 @@ use crate::results::print_table;
 /// on with fewer, and the report says so.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Checkpoint directory, or random:SHAPE for random weights of t5-small, t5-base, t5-large,
-    /// t5-v1_1-small, -base or -large
-    #[arg(long, value_name = "DIR")]
+    /// Checkpoint directory or GGUF file, or random:SHAPE for random weights of t5-small, t5-base, t5-large,
+    /// t5-v1_1-small, -base or -large, smollm2-135m, smollm2-360m or tinyllama-1.1b
+    #[arg(long, value_name = "PATH")]
     model: String,
     /// cpu or libtorch; may be repeated [default: cpu, or libtorch where --device is no CPU]
     #[arg(long = "engine", value_name = "E")]
@@ -63,9 +67,10 @@ pub(crate) struct Arguments {
     /// Threads; all cores if not given
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// f32, bf16 or int8 on the cpu engine; libtorch has f32
-    #[arg(long, value_name = "TYPE,TYPE", value_delimiter = ',', default_value = "f32,bf16,int8")]
-    dtype: Vec<WeightType>,
+    /// f32, bf16 or int8 on the cpu engine, or stored, as the checkpoint has them; libtorch has f32 [default:
+    /// f32,bf16,int8, and stored for a GGUF file]
+    #[arg(long, value_name = "TYPE,TYPE", value_delimiter = ',')]
+    dtype: Vec<InMemory>,
     /// Times that each case is measured, after one call that is not
     #[arg(long, value_name = "N", default_value_t = 7)]
     repetitions: usize,
@@ -90,6 +95,21 @@ pub(crate) struct Arguments {
     save: Option<PathBuf>,
 }
 
+/// How weights lie in memory: as they are stored, or rounded to a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct InMemory(Option<WeightType>);
+
+impl FromStr for InMemory {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        Ok(InMemory(if name == STORED { None } else { Some(name.parse()?) }))
+    }
+}
+
+/// --dtype calls the types that a checkpoint has like this.
+const STORED: &str = "stored";
+
 /// More than any cache holds.
 const READ_BYTES: usize = 256 << 20;
 
@@ -100,7 +120,7 @@ const SEED: u64 = 1;
 struct Loaded {
     engine: EngineKind,
     device: String,
-    dtype: &'static str,
+    dtype: String,
     model: Engine,
 }
 
@@ -175,6 +195,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 impl Arguments {
+    fn types_in_memory(&self, checkpoint: &Path) -> Vec<Option<WeightType>> {
+        match &self.dtype[..] {
+            [] if is_gguf(checkpoint) => vec![None],
+            [] => WeightType::ALL.iter().copied().map(Some).collect(),
+            given => given.iter().map(|in_memory| in_memory.0).collect(),
+        }
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         check_flags([
             ("--source-tokens", Some(self.source_tokens), TOKENS),
@@ -205,13 +233,14 @@ impl Folder {
             ensure!(arguments.save.is_none(), "--save is for random weights");
             return Ok(Folder::Given(PathBuf::from(&arguments.model)));
         };
-        let config =
-            T5Config::published(name).with_context(|| format!("no published shape is called {name}"))?;
+        let t5 = T5Config::published(name).map(|config| Box::new(config) as Box<dyn NetworkConfig>);
+        let llama = || LlamaConfig::published(name).map(|config| Box::new(config) as Box<dyn NetworkConfig>);
+        let config = t5.or_else(llama).with_context(|| format!("no published shape is called {name}"))?;
         let folder = match &arguments.save {
             Some(folder) => Folder::Given(folder.clone()),
             None => Folder::Temporary(TemporaryFolder::new("calm-bench-")?),
         };
-        Weights::random(&config, SEED).save(folder.path(), &config)?;
+        Weights::random(&*config, SEED).save(folder.path(), &*config)?;
         Ok(folder)
     }
 
@@ -237,7 +266,7 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
     let mut models = Vec::new();
     for &engine in engines {
         let (types, device): (Vec<Option<WeightType>>, &str) = match engine {
-            EngineKind::Cpu => (arguments.dtype.iter().copied().map(Some).collect(), CPU),
+            EngineKind::Cpu => (arguments.types_in_memory(folder), CPU),
             EngineKind::Libtorch => (vec![None], &arguments.device),
         };
         for weight_type in types {
@@ -249,7 +278,10 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
                 threads_per_worker: threads,
             };
             let model = Engine::load(folder, &options)?;
-            let dtype = weight_type.map_or("f32", WeightType::name);
+            let dtype = match engine {
+                EngineKind::Cpu => model.model().device().trim_start_matches("cpu ").to_owned(),
+                EngineKind::Libtorch => WeightType::F32.name().to_owned(),
+            };
             models.push(Loaded { engine, device: device.to_owned(), dtype, model });
         }
     }
@@ -313,7 +345,7 @@ impl<'a> Case<'a> {
         Measured {
             engine: self.loaded.engine.name(),
             device: self.loaded.device.clone(),
-            dtype: self.loaded.dtype,
+            dtype: self.loaded.dtype.clone(),
             policy: self.spec.to_string(),
             batch_size: self.batch_size,
             tokens_per_second: [call, self.calls[self.calls.len() - 1], self.calls[0]]

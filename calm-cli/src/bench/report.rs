@@ -27,7 +27,7 @@ pub(super) struct Measured {
     pub(super) engine: &'static str,
     /// The engine computed on this device, as --device names it.
     pub(super) device: String,
-    pub(super) dtype: &'static str,
+    pub(super) dtype: String,
     pub(super) policy: String,
     pub(super) batch_size: usize,
     /// Rate of whole calls, all rows together: median, least and most.
