@@ -56,9 +56,23 @@ pub(crate) trait Weight: Sized + Send + Sync + 'static {
     ) -> Self::Sum<S>;
     unsafe fn store<S: Simd>(to: *mut Self::Output, sum: Self::Sum<S>);
 
+    /// Adds a step of both halves of a panel.
+    #[inline(always)]
+    unsafe fn add_both<S: Simd>(
+        weights: &[Self::Loaded<S>; 2],
+        inputs: Self::Splat<S>,
+        sums: &mut [Self::Sum<S>; 2],
+    ) {
+        // SAFETY: as above.
+        unsafe {
+            sums[0] = Self::add::<S>(weights[0], inputs, sums[0]);
+            sums[1] = Self::add::<S>(weights[1], inputs, sums[1]);
+        }
+    }
+
     /// Computes a product as [`Panels::product`] does, if the processor has instructions for whole matrices
     /// of this type and the rows are worth it. Returns whether it did.
-    fn product_of_matrices(
+    fn product_of_matrices<S: Simd>(
         _panels: &Panels<Self>,
         _range: Range<usize>,
         _inputs: &[Self::Input],
@@ -152,7 +166,7 @@ impl Weight for i8 {
     }
 
     #[inline(always)]
-    fn product_of_matrices(
+    fn product_of_matrices<S: Simd>(
         panels: &Panels<i8>,
         range: Range<usize>,
         inputs: &[i8],
@@ -285,7 +299,7 @@ impl<W: Weight> Panels<W> {
     ) {
         assert!(range.end <= self.len() && inputs.len().is_multiple_of(self.stride()), "not of this matrix");
         let rows = inputs.len() / self.stride();
-        if S::MAY_HAVE_MATRICES && W::product_of_matrices(self, range.clone(), inputs, &mut emit) {
+        if S::MAY_HAVE_MATRICES && W::product_of_matrices::<S>(self, range.clone(), inputs, &mut emit) {
             return;
         }
         // Of few rows several panels at a time, since each sum waits for the addition before.
@@ -352,11 +366,9 @@ impl<W: Weight> Panels<W> {
                     for line in 0..W::STEP_BYTES / 64 {
                         S::prefetch(weights.wrapping_add(ahead + line * 64));
                     }
-                    for half in 0..2 {
-                        let weights = W::load::<S>(weights, half);
-                        for r in 0..R {
-                            tile[r][p][half] = W::add::<S>(weights, inputs[r], tile[r][p][half]);
-                        }
+                    let weights = [W::load::<S>(weights, 0), W::load::<S>(weights, 1)];
+                    for r in 0..R {
+                        W::add_both::<S>(&weights, inputs[r], &mut tile[r][p]);
                     }
                 }
             }

@@ -2,13 +2,14 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use half::f16;
 
 use super::inputs::InputBlock;
 use super::{BLOCK, StoredBlock};
-use crate::panels::{PANEL, Weight};
-use crate::simd::{LANES, Simd};
+use crate::panels::{PANEL, Panels, Weight};
+use crate::simd::{LANES, Simd, amx};
 
 /// What a block consists of. A weight is `scale * (quant - ZERO) + minimum`.
 pub(crate) trait Format: Send + Sync + 'static {
@@ -49,6 +50,9 @@ formats! {
 
 /// The weights of a format in panels.
 pub(crate) struct Block<F>(PhantomData<F>);
+
+/// Number of rows from which on tiles take less time than vectors, since weights are unpacked for them.
+const FEWEST_ROWS: usize = 16;
 
 /// Number of four inputs of a block that lie one beside the other.
 const QUADS: usize = BLOCK / 4;
@@ -126,13 +130,7 @@ pub(super) fn read<F: Format>(step: &[u8], output: usize) -> StoredBlock {
         let (byte, bit) = Layout::<F>::fifth_bit(output, input);
         (low | (step[byte] >> bit & 1) << 4) as i8
     };
-    let scale = |index: usize| {
-        let from = &step[Layout::<F>::scale(index, output)..];
-        match F::HAS_WIDE_SCALES {
-            true => f32::from_ne_bytes([from[0], from[1], from[2], from[3]]),
-            false => f16::from_ne_bytes([from[0], from[1]]).to_f32(),
-        }
-    };
+    let scale = |index: usize| scale_at::<F>(step, index, output);
     StoredBlock {
         quants: std::array::from_fn(quant),
         zero: F::ZERO as i8,
@@ -147,6 +145,65 @@ pub(crate) struct Loaded<S: Simd> {
     quads: [S::Quads; QUADS],
     scales: [S::F32; 2],
     minima: S::F32,
+}
+
+/// Loads the scales or minima of 16 outputs.
+///
+/// # Safety
+/// That of [`Simd`].
+#[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
+#[inline(always)]
+unsafe fn load_scales<S: Simd, F: Format>(from: *const u8) -> S::F32 {
+    unsafe { if F::HAS_WIDE_SCALES { S::load(from.cast()) } else { S::load_f16(from.cast()) } }
+}
+
+/// Adds the products of a block of inputs to the sums of `H` times 16 outputs.
+///
+/// # Safety
+/// That of [`Simd`].
+#[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
+#[allow(clippy::needless_range_loop, reason = "the indices have to be numbers that the compiler knows")]
+#[inline(always)]
+unsafe fn add_block<S: Simd, F: Format, const H: usize>(
+    weights: &[Loaded<S>; H],
+    inputs: *const InputBlock,
+    totals: &mut [S::F32; H],
+) {
+    unsafe {
+        let InputBlock { scale, scaled_sum, sums, high, low } = &*inputs;
+        let (high, low) = (high.0.as_ptr(), low.0.as_ptr());
+        let quads_of_scale = QUADS / F::SCALES;
+        for part in 0..F::SCALES {
+            let inputs = if F::SCALES == 1 { sums[0] + sums[1] } else { sums[part] };
+            // What the sums of the low halves begin with makes up for the high ones, too.
+            let start = if F::BITS == 8 { S::start_quads(inputs) } else { S::splat_i32(-F::ZERO * inputs) };
+            let mut of_low = [start; H];
+            let mut of_high = [S::splat_i32(0); H];
+            for quad in part * quads_of_scale..(part + 1) * quads_of_scale {
+                let (of_step, rest) = (S::splat_quad(high.add(4 * quad)), S::splat_quad(low.add(4 * quad)));
+                for h in 0..H {
+                    let weights = weights[h].quads[quad];
+                    if F::BITS == 8 {
+                        of_high[h] = S::dot_quads(weights, of_step, of_high[h]);
+                        of_low[h] = S::dot_quads(weights, rest, of_low[h]);
+                    } else {
+                        of_high[h] = S::dot_unsigned_quads(weights, of_step, of_high[h]);
+                        of_low[h] = S::dot_unsigned_quads(weights, rest, of_low[h]);
+                    }
+                }
+            }
+            for h in 0..H {
+                let integers = S::join_halves(of_high[h], of_low[h]);
+                let factor = S::mul(weights[h].scales[part], S::splat(*scale));
+                totals[h] = S::mul_add(S::to_f32(integers), factor, totals[h]);
+            }
+        }
+        if F::HAS_MINIMUM {
+            for h in 0..H {
+                totals[h] = S::mul_add(weights[h].minima, S::splat(*scaled_sum), totals[h]);
+            }
+        }
+    }
 }
 
 #[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
@@ -187,13 +244,16 @@ impl<F: Format> Weight for Block<F> {
                     *four_bits = S::add_fifth_bits(*four_bits, fifth.add(quad * QUAD_BYTES / 8));
                 }
             }
-            let scale = |index: usize| {
-                let from =
-                    step.add(Layout::<F>::SCALES + (index * PANEL + half * LANES) * Layout::<F>::SCALE_BYTES);
-                if F::HAS_WIDE_SCALES { S::load(from.cast()) } else { S::load_f16(from.cast()) }
+            let first = step.add(Layout::<F>::SCALES + half * LANES * Layout::<F>::SCALE_BYTES);
+            let stride = PANEL * Layout::<F>::SCALE_BYTES;
+            let scale = load_scales::<S, F>(first);
+            let scales = [scale, if F::SCALES == 2 { load_scales::<S, F>(first.add(stride)) } else { scale }];
+            let minima = if F::HAS_MINIMUM {
+                load_scales::<S, F>(first.add(F::SCALES * stride))
+            } else {
+                S::splat(0.0)
             };
-            let minima = if F::HAS_MINIMUM { scale(F::SCALES) } else { S::splat(0.0) };
-            Loaded { quads, scales: [scale(0), scale(F::SCALES - 1)], minima }
+            Loaded { quads, scales, minima }
         }
     }
 
@@ -204,46 +264,129 @@ impl<F: Format> Weight for Block<F> {
 
     #[inline(always)]
     unsafe fn add<S: Simd>(weights: Loaded<S>, inputs: *const InputBlock, sum: S::F32) -> S::F32 {
-        unsafe {
-            let InputBlock { scale, scaled_sum, sums, high, low } = &*inputs;
-            let (high, low) = (high.0.as_ptr(), low.0.as_ptr());
-            let mut total = sum;
-            let quads_of_scale = QUADS / F::SCALES;
-            for part in 0..F::SCALES {
-                let inputs = if F::SCALES == 1 { sums[0] + sums[1] } else { sums[part] };
-                // What the sum of the low halves begins with makes up for the high ones, too.
-                let mut of_low = match F::BITS {
-                    8 => S::start_quads(inputs),
-                    _ => S::splat_i32(-F::ZERO * inputs),
-                };
-                let mut of_high = S::splat_i32(0);
-                for quad in part * quads_of_scale..(part + 1) * quads_of_scale {
-                    let weights = weights.quads[quad];
-                    let inputs = [high, low].map(|half| S::splat_quad(half.add(4 * quad)));
-                    (of_high, of_low) = match F::BITS {
-                        8 => (
-                            S::dot_quads(weights, inputs[0], of_high),
-                            S::dot_quads(weights, inputs[1], of_low),
-                        ),
-                        _ => (
-                            S::dot_unsigned_quads(weights, inputs[0], of_high),
-                            S::dot_unsigned_quads(weights, inputs[1], of_low),
-                        ),
-                    };
-                }
-                let integers = S::join_halves(of_high, of_low);
-                let factor = S::mul(weights.scales[part], S::splat(*scale));
-                total = S::mul_add(S::to_f32(integers), factor, total);
-            }
-            if F::HAS_MINIMUM {
-                total = S::mul_add(weights.minima, S::splat(*scaled_sum), total);
-            }
-            total
-        }
+        let mut sums = [sum];
+        unsafe { add_block::<S, F, 1>(&[weights], inputs, &mut sums) };
+        sums[0]
+    }
+
+    /// Inputs are spread once for both halves.
+    #[inline(always)]
+    unsafe fn add_both<S: Simd>(weights: &[Loaded<S>; 2], inputs: *const InputBlock, sums: &mut [S::F32; 2]) {
+        unsafe { add_block::<S, F, 2>(weights, inputs, sums) }
     }
 
     #[inline(always)]
     unsafe fn store<S: Simd>(to: *mut f32, sum: S::F32) {
         unsafe { S::store(to, sum) }
+    }
+
+    #[inline(always)]
+    fn product_of_matrices<S: Simd>(
+        panels: &Panels<Self>,
+        range: Range<usize>,
+        inputs: &[InputBlock],
+        emit: &mut impl FnMut(usize, usize, &[f32; PANEL]),
+    ) -> bool {
+        let blocks = panels.stride();
+        let rows = inputs.len() / blocks;
+        // Scales of half a block would need sums of 16 inputs.
+        if F::SCALES > 1 || rows < FEWEST_ROWS || !amx::is_there() {
+            return false;
+        }
+        let mut weights = vec![amx::BlockWeights([0; PANEL * BLOCK]); blocks];
+        let mut scales = vec![[[0.0; PANEL]; 2]; blocks];
+        let mut of_tiles = amx::BlockSums([[[[0; LANES]; amx::ROWS]; 2]; 2]);
+        for panel in range {
+            for ((step, weights), scales) in panels.steps_of(panel).zip(&mut weights).zip(&mut scales) {
+                unpack::<S, F>(step, weights, scales);
+            }
+            for first in (0..rows).step_by(amx::ROWS) {
+                let count = (rows - first).min(amx::ROWS);
+                let tiles = amx::BlockTiles::new(count);
+                let mut sums = [[0.0; PANEL]; amx::ROWS];
+                for block in 0..blocks {
+                    let of_rows = &inputs[first * blocks + block..];
+                    let first_row = &of_rows[0];
+                    let halves = [&first_row.high, &first_row.low].map(|half| half.0.as_ptr());
+                    let stride = blocks * size_of::<InputBlock>();
+                    // SAFETY: there are `count` rows from the first one on, each with this block.
+                    unsafe { tiles.multiply(&weights[block], halves, stride, &mut of_tiles) };
+                    let amx::BlockSums([high, low]) = &of_tiles;
+                    for row in 0..count {
+                        let InputBlock { scale, scaled_sum, .. } = of_rows[row * blocks];
+                        let [scales, minima] = &scales[block];
+                        for half in 0..2 {
+                            let (high, low) = (&high[half][row], &low[half][row]);
+                            let sums = &mut sums[row][half * LANES..][..LANES];
+                            let scales = &scales[half * LANES..][..LANES];
+                            let minima = &minima[half * LANES..][..LANES];
+                            for i in 0..LANES {
+                                let integer = (128 * high[i] + low[i]) as f32;
+                                let sum = integer.mul_add(scales[i] * scale, sums[i]);
+                                sums[i] =
+                                    if F::HAS_MINIMUM { minima[i].mul_add(scaled_sum, sum) } else { sum };
+                            }
+                        }
+                    }
+                }
+                drop(tiles);
+                for (row, sums) in sums[..count].iter().enumerate() {
+                    emit(panel, first + row, sums);
+                }
+            }
+        }
+        true
+    }
+}
+
+/// The weights of a step as tiles take them, less what 0 is stored as, and the scales and minima of all
+/// outputs.
+#[inline(always)]
+fn unpack<S: Simd, F: Format>(step: &[u8], weights: &mut amx::BlockWeights, scales: &mut [[f32; PANEL]; 2]) {
+    let of_half = LANES * BLOCK;
+    for half in 0..2 {
+        let to = &mut weights.0[half * of_half..][..of_half];
+        let from = &step[half * Layout::<F>::QUANTS..][..Layout::<F>::QUANTS];
+        if F::BITS == 8 {
+            for (to, &quant) in to.iter_mut().zip(from) {
+                *to = quant as i8;
+            }
+            continue;
+        }
+        let (first, second) = to.split_at_mut(of_half / 2);
+        for ((first, second), &both) in first.iter_mut().zip(second).zip(from) {
+            *first = (both & 15) as i8;
+            *second = (both >> 4) as i8;
+        }
+        if F::BITS == 5 {
+            let fifth = &step[Layout::<F>::FIFTH_BITS + half * of_half / 8..][..of_half / 8];
+            for (to, bits) in to.as_chunks_mut::<8>().0.iter_mut().zip(fifth) {
+                for (i, to) in to.iter_mut().enumerate() {
+                    *to += ((bits >> i) & 1) as i8 * 16;
+                }
+            }
+        }
+        for to in to.iter_mut() {
+            *to -= F::ZERO as i8;
+        }
+    }
+    let of_scale = PANEL * Layout::<F>::SCALE_BYTES;
+    for (index, to) in scales[..1 + usize::from(F::HAS_MINIMUM)].iter_mut().enumerate() {
+        let from = &step[Layout::<F>::SCALES + index * of_scale..][..of_scale];
+        // SAFETY: a panel has as many scales, and the caller runs with the instructions of `S`.
+        unsafe {
+            S::store(to.as_mut_ptr(), load_scales::<S, F>(from.as_ptr()));
+            S::store(to.as_mut_ptr().add(LANES), load_scales::<S, F>(from.as_ptr().add(of_scale / 2)));
+        }
+    }
+}
+
+/// A scale of an output, or, as that after the last one, its minimum.
+#[inline(always)]
+fn scale_at<F: Format>(step: &[u8], index: usize, output: usize) -> f32 {
+    let from = &step[Layout::<F>::scale(index, output)..];
+    match F::HAS_WIDE_SCALES {
+        true => f32::from_ne_bytes([from[0], from[1], from[2], from[3]]),
+        false => f16::from_ne_bytes([from[0], from[1]]).to_f32(),
     }
 }

@@ -20,15 +20,54 @@ pub(crate) struct Rows<'a> {
     pub(crate) start: usize,
 }
 
+/// Number of inputs of a block, which have sums of their own.
+pub(crate) const BLOCK: usize = 32;
+
+/// Number of rows of a tile.
+pub(crate) const ROWS: usize = 16;
+
+/// The weights of a block of a panel, four inputs of an output one beside the other: [half, inputs / 4, 16, 4]
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct BlockWeights(pub(crate) [i8; PANEL * BLOCK]);
+
+/// Sums of a block for some rows with either half of a panel, of the high and of the low halves of the inputs:
+/// [high or low, half, rows, 16]
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct BlockSums(pub(crate) [[[[i32; LANES]; ROWS]; 2]; 2]);
+
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-pub(crate) use self::absent::{is_there, product};
+pub(crate) use self::absent::{BlockTiles, is_there, product};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use self::present::{is_there, product};
+pub(crate) use self::present::{BlockTiles, is_there, product};
+use super::LANES;
+use crate::panels::PANEL;
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod absent {
-    use super::Rows;
+    use super::{BlockSums, BlockWeights, Rows};
     use crate::panels::PANEL;
+
+    /// Tiles that there are none of.
+    pub(crate) struct BlockTiles;
+
+    impl BlockTiles {
+        pub(crate) fn new(_rows: usize) -> Self {
+            unreachable!("the processor has no tiles")
+        }
+
+        /// # Safety
+        /// Nobody has such tiles.
+        pub(crate) unsafe fn multiply(
+            &self,
+            _: &BlockWeights,
+            _: [*const i8; 2],
+            _: usize,
+            _: &mut BlockSums,
+        ) {
+        }
+    }
 
     pub(crate) fn is_there() -> bool {
         false
@@ -45,11 +84,8 @@ mod present {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     use std::sync::OnceLock;
 
-    use super::{DEPTH, Rows};
+    use super::{BLOCK, BlockSums, BlockWeights, DEPTH, ROWS, Rows};
     use crate::panels::PANEL;
-
-    /// Number of rows of a tile.
-    const ROWS: usize = 16;
 
     /// Whether the processor has tiles and the system lets this process use them.
     pub(crate) fn is_there() -> bool {
@@ -106,6 +142,69 @@ mod present {
             // SAFETY: there are tiles, and nobody uses them now. Without this the system would save them
             // whenever it takes the processor from the thread.
             unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+        }
+    }
+
+    /// The tiles of a thread for blocks of inputs: 0 to 3 hold sums, 4 and 5 the high and the low halves of
+    /// inputs, 6 and 7 the halves of the weights.
+    pub(crate) struct BlockTiles(Tiles);
+
+    impl BlockTiles {
+        /// Configures tiles for up to 16 rows. The caller has asked whether there are tiles.
+        pub(crate) fn new(rows: usize) -> Self {
+            let rows = rows.clamp(1, ROWS) as u8;
+            let mut config =
+                Config { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+            config.bytes[..8].copy_from_slice(&[64, 64, 64, 64, BLOCK as u16, BLOCK as u16, 64, 64]);
+            config.rows[..8].copy_from_slice(&[rows, rows, rows, rows, rows, rows, 8, 8]);
+            // SAFETY: the caller has asked whether there are tiles.
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly)) };
+            BlockTiles(Tiles)
+        }
+
+        /// Computes the sums of one block.
+        ///
+        /// # Safety
+        /// There are as many rows of inputs as the tiles are configured for, `stride` bytes apart, of which the
+        /// 32 bytes from either pointer on are readable.
+        #[inline(always)]
+        pub(crate) unsafe fn multiply(
+            &self,
+            weights: &BlockWeights,
+            [high, low]: [*const i8; 2],
+            stride: usize,
+            sums: &mut BlockSums,
+        ) {
+            // SAFETY: the caller's promise; the sums have room for four tiles.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "tileloadd tmm4, [{high} + {stride}]",
+                    "tileloadd tmm6, [{weights} + {line}]",
+                    "tileloadd tmm7, [{weights} + {line} + 512]",
+                    "tileloadd tmm5, [{low} + {stride}]",
+                    "tdpbssd tmm0, tmm4, tmm6",
+                    "tdpbssd tmm1, tmm4, tmm7",
+                    "tdpbssd tmm2, tmm5, tmm6",
+                    "tdpbssd tmm3, tmm5, tmm7",
+                    "tilestored [{sums} + {line}], tmm0",
+                    "tilestored [{sums} + {line} + 1024], tmm1",
+                    "tilestored [{sums} + {line} + 2048], tmm2",
+                    "tilestored [{sums} + {line} + 3072], tmm3",
+                    high = in(reg) high,
+                    low = in(reg) low,
+                    stride = in(reg) stride,
+                    weights = in(reg) weights.0.as_ptr(),
+                    line = in(reg) 64_usize,
+                    sums = in(reg) sums.0.as_mut_ptr(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack, preserves_flags),
+                );
+            }
         }
     }
 
