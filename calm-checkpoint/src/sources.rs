@@ -36,8 +36,8 @@ pub fn source_seed(seed: u64, tokens: &[Token]) -> u64 {
     digest.iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// Checks that a decoder has positions for each prompt and an output of `max_tokens` behind it. The last token
-/// of an output is never an input.
+/// Checks that a decoder has positions for each prompt and an output of `max_tokens` behind it. The last
+/// token of an output is never an input.
 ///
 /// # Errors
 /// Fails if a prompt and its output are longer than `positions` together.
@@ -59,8 +59,8 @@ pub fn check_context(
 pub enum Kept {
     /// The beginning, and the last token, which ends the source: what an encoder summarises or translates.
     Beginning,
-    /// The end, which a decoder goes on from, and the tokens in front of the text, such as the one that begins
-    /// all texts.
+    /// The end, which a decoder goes on from, and the tokens in front of the text, such as the one that
+    /// begins all texts.
     End {
         /// Number of tokens in front of the text.
         first: usize,

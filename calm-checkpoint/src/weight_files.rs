@@ -178,7 +178,8 @@ impl WeightFiles {
         let (Some(shared), Some(name_of_shared)) = (first, embeddings.first()) else { return Ok(()) };
         for &name in &embeddings[1..] {
             let Some(own) = self.tensors.get(name) else { continue };
-            // A copy as the head stays, since training moves it by itself. Another name for one table does not.
+            // A copy as the head stays, since training moves it by itself. Another name for one table does
+            // not.
             let is_left_out = if name == HEAD { own.is(&shared) } else { self.is_same(own, &shared)? };
             if is_left_out {
                 self.tensors.remove(name);

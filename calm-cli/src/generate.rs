@@ -241,7 +241,8 @@ impl Sources {
         Ok(Self { name, tokens: sources, lines })
     }
 
-    /// The tokens of all sources, if the model knows each of them, cut to `limit` so that what is `kept` stays.
+    /// The tokens of all sources, if the model knows each of them, cut to `limit` so that what is
+    /// `kept` stays.
     fn check(
         mut self,
         num_inputs: usize,

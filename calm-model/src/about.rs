@@ -47,8 +47,8 @@ impl About {
     }
 
     /// Adds what a checkpoint directory says beside the weights, and gives the head without the rows that its
-    /// tokenizer does not know. A vocabulary padded to a round size has logits that stand for no token and must
-    /// never be emitted.
+    /// tokenizer does not know. A vocabulary padded to a round size has logits that stand for no token and
+    /// must never be emitted.
     pub(crate) fn of_checkpoint(
         &mut self,
         dir: &Path,

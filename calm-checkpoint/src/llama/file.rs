@@ -1,5 +1,5 @@
-//! `config.json` of a Llama as transformers 4 and 5 write it, with what they put in the place of keys that are
-//! left out (`LlamaConfig` of transformers 5.24).
+//! `config.json` of a Llama as transformers 4 and 5 write it, with what they put in the place of keys that
+//! are left out (`LlamaConfig` of transformers 5.24).
 
 use std::path::Path;
 

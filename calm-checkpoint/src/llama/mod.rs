@@ -97,7 +97,8 @@ impl LlamaConfig {
     }
 
     /// Reads and checks `config.json` as transformers 4 or 5 wrote it, and the special tokens of
-    /// `generation_config.json` beside it if there is one. Keys that are left out have transformers' defaults.
+    /// `generation_config.json` beside it if there is one. Keys that are left out have transformers'
+    /// defaults.
     ///
     /// # Errors
     /// Fails if the file is missing, is not JSON, holds a value that no Llama has, or asks for something that
@@ -166,8 +167,8 @@ impl LlamaConfig {
 
     /// What the decoding loop and the cost model know of this network, with weights of 4 bytes.
     ///
-    /// A token of the prompt is a key like one of the output. A skipped layer has its key and value projected,
-    /// whose heads are fewer than those of the queries.
+    /// A token of the prompt is a key like one of the output. A skipped layer has its key and value
+    /// projected, whose heads are fewer than those of the queries.
     pub fn shape(&self) -> BackboneShape {
         let [hidden, inner, kv_inner, intermediate, vocab_size] =
             [self.hidden_size, self.inner(), self.kv_inner(), self.intermediate_size, self.vocab_size]

@@ -13,8 +13,8 @@ pub enum RopeScaling {
         /// The factor.
         factor: f64,
     },
-    /// Wavelengths that did not fit often into the texts of the pretraining are longer by a factor, short ones
-    /// are as they were, and those between are interpolated (Llama 3.1).
+    /// Wavelengths that did not fit often into the texts of the pretraining are longer by a factor, short
+    /// ones are as they were, and those between are interpolated (Llama 3.1).
     Llama3 {
         /// The factor.
         factor: f64,

@@ -1,4 +1,4 @@
-use calm_checkpoint::{SpecialTokens, T5Config, Tokenizer};
+use calm_checkpoint::{Kept, LlamaConfig, SpecialTokens, T5Config, Tokenizer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -164,4 +164,43 @@ fn tokenizers_of_other_formats_are_met_with_the_command_that_converts_them() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
     let message = error(&[("tokenizer.json", pointer)], "tokenizer.json");
     assert!(message.starts_with("DIR/tokenizer.json: it is a pointer of Git LFS"), "{message}");
+}
+
+/// A decoder goes on from a text, so that nothing is put behind one.
+#[test]
+fn prompts_begin_and_end_as_the_template_says() {
+    let of_llama = |file: &Value, end: u32| {
+        let folder = folder_with(file);
+        let smol = LlamaConfig::published("smollm2-135m").unwrap();
+        let config = LlamaConfig { vocab_size: 40, eos_token_id: vec![end], ..smol };
+        Tokenizer::of_checkpoint(folder.path(), &config)
+            .map(Option::unwrap)
+            .map_err(|error| error.to_string())
+    };
+    let plain = of_llama(&tokenizer("no template"), 1).unwrap();
+    assert_eq!(plain.encode("a bad").unwrap(), plain_ids("a bad"));
+    assert_eq!(plain.kept(), Kept::End { first: 0 });
+    // What ends an output is no part of its text, whether the tokenizer says so or not.
+    let unmarked = of_llama(&tokenizer("neither"), 1).unwrap();
+    assert_eq!(unmarked.decode(&[8, 1]).unwrap(), "a");
+
+    let mut begins = tokenizer("as it should be");
+    let single = begins["post_processor"]["single"].as_array_mut().unwrap();
+    single.reverse();
+    let begins = of_llama(&begins, 1).unwrap();
+    assert_eq!(begins.encode("a bad").unwrap(), [&[1], &plain_ids("a bad")[..]].concat());
+    assert_eq!(begins.kept(), Kept::End { first: 1 });
+
+    let error = of_llama(&tokenizer("no template"), 30).err().unwrap();
+    assert!(
+        error.ends_with("it has tokens 0 to 12, but eos_token_id is 30, so that no output would end"),
+        "{error}"
+    );
+}
+
+/// The tokens of a text by themselves.
+fn plain_ids(text: &str) -> Vec<u32> {
+    let folder = folder_with(&tokenizer("no template"));
+    let loaded = Tokenizer::load(&folder.path().join("tokenizer.json")).unwrap();
+    loaded.encode(text).unwrap()
 }

@@ -9,9 +9,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use calm_checkpoint::{
-    EngineKind, LlamaConfig, NetworkConfig, T5Config, Teamwork, WeightType, is_gguf,
-};
+use calm_checkpoint::{EngineKind, LlamaConfig, NetworkConfig, T5Config, Teamwork, WeightType, is_gguf};
 use calm_core::profile::{Profile, record};
 use calm_core::{DecodeOptions, Generation, Policy, PolicySpec, Token};
 use calm_cpu::{Weights, all_cores};

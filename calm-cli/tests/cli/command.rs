@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use assert_cmd::Command;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Runs `calm` with these arguments and this standard input.
@@ -53,6 +54,46 @@ pub(crate) fn copied_checkpoint() -> TempDir {
     for file in ["config.json", "model.safetensors"] {
         std::fs::copy(reference_checkpoint("v1_1").join(file), folder.path().join(file)).unwrap();
     }
+    folder
+}
+
+/// A copy of a small Llama with a tokenizer of the words `t0` to `t223`, which puts `<s>` before a text.
+pub(crate) fn llama_with_tokenizer() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::copy(reference_checkpoint("llama_gqa_tied").join(file), folder.path().join(file)).unwrap();
+    }
+    let names = ["t0", "<s>", "</s>"].map(str::to_owned).into_iter();
+    let names = names.chain((3..224).map(|token| format!("t{token}")));
+    let vocab: serde_json::Map<String, Value> = names.zip((0..).map(Value::from)).collect();
+    let special = |id: u32, content: &str| {
+        let flags =
+            ["single_word", "lstrip", "rstrip", "normalized"].map(|flag| (flag.to_owned(), false.into()));
+        let mut token = serde_json::Map::from_iter(flags);
+        token.extend([("id".to_owned(), json!(id)), ("content".to_owned(), json!(content))]);
+        token.insert("special".to_owned(), true.into());
+        token
+    };
+    let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+    let begin = json!({ "SpecialToken": { "id": "<s>", "type_id": 0 } });
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": [begin, text],
+        "pair": [begin, text, { "Sequence": { "id": "B", "type_id": 0 } }],
+        "special_tokens": { "<s>": { "id": "<s>", "ids": [1], "tokens": ["<s>"] } },
+    });
+    let tokenizer = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [special(1, "<s>"), special(2, "</s>")],
+        "normalizer": null,
+        "pre_tokenizer": { "type": "WhitespaceSplit" },
+        "post_processor": template,
+        "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "t0" },
+    });
+    std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
     folder
 }
 

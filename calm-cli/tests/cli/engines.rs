@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::command::{calm, printed, reference_checkpoint};
+use crate::command::{calm, llama_with_tokenizer, printed, reference_checkpoint};
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -51,6 +51,38 @@ fn engines_generate_the_same_tokens() {
             let same = narrow.iter().zip(&expected).filter(|(a, b)| a == b).count();
             assert!(2 * same > count, "{task}, {policy}: int8 has {same} of {count} outputs in common");
         }
+    }
+}
+
+/// Texts of a decoder begin as its tokenizer says and end as they are. One that is too long is cut in front.
+#[test]
+fn engines_go_on_from_the_texts_of_a_llama() {
+    let folder = llama_with_tokenizer();
+    let lines = |arguments: &str, input: &str| {
+        let model = folder.path().to_str().unwrap();
+        let common = ["generate", "--device", "cpu", "--model", model, "--input", "-", "--max-tokens", "12"];
+        let output = printed(calm(common.into_iter().chain(arguments.split_whitespace()), input));
+        output.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let texts = "{\"source\": \"t5 t9 t13\"}\n{\"source\": \"t40 t41 t42 t43 t44\"}\n";
+    let tokens = "{\"input_ids\": [1, 5, 9, 13]}\n{\"input_ids\": [1, 40, 41, 42, 43, 44]}\n";
+    let last = "{\"input_ids\": [1, 9, 13]}\n{\"input_ids\": [1, 43, 44]}\n";
+    let expected = lines("--engine cpu --dtype f32", tokens);
+    for engine in
+        ["--engine cpu --dtype f32", "--engine libtorch", "--engine libtorch --policy calm-softmax-0.2"]
+    {
+        assert_eq!(lines(engine, texts), lines(engine, tokens));
+        let cut = format!("{engine} --max-source-tokens 3");
+        assert_eq!(lines(&cut, texts), lines(engine, last));
+    }
+    for (found, expected) in lines("--engine libtorch", texts).iter().zip(&expected) {
+        assert_eq!(found["tokens"], expected["tokens"]);
+        // What begins or ends texts is no part of one.
+        let tokens = found["tokens"].as_array().unwrap().iter().filter_map(Value::as_u64);
+        let words = tokens.filter(|token| ![1, 2].contains(token)).map(|token| format!("t{token}"));
+        let words: Vec<String> = words.collect();
+        assert!(!words.is_empty());
+        assert_eq!(found["text"], words.join(" "));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every reference decoding of calm-model's tests, through the command.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use calm_core::{Parameters, PolicySpec, Token};
 use serde::Deserialize;
@@ -47,11 +48,12 @@ fn flags(number: usize, policy: &PolicySpec) -> Vec<String> {
 
 /// A start of the command per policy; the ways to batch and to share the work take turns.
 fn check(name: &str, cases_in_all: usize) {
-    let of_file = |file: &str| {
-        let text = std::fs::read_to_string(reference_checkpoint(name).join(file)).unwrap();
+    let files = ["cases.json", "shallow_deep.json"].map(|file| reference_checkpoint(name).join(file));
+    let of_file = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
         serde_json::from_str::<Cases>(&text).unwrap().cases
     };
-    let cases = of_file("cases.json").into_iter().chain(of_file("shallow_deep.json"));
+    let cases = files.iter().filter(|path| path.is_file()).flat_map(of_file);
     let mut by_policy: BTreeMap<(String, usize), Vec<Case>> = BTreeMap::new();
     for case in cases {
         by_policy.entry((case.policy.to_string(), case.max_tokens)).or_default().push(case);
@@ -96,4 +98,9 @@ fn v1_0() {
 #[test]
 fn v1_1() {
     check("v1_1", 240);
+}
+
+#[test]
+fn llama_gqa_tied() {
+    check("llama_gqa_tied", 277);
 }

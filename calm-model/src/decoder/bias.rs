@@ -39,8 +39,8 @@ impl CausalBias {
     }
 
     /// Bias of queries that are all at `position`, for the keys up to their own: [1, heads, 1, position + 1],
-    /// in aligned rows. A mask is zeros here; without one libtorch's kernel for CPUs would take scores that are
-    /// no numbers for keys that nobody may see, and give zeros.
+    /// in aligned rows. A mask is zeros here; without one libtorch's kernel for CPUs would take scores that
+    /// are no numbers for keys that nobody may see, and give zeros.
     pub(crate) fn at(&self, position: i64) -> Tensor {
         let keys = position + 1;
         let bias = self.by_distance.narrow_copy(1, self.start(position), aligned(keys));

@@ -1,5 +1,5 @@
-//! A decoding in progress, whatever the network: K/V caches, entries and their states, attention. What differs
-//! between networks is behind [`Layers`].
+//! A decoding in progress, whatever the network: K/V caches, entries and their states, attention. What
+//! differs between networks is behind [`Layers`].
 
 mod bias;
 mod layout;
@@ -39,7 +39,8 @@ pub(crate) trait Layers {
     /// States after self-attention: x [entries, d_model] and what was attended to, [entries, inner].
     fn attended(&self, layer: usize, x: Tensor, context: &Tensor) -> Tensor;
 
-    /// Mask of the sources of some rows, or of all, if there is attention to them: [rows, 1, 1, source length].
+    /// Mask of the sources of some rows, or of all, if there is attention to them:
+    /// [rows, 1, 1, source length].
     fn source_mask(&self, _rows: Option<&Tensor>) -> Option<Tensor> {
         None
     }

@@ -19,7 +19,7 @@ pub(crate) type Load<'a> = &'a dyn Fn(&Path) -> Result<Box<dyn Model>, String>;
 
 /// What can be damaged in a kind of network.
 pub(crate) struct Parts {
-    /// Its checkpoints, of which the last has a head of its own.
+    /// Two checkpoints, of which the last has a head of its own.
     checkpoints: [&'static str; 2],
     /// Tensors that must hold numbers.
     needed: [&'static str; 4],
