@@ -163,7 +163,7 @@ def measure_calm(command, dtype, path, threads):
     yield "prefill", PREFILL * 1e3 / bench(PREFILL, 2, [1])[1]["time_to_first_token_ms"]
     # The benchmark holds a block that it reads the memory's rate with; this is a process that decodes alone.
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as source:
-        source.write(json.dumps({"input_ids": source_tokens(49152, PROMPT)}) + "\n")
+        source.write(json.dumps({"input_ids": list(range(100, 100 + PROMPT))}) + "\n")
         source.flush()
         arguments = ["generate", "--model", path, "--input", source.name, "--max-tokens", NEW, "--threads", threads]
         process = subprocess.Popen([command, *map(str, arguments), *(["--dtype", dtype] if dtype else [])], stdout=subprocess.DEVNULL)
