@@ -48,7 +48,8 @@ struct Place {
 }
 
 impl WeightFiles {
-    /// Opens the weight files of a checkpoint, a directory or a GGUF file, and compares what they hold with its configuration.
+    /// Opens the weight files of a checkpoint, a directory or a GGUF file, and compares what they hold with
+    /// its configuration.
     ///
     /// # Errors
     /// Fails if `config.json` is that of another type of model; if there are no weight files, or one is

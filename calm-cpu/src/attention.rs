@@ -94,7 +94,8 @@ impl KeysValues {
         self.is_empty
     }
 
-    /// Writes the key and the value of one position, [key heads * d_kv] each, and makes room where there is none.
+    /// Writes the key and the value of one position, [key heads * d_kv] each, and makes room where there is
+    /// none.
     pub(crate) fn write(&mut self, position: usize, key: &[f32], value: &[f32]) {
         if position >= self.capacity {
             self.grow(position + 1);

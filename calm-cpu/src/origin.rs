@@ -54,7 +54,8 @@ impl Origin {
         })
     }
 
-    /// Reads what lies beside the weights of a checkpoint. Costs of exit heads are added to those of the shape.
+    /// Reads what lies beside the weights of a checkpoint. Costs of exit heads are added to those of the
+    /// shape.
     pub(crate) fn find(
         &mut self,
         checkpoint: &Path,

@@ -60,7 +60,8 @@ impl Positions {
                     Direction::Causal => position + 1,
                     Direction::Bidirectional => *length,
                 };
-                // The first position is `position` before the query, and distance 0 is in column `length - 1`.
+                // The first position is `position` before the query, and distance 0 is in column `length -
+                // 1`.
                 (seen, Some(Bias { table, width: *width, start: length - 1 - position }))
             }
         }

@@ -44,7 +44,8 @@ pub(crate) struct Session<'a, D> {
     home: &'a Pool<Memory>,
 }
 
-/// What a decoding writes to. It reads nothing that an earlier one has left there, but for the K/V of prompts.
+/// What a decoding writes to. It reads nothing that an earlier one has left there, but for the K/V of
+/// prompts.
 #[derive(Default)]
 pub(crate) struct Memory {
     /// By layer.

@@ -6,10 +6,10 @@ use crate::int8::{LARGEST_INPUT, halves_of, largest_size};
 
 /// 32 inputs as integers of 15 bits, in the two halves of 8 bits that products take.
 ///
-/// llama.cpp has inputs of 8 bits (`block_q8_1` of ggml-common.h). A layer that rounds so coarsely makes of any
-/// small difference one as large as its steps, so that after some layers the texts of two machines, or of two
-/// types of caches, have no more in common than both have with those of the unrounded network. 15 bits cost
-/// little where weights come from memory, and give the texts of that network.
+/// llama.cpp has inputs of 8 bits (`block_q8_1` of ggml-common.h). A layer that rounds so coarsely makes of
+/// any small difference one as large as its steps, so that after some layers the texts of two machines, or
+/// of two types of caches, have no more in common than both have with those of the unrounded network. 15
+/// bits cost little where weights come from memory, and give the texts of that network.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub(crate) struct InputBlock {
@@ -45,8 +45,8 @@ pub(crate) fn round_to_blocks(inputs: &[f32], blocks: &mut Vec<InputBlock>) {
             all |= rounded;
             integers[i] = rounded as i16;
         }
-        for i in 0..BLOCK {
-            (block.high.0[i], block.low.0[i]) = halves_of(integers[i]);
+        for ((high, low), &integer) in block.high.0.iter_mut().zip(&mut block.low.0).zip(&integers) {
+            (*high, *low) = halves_of(integer);
         }
         let (first, second) = integers.split_at(BLOCK / 2);
         block.sums = [first, second].map(|half| half.iter().map(|&x| i32::from(x)).sum());

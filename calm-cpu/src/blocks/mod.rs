@@ -50,8 +50,8 @@ macro_rules! with_format {
 
 impl Blocks {
     /// Packs a matrix with `inputs` columns, whose rows lie one after the other in `bytes`. Returns none if
-    /// the type has no blocks, or if a quant is -128: none that a quantiser writes, and too large for products
-    /// whose sums have 16 bits.
+    /// the type has no blocks, or if a quant is -128: none that a quantiser writes, and too large for
+    /// products whose sums have 16 bits.
     pub(crate) fn pack(tensor_type: TensorType, inputs: usize, bytes: &[u8]) -> Option<Self> {
         match tensor_type {
             TensorType::Q4_0 => Some(Blocks::Q4_0(pack(tensor_type, inputs, bytes))),
@@ -85,8 +85,8 @@ impl Blocks {
     /// Computes products of some panels with rows of inputs: [rows, blocks]. Calls `emit(panel, row, sums)`
     /// as [`Panels::product`] does.
     ///
-    /// This is a function of its own, and not a part of each kernel that has a product: there are many formats,
-    /// and the compiler would take minutes.
+    /// This is a function of its own, and not a part of each kernel that has a product: there are many
+    /// formats, and the compiler would take minutes.
     pub(crate) fn product(
         &self,
         set: InstructionSet,

@@ -22,7 +22,8 @@ pub(super) enum Kind {
     Blocks(Arc<Blocks>),
 }
 
-/// The head of the checkpoint, the same in 8 bits, and what is left of each weight then, in 8 bits of its own.
+/// The head of the checkpoint, the same in 8 bits, and what is left of each weight then, in 8 bits of its
+/// own.
 pub(super) struct Fine {
     rows: Stored,
     pub(super) screen: Int8Panels,

@@ -26,13 +26,14 @@ pub(crate) const BLOCK: usize = 32;
 /// Number of rows of a tile.
 pub(crate) const ROWS: usize = 16;
 
-/// The weights of a block of a panel, four inputs of an output one beside the other: [half, inputs / 4, 16, 4]
+/// The weights of a block of a panel, four inputs of an output one beside the other: [half, inputs / 4, 16,
+/// 4]
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct BlockWeights(pub(crate) [i8; PANEL * BLOCK]);
 
-/// Sums of a block for some rows with either half of a panel, of the high and of the low halves of the inputs:
-/// [high or low, half, rows, 16]
+/// Sums of a block for some rows with either half of a panel, of the high and of the low halves of the
+/// inputs: [high or low, half, rows, 16]
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct BlockSums(pub(crate) [[[[i32; LANES]; ROWS]; 2]; 2]);
@@ -165,8 +166,8 @@ mod present {
         /// Computes the sums of one block.
         ///
         /// # Safety
-        /// There are as many rows of inputs as the tiles are configured for, `stride` bytes apart, of which the
-        /// 32 bytes from either pointer on are readable.
+        /// There are as many rows of inputs as the tiles are configured for, `stride` bytes apart, of which
+        /// the 32 bytes from either pointer on are readable.
         #[inline(always)]
         pub(crate) unsafe fn multiply(
             &self,

@@ -5,5 +5,6 @@
 
 mod files;
 mod gguf;
+mod llama_cpp;
 mod profile;
 mod reference;
