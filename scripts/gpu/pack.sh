@@ -13,8 +13,8 @@ config=${1:-$default_config}
 profile=${PROFILE:-release}
 pack=${PACK:-gpu-pack}
 test_examples=2000
-# At most 64 MiB can travel to the GPU machine; what is not code may grow a little until the next pack.
-limit=$((60 * mib))
+# What can travel to the GPU machine.
+limit=$((64 * mib))
 
 # Prints a line `NAME PATH` for each executable. It builds the whole workspace, so that features, and with
 # them builds, are those of the test suite.
