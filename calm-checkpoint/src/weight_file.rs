@@ -1,6 +1,6 @@
 //! One file of weights, in either format.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use calm_gguf::{Gguf, TensorType};
 use safetensors::Dtype;
@@ -111,7 +111,7 @@ impl WeightFile {
     }
 
     fn changed(&self) -> Error {
-        Error::Changed { path: PathBuf::from(self.path()) }
+        Error::Changed { path: self.path().to_owned() }
     }
 }
 

@@ -89,6 +89,11 @@ impl WeightFiles {
         self.tensors.get(name).map(|place| place.info.shape.as_slice())
     }
 
+    /// Returns the type in which a tensor that the network takes is stored.
+    pub fn tensor_type(&self, name: &str) -> Option<TensorType> {
+        self.tensors.get(name)?.info.tensor_type.as_ref().ok().copied()
+    }
+
     /// Lists the types in which the matrices that the network takes are stored.
     pub fn matrix_types(&self) -> impl Iterator<Item = TensorType> {
         let matrices = self.tensors.values().filter(|place| place.info.shape.len() > 1);

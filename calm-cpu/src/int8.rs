@@ -93,18 +93,24 @@ pub(crate) fn quantise(input: &[f32], width: usize, quantised: &mut Vec<i16>, sc
         let largest = largest_size(x);
         let scale = if largest == 0.0 { 1.0 } else { largest / largest_integer };
         let factor = 1.0 / scale;
-        let mut all = 0;
-        for (to, &x) in to.iter_mut().zip(x) {
-            // A cast of the rounded number would be checked, number by number.
-            let rounded = (x * factor + ROUND).to_bits();
-            all |= rounded;
-            *to = rounded as i16;
-        }
-        // What is no number has more bits of the exponent than a sum with ROUND has; integers would hide it.
-        let is_lost = all & f32::INFINITY.to_bits() != ROUND.to_bits() & f32::INFINITY.to_bits();
-        let scale = if is_lost { f32::NAN } else { scale };
-        scales.push(scale);
+        let are_numbers = round(x, factor, to);
+        scales.push(if are_numbers { scale } else { f32::NAN });
     }
+}
+
+/// Rounds numbers times `factor` to integers of at most 15 bits. Returns whether all are finite numbers,
+/// which the integers would hide.
+#[inline(always)]
+pub(crate) fn round(x: &[f32], factor: f32, to: &mut [i16]) -> bool {
+    let mut all = 0;
+    for (to, &x) in to.iter_mut().zip(x) {
+        // A cast of the rounded number would be checked, number by number.
+        let rounded = (x * factor + ROUND).to_bits();
+        all |= rounded;
+        *to = rounded as i16;
+    }
+    // What is no number has more bits of the exponent than a sum with ROUND has.
+    all & f32::INFINITY.to_bits() == ROUND.to_bits() & f32::INFINITY.to_bits()
 }
 
 /// Divides each row of integers [rows, width] into its halves, as a product reads them: [2 * rows, stride].

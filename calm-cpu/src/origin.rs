@@ -46,7 +46,7 @@ impl Origin {
             packing,
             weights: match packing {
                 Packing::As(weight_type) => weight_type.name(),
-                Packing::AsStored => weights.type_in_memory(matrix)?,
+                Packing::AsStored => weights.type_in_memory(matrix),
             },
             folder: None,
             fingerprint: String::new(),

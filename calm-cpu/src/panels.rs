@@ -49,26 +49,13 @@ pub(crate) trait Weight: Sized + Send + Sync + 'static {
     unsafe fn load<S: Simd>(step: *const u8, half: usize) -> Self::Loaded<S>;
     /// Loads the inputs of one step, for all outputs.
     unsafe fn splat<S: Simd>(from: *const Self::Input) -> Self::Splat<S>;
+    /// Adds the products of a step to the sums of both halves of a panel.
     unsafe fn add<S: Simd>(
-        weights: Self::Loaded<S>,
-        inputs: Self::Splat<S>,
-        sum: Self::Sum<S>,
-    ) -> Self::Sum<S>;
-    unsafe fn store<S: Simd>(to: *mut Self::Output, sum: Self::Sum<S>);
-
-    /// Adds a step of both halves of a panel.
-    #[inline(always)]
-    unsafe fn add_both<S: Simd>(
         weights: &[Self::Loaded<S>; 2],
         inputs: Self::Splat<S>,
         sums: &mut [Self::Sum<S>; 2],
-    ) {
-        // SAFETY: as above.
-        unsafe {
-            sums[0] = Self::add::<S>(weights[0], inputs, sums[0]);
-            sums[1] = Self::add::<S>(weights[1], inputs, sums[1]);
-        }
-    }
+    );
+    unsafe fn store<S: Simd>(to: *mut Self::Output, sum: Self::Sum<S>);
 
     /// Computes a product as [`Panels::product`] does, if the processor has instructions for whole matrices
     /// of this type and the rows are worth it. Returns whether it did.
@@ -110,8 +97,10 @@ macro_rules! float_weight {
             }
 
             #[inline(always)]
-            unsafe fn add<S: Simd>(weights: S::F32, inputs: S::F32, sum: S::F32) -> S::F32 {
-                unsafe { S::mul_add(weights, inputs, sum) }
+            unsafe fn add<S: Simd>(weights: &[S::F32; 2], inputs: S::F32, sums: &mut [S::F32; 2]) {
+                for (weights, sum) in weights.iter().zip(sums) {
+                    *sum = unsafe { S::mul_add(*weights, inputs, *sum) };
+                }
             }
 
             #[inline(always)]
@@ -156,8 +145,10 @@ impl Weight for i8 {
     }
 
     #[inline(always)]
-    unsafe fn add<S: Simd>(weights: S::Quads, inputs: S::Quad, sum: S::I32) -> S::I32 {
-        unsafe { S::dot_quads(weights, inputs, sum) }
+    unsafe fn add<S: Simd>(weights: &[S::Quads; 2], inputs: S::Quad, sums: &mut [S::I32; 2]) {
+        for (weights, sum) in weights.iter().zip(sums) {
+            *sum = unsafe { S::dot_quads(*weights, inputs, *sum) };
+        }
     }
 
     #[inline(always)]
@@ -368,7 +359,7 @@ impl<W: Weight> Panels<W> {
                     }
                     let weights = [W::load::<S>(weights, 0), W::load::<S>(weights, 1)];
                     for r in 0..R {
-                        W::add_both::<S>(&weights, inputs[r], &mut tile[r][p]);
+                        W::add::<S>(&weights, inputs[r], &mut tile[r][p]);
                     }
                 }
             }

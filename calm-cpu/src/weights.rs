@@ -58,10 +58,8 @@ pub(crate) enum Table {
 
 impl Table {
     pub(crate) fn new(stored: Stored, packing: Packing) -> Self {
-        match stored.blocks().filter(|_| packing == Packing::AsStored) {
-            Some(blocks) => Table::Blocks(Arc::new(blocks)),
-            None => Table::Rows(stored),
-        }
+        let blocks = if packing == Packing::AsStored { stored.blocks() } else { None };
+        blocks.map_or(Table::Rows(stored), |blocks| Table::Blocks(Arc::new(blocks)))
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -176,16 +174,16 @@ impl Weights {
     }
 
     /// What a matrix is in memory if it stays what it is.
-    pub(crate) fn type_in_memory(&self, name: &str) -> Result<&'static str, Error> {
-        Ok(match self.find(name)? {
-            Some((_, Stored { numbers: Numbers::Bytes { tensor_type, .. }, .. }))
-                if has_blocks(tensor_type) =>
-            {
-                tensor_type.name()
-            }
-            Some((_, stored)) if stored.is_bf16() => WeightType::Bf16.name(),
+    pub(crate) fn type_in_memory(&self, name: &str) -> &'static str {
+        let stored = match &self.0 {
+            Source::Files(files) => files.tensor_type(name),
+            Source::Random(_) => None,
+        };
+        match stored {
+            Some(TensorType::Bf16) => WeightType::Bf16.name(),
+            Some(tensor_type) if tensor_type.block_len() > 1 => tensor_type.name(),
             _ => WeightType::F32.name(),
-        })
+        }
     }
 
     /// Lists the tensors of the files that the network has no use for.
@@ -334,11 +332,6 @@ impl Stored {
 #[inline(always)]
 fn widen(bits: [u8; 2]) -> f32 {
     f32::from_bits(u32::from(u16::from_le_bytes(bits)) << 16)
-}
-
-/// Whether numbers of a type share scales.
-fn has_blocks(tensor_type: TensorType) -> bool {
-    tensor_type.block_len() > 1
 }
 
 /// Draws a standard normal number (Box and Muller).

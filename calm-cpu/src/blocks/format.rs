@@ -157,55 +157,6 @@ unsafe fn load_scales<S: Simd, F: Format>(from: *const u8) -> S::F32 {
     unsafe { if F::HAS_WIDE_SCALES { S::load(from.cast()) } else { S::load_f16(from.cast()) } }
 }
 
-/// Adds the products of a block of inputs to the sums of `H` times 16 outputs.
-///
-/// # Safety
-/// That of [`Simd`].
-#[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
-#[allow(clippy::needless_range_loop, reason = "the indices have to be numbers that the compiler knows")]
-#[inline(always)]
-unsafe fn add_block<S: Simd, F: Format, const H: usize>(
-    weights: &[Loaded<S>; H],
-    inputs: *const InputBlock,
-    totals: &mut [S::F32; H],
-) {
-    unsafe {
-        let InputBlock { scale, scaled_sum, sums, high, low } = &*inputs;
-        let (high, low) = (high.0.as_ptr(), low.0.as_ptr());
-        let quads_of_scale = QUADS / F::SCALES;
-        for part in 0..F::SCALES {
-            let inputs = if F::SCALES == 1 { sums[0] + sums[1] } else { sums[part] };
-            // What the sums of the low halves begin with makes up for the high ones, too.
-            let start = if F::BITS == 8 { S::start_quads(inputs) } else { S::splat_i32(-F::ZERO * inputs) };
-            let mut of_low = [start; H];
-            let mut of_high = [S::splat_i32(0); H];
-            for quad in part * quads_of_scale..(part + 1) * quads_of_scale {
-                let (of_step, rest) = (S::splat_quad(high.add(4 * quad)), S::splat_quad(low.add(4 * quad)));
-                for h in 0..H {
-                    let weights = weights[h].quads[quad];
-                    if F::BITS == 8 {
-                        of_high[h] = S::dot_quads(weights, of_step, of_high[h]);
-                        of_low[h] = S::dot_quads(weights, rest, of_low[h]);
-                    } else {
-                        of_high[h] = S::dot_unsigned_quads(weights, of_step, of_high[h]);
-                        of_low[h] = S::dot_unsigned_quads(weights, rest, of_low[h]);
-                    }
-                }
-            }
-            for h in 0..H {
-                let integers = S::join_halves(of_high[h], of_low[h]);
-                let factor = S::mul(weights[h].scales[part], S::splat(*scale));
-                totals[h] = S::mul_add(S::to_f32(integers), factor, totals[h]);
-            }
-        }
-        if F::HAS_MINIMUM {
-            for h in 0..H {
-                totals[h] = S::mul_add(weights[h].minima, S::splat(*scaled_sum), totals[h]);
-            }
-        }
-    }
-}
-
 #[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
 impl<F: Format> Weight for Block<F> {
     type Input = InputBlock;
@@ -262,17 +213,47 @@ impl<F: Format> Weight for Block<F> {
         from
     }
 
-    #[inline(always)]
-    unsafe fn add<S: Simd>(weights: Loaded<S>, inputs: *const InputBlock, sum: S::F32) -> S::F32 {
-        let mut sums = [sum];
-        unsafe { add_block::<S, F, 1>(&[weights], inputs, &mut sums) };
-        sums[0]
-    }
-
     /// Inputs are spread once for both halves.
+    #[allow(clippy::needless_range_loop, reason = "the indices have to be numbers that the compiler knows")]
     #[inline(always)]
-    unsafe fn add_both<S: Simd>(weights: &[Loaded<S>; 2], inputs: *const InputBlock, sums: &mut [S::F32; 2]) {
-        unsafe { add_block::<S, F, 2>(weights, inputs, sums) }
+    unsafe fn add<S: Simd>(weights: &[Loaded<S>; 2], inputs: *const InputBlock, totals: &mut [S::F32; 2]) {
+        unsafe {
+            let InputBlock { scale, scaled_sum, sums, high, low } = &*inputs;
+            let (high, low) = (high.0.as_ptr(), low.0.as_ptr());
+            let quads_of_scale = QUADS / F::SCALES;
+            for part in 0..F::SCALES {
+                let inputs = if F::SCALES == 1 { sums[0] + sums[1] } else { sums[part] };
+                // What the sums of the low halves begin with makes up for the high ones, too.
+                let start =
+                    if F::BITS == 8 { S::start_quads(inputs) } else { S::splat_i32(-F::ZERO * inputs) };
+                let mut of_low = [start; 2];
+                let mut of_high = [S::splat_i32(0); 2];
+                for quad in part * quads_of_scale..(part + 1) * quads_of_scale {
+                    let (of_step, rest) =
+                        (S::splat_quad(high.add(4 * quad)), S::splat_quad(low.add(4 * quad)));
+                    for h in 0..2 {
+                        let weights = weights[h].quads[quad];
+                        if F::BITS == 8 {
+                            of_high[h] = S::dot_quads(weights, of_step, of_high[h]);
+                            of_low[h] = S::dot_quads(weights, rest, of_low[h]);
+                        } else {
+                            of_high[h] = S::dot_unsigned_quads(weights, of_step, of_high[h]);
+                            of_low[h] = S::dot_unsigned_quads(weights, rest, of_low[h]);
+                        }
+                    }
+                }
+                for h in 0..2 {
+                    let integers = S::join_halves(of_high[h], of_low[h]);
+                    let factor = S::mul(weights[h].scales[part], S::splat(*scale));
+                    totals[h] = S::mul_add(S::to_f32(integers), factor, totals[h]);
+                }
+            }
+            if F::HAS_MINIMUM {
+                for h in 0..2 {
+                    totals[h] = S::mul_add(weights[h].minima, S::splat(*scaled_sum), totals[h]);
+                }
+            }
+        }
     }
 
     #[inline(always)]

@@ -1,8 +1,7 @@
 //! Inputs in blocks of 15 bits.
 
 use super::BLOCK;
-use crate::elementwise::ROUND;
-use crate::int8::{LARGEST_INPUT, halves_of, largest_size};
+use crate::int8::{LARGEST_INPUT, halves_of, largest_size, round};
 
 /// 32 inputs as integers of 15 bits, in the two halves of 8 bits that products take.
 ///
@@ -38,21 +37,13 @@ pub(crate) fn round_to_blocks(inputs: &[f32], blocks: &mut Vec<InputBlock>) {
         let largest = largest_size(x);
         let factor = if largest == 0.0 { 0.0 } else { LARGEST_INPUT as f32 / largest };
         let mut integers = [0_i16; BLOCK];
-        let mut all = 0;
-        for i in 0..BLOCK {
-            // A cast of the rounded number would be checked, number by number.
-            let rounded = (x[i] * factor + ROUND).to_bits();
-            all |= rounded;
-            integers[i] = rounded as i16;
-        }
+        let are_numbers = round(x, factor, &mut integers);
         for ((high, low), &integer) in block.high.0.iter_mut().zip(&mut block.low.0).zip(&integers) {
             (*high, *low) = halves_of(integer);
         }
         let (first, second) = integers.split_at(BLOCK / 2);
         block.sums = [first, second].map(|half| half.iter().map(|&x| i32::from(x)).sum());
-        // What is no number has more bits of the exponent than a sum with ROUND has; integers would hide it.
-        let is_lost = all & f32::INFINITY.to_bits() != ROUND.to_bits() & f32::INFINITY.to_bits();
-        block.scale = if is_lost { f32::NAN } else { largest / LARGEST_INPUT as f32 };
+        block.scale = if are_numbers { largest / LARGEST_INPUT as f32 } else { f32::NAN };
         block.scaled_sum = block.scale * (block.sums[0] + block.sums[1]) as f32;
     }
 }

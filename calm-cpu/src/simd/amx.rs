@@ -124,17 +124,22 @@ mod present {
     struct Tiles;
 
     impl Tiles {
+        /// Gives tiles 0 to 7 so many rows of so many bytes. The caller has asked whether there are tiles.
+        fn load(rows: [u8; 8], bytes: [u16; 8]) -> Tiles {
+            let mut config =
+                Config { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+            config.bytes[..8].copy_from_slice(&bytes);
+            config.rows[..8].copy_from_slice(&rows);
+            // SAFETY: the caller has asked whether there are tiles.
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly)) };
+            Tiles
+        }
+
         /// Makes tiles 0 to 3 hold sums (of the first rows with the two halves of a panel, then of the second
         /// rows), 4 and 5 the inputs of the first and the second rows, and 6 and 7 the halves of the weights.
         fn configure(rows: [usize; 2]) -> Tiles {
             let [first, second] = rows.map(|rows| rows as u8);
-            let mut config =
-                Config { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-            config.bytes[..8].fill(DEPTH as u16);
-            config.rows[..8].copy_from_slice(&[first, first, second, second, first, second, 16, 16]);
-            // SAFETY: the caller has asked whether there are tiles.
-            unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly)) };
-            Tiles
+            Self::load([first, first, second, second, first, second, 16, 16], [DEPTH as u16; 8])
         }
     }
 
@@ -154,13 +159,11 @@ mod present {
         /// Configures tiles for up to 16 rows. The caller has asked whether there are tiles.
         pub(crate) fn new(rows: usize) -> Self {
             let rows = rows.clamp(1, ROWS) as u8;
-            let mut config =
-                Config { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-            config.bytes[..8].copy_from_slice(&[64, 64, 64, 64, BLOCK as u16, BLOCK as u16, 64, 64]);
-            config.rows[..8].copy_from_slice(&[rows, rows, rows, rows, rows, rows, 8, 8]);
-            // SAFETY: the caller has asked whether there are tiles.
-            unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly)) };
-            BlockTiles(Tiles)
+            let inputs = BLOCK as u16;
+            BlockTiles(Tiles::load(
+                [rows, rows, rows, rows, rows, rows, 8, 8],
+                [64, 64, 64, 64, inputs, inputs, 64, 64],
+            ))
         }
 
         /// Computes the sums of one block.
