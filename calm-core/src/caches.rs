@@ -71,6 +71,11 @@ impl Caches {
         entry.position - self.filled[(layer - 1) * self.num_rows + entry.row]
     }
 
+    /// Whether the K/V of `layer` exist for a position of `row`.
+    pub(crate) fn has(&self, layer: usize, row: usize, position: usize) -> bool {
+        position < self.filled[(layer - 1) * self.num_rows + row]
+    }
+
     /// `layer` ran for `entries` and wrote their K/V.
     pub(crate) fn ran(&mut self, layer: usize, entries: &[Entry]) {
         for entry in entries {

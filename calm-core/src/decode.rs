@@ -1,8 +1,9 @@
 //! The decoding loop: each token of each row leaves the decoder as soon as its policy allows.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-use crate::backbone::{Entry, Prompt};
+use crate::backbone::{Entry, Prompt, Token};
 use crate::decoder::Decoder;
 use crate::error::{DecodeError, PolicyError};
 use crate::generation::Generation;
@@ -54,6 +55,54 @@ pub fn decode(
     policy: &dyn Policy,
     options: &DecodeOptions,
 ) -> Result<Vec<Generation>, DecodeError> {
+    decode_watched(prompt, policy, options, |_| ControlFlow::Continue(()))
+}
+
+/// A token of an output that no later step changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FinalToken {
+    /// The token.
+    pub token: Token,
+    /// Layers that ran for it before it left, as in [`Generation::exit_layers`].
+    pub exit_layer: usize,
+}
+
+/// Decodes the one row of `prompt` as [`decode`] does, and hands each token to `on_token` as soon as it is
+/// final: drafts once they are verified. The decoding ends early where `on_token` breaks; what it was given
+/// is the output then.
+///
+/// # Errors
+/// As [`decode`], and if the prompt has not one row.
+pub fn decode_streamed(
+    prompt: &dyn Prompt,
+    policy: &dyn Policy,
+    options: &DecodeOptions,
+    mut on_token: impl FnMut(FinalToken) -> ControlFlow<()>,
+) -> Result<Generation, DecodeError> {
+    let rows = prompt.first_inputs().len();
+    if rows != 1 {
+        return Err(PolicyError::Form(format!("one row can be streamed, not {rows}")).into());
+    }
+    let mut streamed = 0;
+    let generations = decode_watched(prompt, policy, options, |decoder| {
+        while let Some(token) = decoder.final_token(0, streamed) {
+            streamed += 1;
+            on_token(token)?;
+        }
+        ControlFlow::Continue(())
+    })?;
+    let mut generation = generations.into_iter().next().unwrap_or_default();
+    generation.truncate(streamed);
+    Ok(generation)
+}
+
+/// The decoding loop. After each step `watch` sees the decoder, and may end the decoding.
+fn decode_watched(
+    prompt: &dyn Prompt,
+    policy: &dyn Policy,
+    options: &DecodeOptions,
+    mut watch: impl FnMut(&Decoder<'_>) -> ControlFlow<()>,
+) -> Result<Vec<Generation>, DecodeError> {
     let _part = profile::enter(Part::Loop);
     let started = Instant::now();
     let shape = prompt.shape();
@@ -73,6 +122,9 @@ pub fn decode(
     let mut running: Vec<Entry> = (0..rows).map(|row| Entry { row, position: 0 }).collect();
     while !running.is_empty() {
         decoder.step(&running, &inputs)?;
+        if watch(&decoder).is_break() {
+            break;
+        }
         inputs.clear();
         running.retain_mut(|entry| {
             let next = decoder.next(entry.row);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::backbone::{BackboneShape, DecoderSession, Entry, Prompt, Token};
 use crate::caches::Caches;
-use crate::decode::{DecodeOptions, Propagation};
+use crate::decode::{DecodeOptions, FinalToken, Propagation};
 use crate::error::{DecodeError, EngineError, NotFinite};
 use crate::finite;
 use crate::generation::Generation;
@@ -76,6 +76,16 @@ impl<'a> Decoder<'a> {
         let tokens = &self.generations[row].tokens;
         let last = *tokens.last()?;
         (!self.ends(tokens.len() - 1, last)).then_some((tokens.len(), last))
+    }
+
+    /// The token of `row` at `position`, if there is one that no later step takes back.
+    pub(crate) fn final_token(&self, row: usize, position: usize) -> Option<FinalToken> {
+        let takes_back = |deferral: Deferral| deferral.deep_tokens == DeepTokens::Decisive;
+        // Once the last layer has run for a draft it was judged, in the same step.
+        let is_draft = self.deferral.is_some_and(takes_back) && !self.caches.has(self.depth, row, position);
+        let generation = &self.generations[row];
+        let token = *generation.tokens.get(position).filter(|_| !is_draft)?;
+        Some(FinalToken { token, exit_layer: generation.exit_layers[position] })
     }
 
     /// Whether an output ends with this token at this position.

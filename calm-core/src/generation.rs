@@ -33,6 +33,13 @@ impl Generation {
     pub fn average_layers(&self) -> Option<f64> {
         average_layers(std::slice::from_ref(self))
     }
+
+    /// Leaves out the tokens from position `length` on. What they took stays counted.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.tokens.truncate(length);
+        self.exit_layers.truncate(length);
+        self.confidence.truncate(length);
+    }
 }
 
 /// Mean exit layer of all tokens, the measure of efficiency of the paper, or `None` without tokens.

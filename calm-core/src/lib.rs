@@ -74,7 +74,7 @@ pub use backbone::{Backbone, BackboneShape, DecoderSession, Entry, Prompt, Token
 pub use beam::{BeamOptions, beam_search};
 pub use beta_mixture::{BetaComponent, BetaMixture, PUBLISHED_ZETA, published_threshold};
 pub use cost::{Cost, Tests};
-pub use decode::{DecodeOptions, Propagation, decode};
+pub use decode::{DecodeOptions, FinalToken, Propagation, decode, decode_streamed};
 pub use error::{DecodeError, EngineError, NotFinite, PolicyError};
 pub use exit_heads::{ExitHead, ExitHeads, HeadKind, HeadNorm};
 pub use exits::Exits;

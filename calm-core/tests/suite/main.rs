@@ -17,6 +17,7 @@ mod policies;
 mod profile;
 mod sampling;
 mod speculation;
+mod streaming;
 mod tables;
 mod toy;
 
