@@ -1,6 +1,7 @@
 //! The `calm` command as a library: a program with measures of its own adds them to the table and calls
 //! [`main`].
 
+mod applied;
 mod bench;
 mod calibrate;
 mod fit_confidence;
@@ -8,6 +9,7 @@ mod generate;
 mod p_value;
 mod policy;
 mod results;
+mod sampling;
 mod score;
 #[cfg(feature = "libtorch")]
 mod train;

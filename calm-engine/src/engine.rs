@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use anyhow::bail;
-use calm_checkpoint::{EngineKind, Kept, LoadOptions, Model, Tokenizer, WeightType, cut_source, load_config};
+use calm_checkpoint::{
+    ChatOptions, ChatTemplate, EngineKind, Kept, LoadOptions, Message, Model, Tokenizer, WeightType,
+    cut_source, load_config,
+};
 use calm_core::Token;
 
 use crate::models::loader;
@@ -22,6 +25,14 @@ pub trait TextCodec: Send + Sync {
     /// The tokens have no text.
     fn decode(&self, tokens: &[Token]) -> anyhow::Result<String>;
 
+    /// Tokens of a conversation, by the model's template. What a message says is text, whatever it says.
+    ///
+    /// # Errors
+    /// The model has no template for conversations, or none for this one.
+    fn encode_chat(&self, _messages: &[Message], _options: ChatOptions) -> anyhow::Result<Vec<Token>> {
+        bail!("the model has no chat template, which messages need")
+    }
+
     /// Which part of a source that is too long the model wants to read.
     fn kept(&self) -> Kept {
         Kept::Beginning
@@ -39,6 +50,35 @@ impl TextCodec for Tokenizer {
 
     fn kept(&self) -> Kept {
         Tokenizer::kept(self)
+    }
+}
+
+/// The tokenizer of a checkpoint, with its template for conversations.
+struct ChatCodec {
+    tokenizer: Tokenizer,
+    /// Missing where the checkpoint has none. One that cannot be read is an error of conversations alone.
+    template: Result<Option<ChatTemplate>, String>,
+}
+
+impl TextCodec for ChatCodec {
+    fn encode(&self, text: &str) -> anyhow::Result<Vec<Token>> {
+        TextCodec::encode(&self.tokenizer, text)
+    }
+
+    fn decode(&self, tokens: &[Token]) -> anyhow::Result<String> {
+        TextCodec::decode(&self.tokenizer, tokens)
+    }
+
+    fn encode_chat(&self, messages: &[Message], options: ChatOptions) -> anyhow::Result<Vec<Token>> {
+        match &self.template {
+            Ok(Some(template)) => Ok(self.tokenizer.encode_chat(template, messages, options)?),
+            Ok(None) => TextCodec::encode_chat(&self.tokenizer, messages, options),
+            Err(error) => bail!("{error}"),
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        self.tokenizer.kept()
     }
 }
 
@@ -152,14 +192,16 @@ pub fn encode_source(codec: &dyn TextCodec, text: &str, limit: Option<usize>) ->
     Ok(tokens)
 }
 
-/// The tokenizer of a checkpoint directory, if it has one.
+/// The tokenizer of a checkpoint, if it has one, with its template for conversations.
 ///
 /// # Errors
-/// It has one that cannot be read, or that is not of the model beside it.
+/// It has a tokenizer that cannot be read, or that is not of the model beside it.
 pub fn load_codec(directory: &Path) -> anyhow::Result<Option<Box<dyn TextCodec>>> {
     let config = load_config(directory)?;
     let tokenizer = Tokenizer::of_checkpoint(directory, &*config)?;
-    Ok(tokenizer.map(|tokenizer| Box::new(tokenizer) as Box<dyn TextCodec>))
+    let template = || ChatTemplate::of_checkpoint(directory).map_err(|error| error.to_string());
+    let codec = |tokenizer| Box::new(ChatCodec { tokenizer, template: template() }) as Box<dyn TextCodec>;
+    Ok(tokenizer.map(codec))
 }
 
 /// The error of something that needs the tokenizer of a model that has none.

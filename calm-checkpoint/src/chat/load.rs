@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::ChatTemplate;
 use crate::Error;
+use crate::files::is_gguf;
 use crate::gguf::GgufTokens;
 use crate::tokenizer::TokenName;
 
@@ -38,11 +39,14 @@ struct Named {
 }
 
 impl ChatTemplate {
-    /// Reads the template of a checkpoint directory, if it has one.
+    /// Reads the template of a checkpoint directory or a GGUF file, if it has one.
     ///
     /// # Errors
     /// Fails if a file cannot be read, is not what it should be, or if the template is no Jinja template.
     pub fn of_checkpoint(dir: &Path) -> Result<Option<Self>, Error> {
+        if is_gguf(dir) {
+            return Self::of_gguf(&Gguf::open(dir)?);
+        }
         let path = dir.join("tokenizer_config.json");
         let config: Config = if path.is_file() { calm_files::read_json(&path)? } else { Config::default() };
         let file = dir.join(FILE);

@@ -21,8 +21,14 @@ fn input_lines() {
     let check = |input: &str, expected: &str| check(&model, &[], input, expected);
     check("", "standard input holds no line to generate for");
     check(&format!("{TOKENS}\n{{\"input_ids\": [5,\n"), "standard input:3:17: EOF while parsing");
-    check(&format!("{TOKENS}{{\"text\": \"a\"}}\n"), "standard input:2: expected either source or input_ids");
-    check("{\"source\": \"a\", \"input_ids\": [5]}", "standard input:1: expected either source or input_ids");
+    check(
+        &format!("{TOKENS}{{\"text\": \"a\"}}\n"),
+        "standard input:2: expected exactly one of source, prompt",
+    );
+    check(
+        "{\"source\": \"a\", \"input_ids\": [5]}",
+        "standard input:1: expected exactly one of source, prompt",
+    );
     check(
         "{\"source\": \"a\"}",
         &format!(
@@ -36,7 +42,10 @@ fn input_lines() {
         "standard input:1: token 211 is not in the vocabulary, which ends at 211",
     );
     check("{\"input_ids\": [-1]}", "standard input:1:17: invalid value: integer `-1`");
-    check("7", "standard input:1:1: invalid type: integer `7`, expected an object with source or input_ids");
+    check(
+        "7",
+        "standard input:1:1: invalid type: integer `7`, expected an object with source, prompt, messages or input_ids",
+    );
 }
 
 #[test]
@@ -58,7 +67,7 @@ fn files() {
     }
     // A mistake in the input leaves the output of an earlier run alone.
     std::fs::write(path("out.jsonl"), "earlier").unwrap();
-    check(&model, &["--output", &path("out.jsonl")], "{}", "standard input:1: expected either");
+    check(&model, &["--output", &path("out.jsonl")], "{}", "standard input:1: expected exactly one");
     assert_eq!(std::fs::read_to_string(path("out.jsonl")).unwrap(), "earlier");
 }
 

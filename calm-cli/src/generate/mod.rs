@@ -1,31 +1,36 @@
 //! `calm generate`: JSON Lines in, JSON Lines out, in the same order.
 
-use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
+mod sources;
 
-use anyhow::{Context, bail, ensure};
-use calm_checkpoint::{Kept, Model, Tokenizer, cut_source};
-use calm_core::{BeamOptions, DecodeOptions, Filter, PolicySpec, Token};
-use calm_data::{JsonLines, open_text, plain_text};
-use calm_engine::decoding::{Draws, beam_search_sources, decode_sources};
-use calm_engine::engine::{Engine, TextCodec, load_codec};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::{Context, ensure};
+use calm_core::{BeamOptions, DecodeOptions, PolicySpec, Token};
+use calm_engine::decoding::{beam_search_sources, decode_sources};
+use calm_engine::engine::{Engine, load_codec};
 use calm_engine::limits::{AT_LEAST_ONE, BEAMS, TOKENS, check_flags};
 use calm_engine::program::{EngineArguments, note_unused_tensors};
 use calm_experiments::certify::Certificate;
 use calm_files::{Writer, tell};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use self::sources::{Sources, Texts};
+use crate::applied::check_calibration;
 use crate::policy::PolicyArguments;
+use crate::sampling::SamplingArguments;
 
 /// Batches decoded before their results are written.
 const BATCHES_PER_WRITE: usize = 64;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Directory with config.json, model.safetensors and, for text, tokenizer.json
+    /// Directory with config.json, model.safetensors and, for text, tokenizer.json; or a GGUF file
     #[arg(long)]
     model: PathBuf,
-    /// A {"source": "text"} or {"input_ids": [1, 2]} per line; - is standard input
+    /// A {"source": "text"}, {"prompt": "text"}, {"messages": [{"role": "user", "content": "text"}]} or
+    /// {"input_ids": [1, 2]} per line; - is standard input. Messages are for models with a chat template
     #[arg(long)]
     input: PathBuf,
     /// Receives a line per input line, in the same order; - is standard output. A file appears when all lines
@@ -35,7 +40,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     policy: PolicyArguments,
     /// Beam search with all layers: so many hypotheses for each source (transformers' num_beams)
-    #[arg(long, value_name = "K", conflicts_with = "calibration")]
+    #[arg(long, value_name = "K", conflicts_with_all = ["calibration", "temperature"])]
     beams: Option<usize>,
     /// Scores of hypotheses that have ended are divided by their length to this power
     #[arg(long, value_name = "A", default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
@@ -51,7 +56,7 @@ pub(crate) struct Arguments {
     /// Use the calibration although it was made with another model: nothing is guaranteed then
     #[arg(long, requires = "calibration")]
     force: bool,
-    /// Put in front of every source that does not begin with it; nothing is put in front of input_ids
+    /// Put in front of every source that does not begin with it, and of nothing else
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
     /// Longest output
@@ -67,40 +72,6 @@ pub(crate) struct Arguments {
     sampling: SamplingArguments,
     #[command(flatten)]
     engine: EngineArguments,
-}
-
-/// Tokens are drawn instead of taking the best ones, if there is a temperature.
-#[derive(clap::Args)]
-#[command(next_help_heading = "Sampling")]
-struct SamplingArguments {
-    /// Draw tokens by their probabilities at this temperature, above 0, instead of taking the best ones
-    #[arg(long, value_name = "T", conflicts_with = "beams")]
-    temperature: Option<f64>,
-    /// Only among so many of the best tokens
-    #[arg(long, value_name = "K", requires = "temperature")]
-    top_k: Option<usize>,
-    /// Only among the fewest best tokens whose probabilities sum up to this
-    #[arg(long, value_name = "P", requires = "temperature")]
-    top_p: Option<f64>,
-    /// What is drawn for a source depends on this and its tokens alone
-    #[arg(long, value_name = "N", requires = "temperature", default_value_t = 0)]
-    seed: u64,
-}
-
-impl SamplingArguments {
-    fn draws(&self) -> anyhow::Result<Option<Draws>> {
-        let Some(temperature) = self.temperature else { return Ok(None) };
-        let filter = Filter { temperature, top_k: self.top_k, top_p: self.top_p };
-        filter.check()?;
-        Ok(Some(Draws { filter, seed: self.seed }))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(expecting = "an object with source or input_ids")]
-struct InputLine {
-    source: Option<String>,
-    input_ids: Option<Vec<Token>>,
 }
 
 #[derive(Serialize)]
@@ -133,13 +104,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Before the model, which may take long to load: mistakes in the input show at once.
     let codec = load_codec(&arguments.model)?;
     let prefix = calibration.as_ref().map_or(&arguments.prefix, |calibration| &calibration.columns.prefix);
-    let sources = Sources::read(&arguments, codec.as_deref(), prefix)?;
+    let texts = Texts { model: &arguments.model, codec: codec.as_deref(), prefix, now: SystemTime::now() };
+    let sources = Sources::read(&arguments.input, &texts)?;
     let batches = sources.tokens.len().div_ceil(arguments.batch_size);
     let options = arguments.engine.options(batches)?;
     let mut engine = Engine::with_codec(&arguments.model, &options, codec)?;
     note_unused_tensors(&engine);
     if let Some(calibration) = &calibration {
-        arguments.check_calibration(calibration, engine.model())?;
+        check_calibration(calibration, engine.model(), arguments.force)?;
     }
     let sources = sources.check(engine.model().num_inputs(), max_source_tokens, engine.kept())?;
     let policy = policy.make(engine.model())?;
@@ -185,80 +157,6 @@ impl Arguments {
         let length_penalty = self.length_penalty;
         ensure!(length_penalty.is_finite(), "--length-penalty must be a number, not {length_penalty}");
         Ok(Some(BeamOptions { beams, length_penalty, max_tokens }))
-    }
-
-    fn check_calibration(&self, calibration: &Certificate, model: &dyn Model) -> anyhow::Result<()> {
-        if let Err(error) = calibration.check_model(model.fingerprint(), model.shape().num_layers) {
-            ensure!(self.force, "{error}; --force uses it without its guarantee");
-            tell(format_args!("warning: {error}: nothing is guaranteed"));
-        }
-        if calibration.calibration.fallback {
-            tell("note: the calibration certified no threshold, so that no token leaves early");
-        }
-        Ok(())
-    }
-}
-
-/// The sources of an input.
-struct Sources {
-    /// Name of the input in messages.
-    name: PathBuf,
-    tokens: Vec<Vec<Token>>,
-    /// Line of each source, from 1.
-    lines: Vec<usize>,
-}
-
-impl Sources {
-    fn read(arguments: &Arguments, codec: Option<&dyn TextCodec>, prefix: &str) -> anyhow::Result<Self> {
-        let path = arguments.input.as_path();
-        let (reader, name): (Box<dyn BufRead>, PathBuf) = if path == Path::new("-") {
-            let input = plain_text(std::io::stdin().lock()).context("cannot read standard input")?;
-            (input, "standard input".into())
-        } else {
-            (open_text(path)?, path.to_owned())
-        };
-        let (mut sources, mut lines) = (Vec::new(), Vec::new());
-        for line in JsonLines::<_, InputLine>::new(reader, &name) {
-            let (number, line) = line?;
-            let place = || format!("{}:{number}", name.display());
-            let tokens = match (line.source, line.input_ids, codec) {
-                (Some(text), None, Some(codec)) => {
-                    // A source that has the prefix already is one that was written for this task.
-                    let text = if text.starts_with(prefix) { text } else { format!("{prefix}{text}") };
-                    codec.encode(&text).with_context(place)?
-                }
-                (Some(_), None, None) => {
-                    bail!("{}: a source, but {}", place(), Tokenizer::missing(&arguments.model))
-                }
-                (None, Some(tokens), _) => tokens,
-                _ => bail!("{}: expected either source or input_ids", place()),
-            };
-            ensure!(!tokens.is_empty(), "{}: the source has no tokens", place());
-            sources.push(tokens);
-            lines.push(number);
-        }
-        ensure!(!sources.is_empty(), "{} holds no line to generate for", name.display());
-        Ok(Self { name, tokens: sources, lines })
-    }
-
-    /// The tokens of all sources, if the model knows each of them, cut to `limit` so that what is
-    /// `kept` stays.
-    fn check(
-        mut self,
-        num_inputs: usize,
-        limit: Option<usize>,
-        kept: Kept,
-    ) -> anyhow::Result<Vec<Vec<Token>>> {
-        for (tokens, line) in self.tokens.iter_mut().zip(&self.lines) {
-            if let Some(token) = tokens.iter().find(|&&token| token as usize >= num_inputs) {
-                let name = self.name.display();
-                bail!("{name}:{line}: token {token} is not in the vocabulary, which ends at {num_inputs}");
-            }
-            if let Some(limit) = limit {
-                cut_source(tokens, limit, kept);
-            }
-        }
-        Ok(self.tokens)
     }
 }
 
