@@ -22,9 +22,9 @@ pub const MODEL_STEM: &str = "model";
 /// Bytes of a file that are read at once where all of them go into a hash.
 const HASHED_BYTES: usize = 1 << 20;
 
-/// Whether a checkpoint is a GGUF file, and no directory.
+/// Whether a checkpoint is a GGUF file, and no directory. One that is not there is what its name says.
 pub fn is_gguf(path: &Path) -> bool {
-    path.is_file()
+    path.is_file() || !path.is_dir() && path.extension().is_some_and(|extension| extension == "gguf")
 }
 
 /// Where what belongs to a checkpoint lies, such as files `calm.*`: in its directory, or in one that is named

@@ -88,7 +88,7 @@ pub(crate) struct Arguments {
 #[derive(clap::Args)]
 #[command(next_help_heading = "From a model and data")]
 struct ModelArguments {
-    /// Checkpoint directory: config.json, model.safetensors and tokenizer.json
+    /// Checkpoint directory: config.json, model.safetensors and tokenizer.json; or a GGUF file
     #[arg(long, value_name = "DIR", requires = "data")]
     model: Option<PathBuf>,
     /// Calibration examples: .parquet, .jsonl or .json, a pattern of such files in quotes, or

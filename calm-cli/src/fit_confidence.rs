@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use calm_checkpoint::folder_of;
 use calm_core::{AGREEMENT_FILE, BETA_FILE, Exits};
 use calm_engine::engine::Engine;
 use calm_engine::program::{EngineArguments, note_unused_tensors};
@@ -14,13 +15,14 @@ use crate::training_sources::TrainingSources;
 /// Fit the maps of the measures `agreement` and `beta`: from a confidence to the probability that a layer's
 /// token is the last layer's.
 ///
-/// The model decodes training sources at full depth; no labels are needed. Isotonic regressions go beside the
-/// model into calm.agreement.json, mixtures of Beta distributions into calm.beta.json; both files are part of
-/// its fingerprint. None of the sources may be in what a guarantee is computed from later, which
-/// `calm calibrate` and experiments refuse.
+/// The model decodes training sources at full depth; no labels are needed. Isotonic regressions go beside
+/// the model into calm.agreement.json, mixtures of Beta distributions into calm.beta.json; both files are
+/// part of its fingerprint. Beside a GGUF file they lie in a folder of its name that ends in .calm. None of
+/// the sources may be in what a guarantee is computed from later, which `calm calibrate` and experiments
+/// refuse.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Checkpoint directory: config.json, model.safetensors and tokenizer.json
+    /// Checkpoint directory: config.json, model.safetensors and tokenizer.json; or a GGUF file
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     #[command(flatten)]
@@ -42,7 +44,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     arguments.sources.check()?;
     let figure = |folder: &PathBuf| folder.join("reliability.svg");
-    let fitted_files = [AGREEMENT_FILE, BETA_FILE].map(|file| arguments.model.join(file));
+    let folder = folder_of(&arguments.model);
+    let fitted_files = [AGREEMENT_FILE, BETA_FILE].map(|file| folder.join(file));
     let (report, drawn) = (arguments.report.clone(), arguments.figure.as_ref().map(figure));
     for output in [&report, &drawn].into_iter().flatten() {
         calm_files::check_output(output, &arguments.sources.files())?;
@@ -53,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     note_unused_tensors(&engine);
     let (sources, observations) = arguments.sources.observe(&mut engine, &arguments.exits)?;
-    let reliability = calm_fit::fit_beside(&arguments.model, &observations, &sources)?;
+    let reliability = calm_fit::fit_beside(&folder, &observations, &sources)?;
     let mut written = fitted_files.to_vec();
     if let Some(path) = &report {
         calm_files::write_json(path, &reliability)?;

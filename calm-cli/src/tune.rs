@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use calm_checkpoint::folder_of;
 use calm_core::{AgreementMaps, MeasureKind, Token};
 use calm_engine::engine::Engine;
 use calm_engine::limits::{AT_LEAST_ONE, check_flags};
@@ -25,7 +26,7 @@ const SHOWN: usize = 4;
 /// calibrate` or an experiment: the guarantee is not computed from these sources.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Checkpoint directory with calm.agreement.json, which `calm fit-confidence` makes
+    /// Checkpoint directory or GGUF file with calm.agreement.json, which `calm fit-confidence` makes
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     #[command(flatten)]
@@ -69,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let mut engine = Engine::load(&arguments.model, &arguments.engine.options(usize::MAX)?)?;
     note_unused_tensors(&engine);
-    let maps = AgreementMaps::read(&arguments.model)?;
+    let maps = AgreementMaps::read(&folder_of(&arguments.model))?;
     let maps = maps.context("the model has no calm.agreement.json, which `calm fit-confidence` makes")?;
     let (sources, observations) = arguments.sources.observe(&mut engine, &[])?;
     let batch_size = arguments.sources.batch_size;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
-use calm_checkpoint::{checkpoint_fingerprint, fingerprint};
+use calm_checkpoint::{checkpoint_fingerprint, fingerprint, folder_of};
 use calm_core::PolicySpec;
 use calm_engine::engine::Engine;
 
@@ -117,7 +117,7 @@ pub fn run_statistics(plan: &Plan, out: &Path) -> anyhow::Result<Report> {
 fn check_model(model: &Path, header: &Header) -> anyhow::Result<()> {
     let decoded_by = header.unit.common.model.as_str();
     let name = header.folder.as_ref().map_or("another model".into(), |folder| folder.display().to_string());
-    if model.join("config.json").exists() {
+    if model.is_file() || model.join("config.json").exists() {
         let found = fingerprint(model)?;
         ensure!(
             checkpoint_fingerprint(decoded_by) == found,
@@ -125,7 +125,7 @@ fn check_model(model: &Path, header: &Header) -> anyhow::Result<()> {
             model.display(),
             checkpoint_fingerprint(decoded_by)
         );
-    } else if header.folder.as_ref().is_some_and(|folder| folder != model) {
+    } else if header.folder.as_ref().is_some_and(|folder| *folder != folder_of(model)) {
         bail!(
             "the files were decoded by {name}, and {} is not there to tell if it is the same",
             model.display()

@@ -17,6 +17,7 @@ mod conversations;
 mod engines;
 #[cfg(feature = "libtorch")]
 mod generate;
+mod gguf_folder;
 #[cfg(feature = "libtorch")]
 mod mistakes;
 mod reference;
