@@ -29,6 +29,11 @@ pub trait NetworkConfig {
     /// The tokens that end an output, at least one.
     fn end_tokens(&self) -> &[Token];
 
+    /// Positions for a prompt and its output together, where there is a bound.
+    fn context(&self) -> Option<usize> {
+        None
+    }
+
     /// Reads a `tokenizer.json` for this network, so that texts begin and end as the network expects it.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 mod applied;
 mod bench;
 mod calibrate;
+mod chat;
 mod fit_confidence;
 mod generate;
 mod p_value;
@@ -37,6 +38,7 @@ struct Arguments {
 enum Command {
     Bench(bench::Arguments),
     Calibrate(Box<calibrate::Arguments>),
+    Chat(chat::Arguments),
     FitConfidence(fit_confidence::Arguments),
     /// Generate text for each line of a JSON Lines file
     Generate(generate::Arguments),
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
     program::main(|arguments: Arguments| match arguments.command {
         Command::Bench(arguments) => bench::run(&arguments).map(success),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Chat(arguments) => chat::run(&arguments).map(success),
         Command::FitConfidence(arguments) => fit_confidence::run(&arguments).map(success),
         Command::Generate(arguments) => generate::run(arguments).map(success),
         Command::PValue(arguments) => p_value::run(&arguments).map(success),

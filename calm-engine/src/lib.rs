@@ -10,6 +10,7 @@
 //! | [`limits`] | the ranges of numbers on command lines and in configurations |
 //! | [`program`] | how a program starts and ends, and the flags that choose an engine |
 //! | [`signals`] | what a program does when it is told to end |
+//! | [`text_stream`] | the text of an output while it is decoded |
 
 pub mod batches;
 pub mod decoding;
@@ -18,3 +19,4 @@ pub mod limits;
 pub mod models;
 pub mod program;
 pub mod signals;
+pub mod text_stream;

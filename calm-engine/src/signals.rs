@@ -3,7 +3,38 @@
 //! complete or not at all.
 #![allow(unsafe_code)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+/// Whether Ctrl-C ends something smaller than the program.
+static IS_ENDABLE: AtomicBool = AtomicBool::new(false);
+
+/// Whether that was told to end.
+static IS_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Something that Ctrl-C ends in place of the program, as long as this value lives. A program has one at a
+/// time. The second Ctrl-C ends the program, unless the first one was heeded by then.
+pub struct Endable(());
+
+impl Endable {
+    /// Begins it.
+    pub fn begin() -> Self {
+        IS_TOLD.store(false, Ordering::SeqCst);
+        IS_ENDABLE.store(true, Ordering::SeqCst);
+        Endable(())
+    }
+
+    /// Whether it was told to end.
+    pub fn is_told_to_end(&self) -> bool {
+        IS_TOLD.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Endable {
+    fn drop(&mut self) {
+        IS_ENDABLE.store(false, Ordering::SeqCst);
+    }
+}
 
 /// What is said after `interrupted`.
 static ADVICE: Mutex<&str> = Mutex::new("");
@@ -19,7 +50,6 @@ pub fn advise(advice: &'static str) {
 #[cfg(unix)]
 pub(crate) fn end_in_order() -> std::io::Result<()> {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
 
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use signal_hook::{flag, iterator::Signals, low_level};
@@ -34,6 +64,12 @@ pub(crate) fn end_in_order() -> std::io::Result<()> {
     let mut signals = Signals::new(&heeded)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
+            if signal == SIGINT && IS_ENDABLE.load(Ordering::SeqCst) {
+                // The next one is the first again by the time that this one is heeded.
+                told.store(false, Ordering::SeqCst);
+                IS_TOLD.store(true, Ordering::SeqCst);
+                continue;
+            }
             calm_files::remove_unfinished();
             say(signal);
             let _ = low_level::emulate_default_handler(signal);
@@ -68,5 +104,30 @@ fn is_ignored(signal: i32) -> bool {
     unsafe {
         libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
             && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use signal_hook::consts::SIGINT;
+    use signal_hook::low_level::raise;
+
+    use super::*;
+
+    #[test]
+    fn ctrl_c_ends_what_can_be_ended_as_often_as_it_is_heeded() {
+        // Where tests run in the background of a shell nothing is to be heeded.
+        if is_ignored(SIGINT) {
+            return;
+        }
+        end_in_order().unwrap();
+        for _ in 0..3 {
+            let endable = Endable::begin();
+            assert!(!endable.is_told_to_end());
+            raise(SIGINT).unwrap();
+            while !endable.is_told_to_end() {
+                std::thread::yield_now();
+            }
+        }
     }
 }

@@ -226,6 +226,10 @@ impl NetworkConfig for LlamaConfig {
         LlamaConfig::end_tokens(self)
     }
 
+    fn context(&self) -> Option<usize> {
+        usize::try_from(self.max_position_embeddings).ok()
+    }
+
     fn load_tokenizer(&self, path: &Path) -> Result<Tokenizer, Error> {
         Tokenizer::of_prompts(path, self)
     }

@@ -9,6 +9,7 @@
 mod bench;
 #[cfg(feature = "libtorch")]
 mod calibrate;
+mod chat;
 mod chat_model;
 mod command;
 mod confidence;
