@@ -25,6 +25,7 @@ mod reference;
 mod score;
 #[cfg(feature = "libtorch")]
 mod shells;
+#[cfg(feature = "libtorch")]
 mod tokens;
 #[cfg(feature = "libtorch")]
 mod training;
