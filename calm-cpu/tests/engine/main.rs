@@ -6,5 +6,6 @@
 mod files;
 mod gguf;
 mod llama_cpp;
+mod logits;
 mod profile;
 mod reference;

@@ -29,8 +29,8 @@ fn model(name: &str, weight_type: WeightType, threads: usize) -> Box<dyn Model> 
     open(&checkpoint(name), &options).unwrap()
 }
 
-/// Loads a folder whose network is the one that its configuration names.
-fn open(folder: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, calm_cpu::Error> {
+/// Loads a checkpoint whose network is the one that its configuration names.
+pub(crate) fn open(folder: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, calm_cpu::Error> {
     Ok(match calm_checkpoint::model_type(folder)?.as_str() {
         "llama" => Box::new(Llama::load(folder, options)?),
         _ => Box::new(T5::load(folder, options)?),

@@ -41,6 +41,17 @@ pub(crate) const F32_TOLERANCE: f32 = 5e-4;
 pub(crate) const T5: [&str; 2] = ["v1_0", "v1_1"];
 pub(crate) const LLAMA: [&str; 2] = ["llama_gqa_tied", "llama_mha_untied"];
 
+/// Checkpoints that are there as a GGUF file of f32, too.
+pub(crate) const GGUF_F32: [&str; 3] = ["v1_0", "v1_1", "llama_gqa_tied"];
+
+/// Finds the cases that hold for a GGUF file of a checkpoint, which has no exit classifier.
+pub(crate) fn cases_of_gguf(name: &str) -> Vec<Case> {
+    let mut cases = cases(name);
+    cases.retain(|case| !case.policy.to_string().contains("classifier"));
+    assert!(cases.len() > 100);
+    cases
+}
+
 pub(crate) fn cases(name: &str) -> Vec<Case> {
     let files = ["cases.json", "shallow_deep.json"].map(|file| checkpoint(name).join(file));
     let of_file = |path: &PathBuf| {

@@ -1,11 +1,12 @@
-"""Writes T5s of calm-model/tests/reference, and a made-up Llama with its tensors as Hugging Face has them, as GGUF
-files.
+"""Writes T5s of calm-model/tests/reference, beside their checkpoints, and a made-up Llama with its tensors as Hugging
+Face has them, as GGUF files.
 
     pip install gguf safetensors
     python generate.py
 
 Names are those of gguf-py's own map of names, rows of q and k are permuted as llama.cpp's converter does it
-(`LlamaModel.permute`), keys are those that its converters write.
+(`LlamaModel.permute`), keys are those that its converters write. In blocks are the matrices whose rows are whole blocks,
+as llama.cpp's quantisation chooses them; the rest stays.
 """
 
 import json
@@ -27,19 +28,21 @@ def finish(writer):
     writer.close()
 
 
-def add_tensors(writer, architecture, layers, tensors):
+def add_tensors(writer, architecture, layers, tensors, kind):
     names = gguf.get_tensor_name_map(architecture, layers)
+    block = gguf.GGML_QUANT_SIZES[kind][0]
     for name, values in tensors.items():
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        if values.ndim > 1 and "relative" not in name:
-            values = values.astype(numpy.float16)
-        writer.add_tensor(stored, values)
+        if values.ndim > 1 and "relative" not in name and values.shape[1] % block == 0:
+            writer.add_tensor(stored, gguf.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(stored, values)
 
 
-def t5(version):
+def t5(version, kind):
     config = json.loads((REFERENCE / version / "config.json").read_text())
     tensors = load_file(REFERENCE / version / "model.safetensors")
-    writer = gguf.GGUFWriter(HERE / f"t5_{version}.gguf", "t5")
+    writer = gguf.GGUFWriter(REFERENCE / version / f"model-{kind.name}.gguf", "t5")
     writer.add_context_length(512)
     writer.add_embedding_length(config["d_model"])
     writer.add_feed_forward_length(config["d_ff"])
@@ -56,7 +59,7 @@ def t5(version):
     writer.add_pad_token_id(config["pad_token_id"])
     layers = max(config["num_layers"], config["num_decoder_layers"])
     network = {name: values for name, values in tensors.items() if not name.startswith("calm.")}
-    add_tensors(writer, gguf.MODEL_ARCH.T5, layers, network)
+    add_tensors(writer, gguf.MODEL_ARCH.T5, layers, network, kind)
     finish(writer)
 
 
@@ -107,7 +110,7 @@ def llama():
     for name in tensors:
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             tensors[name] = permuted(tensors[name], heads if "q_proj" in name else kv_heads)
-    add_tensors(writer, gguf.MODEL_ARCH.LLAMA, layers, tensors)
+    add_tensors(writer, gguf.MODEL_ARCH.LLAMA, layers, tensors, Type.F16)
     # Llama 3.2's stretching, as `LlamaModel.generate_extra_tensors` of the converter computes it.
     frequencies = 1.0 / 500_000.0 ** (numpy.arange(0, head_dim, 2) / head_dim)
     factors = []
@@ -123,6 +126,7 @@ def llama():
     finish(writer)
 
 
-t5("v1_0")
-t5("v1_1")
+for version in ["v1_0", "v1_1"]:
+    for kind in [Type.F32, Type.Q8_0]:
+        t5(version, kind)
 llama()
