@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use calm_checkpoint::{
-    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, NetworkConfig, Tokenizer, read_exit_heads, weights_hash,
+    CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, NetworkConfig, Tokenizer, folder_of, read_exit_heads, weights_hash,
 };
 use calm_core::{BackboneShape, ExitClassifier, ExitHeads};
 use tch::{Kind, Tensor};
@@ -46,26 +46,26 @@ impl About {
         })
     }
 
-    /// Adds what a checkpoint directory says beside the weights, and gives the head without the rows that its
+    /// Adds what a checkpoint says beside the weights, and gives the head without the rows that its
     /// tokenizer does not know. A vocabulary padded to a round size has logits that stand for no token and
     /// must never be emitted.
     pub(crate) fn of_checkpoint(
         &mut self,
-        dir: &Path,
+        path: &Path,
         config: &dyn NetworkConfig,
         head: Tensor,
     ) -> Result<Tensor, Error> {
-        self.folder = Some(dir.to_owned());
-        let Some(tokenizer) = Tokenizer::of_checkpoint(dir, config)? else { return Ok(head) };
+        self.folder = Some(folder_of(path));
+        let Some(tokenizer) = Tokenizer::of_checkpoint(path, config)? else { return Ok(head) };
         let tokens = tokenizer.vocab_size().min(self.shape.vocab_size);
         self.shape.vocab_size = tokens;
         Ok(head.narrow(0, 0, tokens as i64))
     }
 
-    /// Adds the exit heads that lie in a checkpoint directory, if there are any.
-    pub(crate) fn read_exit_heads(&mut self, dir: &Path) -> Result<(), Error> {
+    /// Adds the exit heads that belong to a checkpoint, if there are any.
+    pub(crate) fn read_exit_heads(&mut self, path: &Path) -> Result<(), Error> {
         let shape = &mut self.shape;
-        self.exit_heads = read_exit_heads(dir, shape, || weights_hash(dir))?;
+        self.exit_heads = read_exit_heads(&folder_of(path), shape, || weights_hash(path))?;
         if let Some(heads) = &self.exit_heads {
             shape.flops.exit_head = heads.flops(shape.flops.head);
             shape.bytes.exit_head = heads.bytes(shape.bytes.head);

@@ -40,18 +40,18 @@ struct Layer {
 }
 
 impl Llama {
-    /// Reads a Hugging Face checkpoint directory and makes it ready to generate on `device` in f32.
-    /// Tensors the model has no use for are listed by [`Llama::unexpected`].
+    /// Reads a Hugging Face checkpoint directory or a GGUF file and makes it ready to generate on `device` in
+    /// f32. Tensors the model has no use for are listed by [`Llama::unexpected`].
     ///
     /// # Errors
-    /// A file is missing, invalid or truncated, a tensor is missing or has another shape than `config.json`
-    /// says, or the exit heads beside it are not its own.
-    pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
-        let config = LlamaConfig::load(&dir.join("config.json"))?;
-        let weights = Weights::load(dir, &config, device)?.map(|tensor| tensor.to_kind(Kind::Float));
+    /// A file is missing, invalid or truncated, a tensor is missing or has another shape than the
+    /// configuration says, or the exit heads beside it are not its own.
+    pub fn load(path: &Path, device: Device) -> Result<Self, Error> {
+        let config = LlamaConfig::of_checkpoint(path)?;
+        let weights = Weights::load(path, &config, device)?.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| Llama::new(&config, &weights))?;
-        model.head = model.about.of_checkpoint(dir, &config, model.head)?;
-        model.about.read_exit_heads(dir)?;
+        model.head = model.about.of_checkpoint(path, &config, model.head)?;
+        model.about.read_exit_heads(path)?;
         Ok(model)
     }
 

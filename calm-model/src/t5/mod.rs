@@ -75,15 +75,15 @@ pub struct TeacherForcing<'a> {
 }
 
 impl T5 {
-    /// Reads a Hugging Face checkpoint directory and makes it ready to generate on `device` in f32.
-    /// Tensors the model has no use for are listed by [`T5::unexpected`].
+    /// Reads a Hugging Face checkpoint directory or a GGUF file and makes it ready to generate on `device` in
+    /// f32. Tensors the model has no use for are listed by [`T5::unexpected`].
     ///
     /// # Errors
-    /// A file is missing, invalid or truncated, a tensor is missing or has another shape than `config.json`
-    /// says, or the exit heads beside it are not its own.
-    pub fn load(dir: &Path, device: Device) -> Result<Self, Error> {
-        let mut model = Self::load_backbone(dir, device)?;
-        model.about.read_exit_heads(dir)?;
+    /// A file is missing, invalid or truncated, a tensor is missing or has another shape than the
+    /// configuration says, or the exit heads beside it are not its own.
+    pub fn load(path: &Path, device: Device) -> Result<Self, Error> {
+        let mut model = Self::load_backbone(path, device)?;
+        model.about.read_exit_heads(path)?;
         Ok(model)
     }
 
@@ -91,11 +91,11 @@ impl T5 {
     ///
     /// # Errors
     /// As [`load`](Self::load), but for the heads.
-    pub fn load_backbone(dir: &Path, device: Device) -> Result<Self, Error> {
-        let config = T5Config::load(&dir.join("config.json"))?;
-        let weights = Weights::load(dir, &config, device)?.map(|tensor| tensor.to_kind(Kind::Float));
+    pub fn load_backbone(path: &Path, device: Device) -> Result<Self, Error> {
+        let config = T5Config::of_checkpoint(path)?;
+        let weights = Weights::load(path, &config, device)?.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| T5::new(&config, &weights))?;
-        model.head = model.about.of_checkpoint(dir, &config, model.head)?;
+        model.head = model.about.of_checkpoint(path, &config, model.head)?;
         Ok(model)
     }
 

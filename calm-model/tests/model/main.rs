@@ -12,6 +12,7 @@ mod beam_cases;
 mod checkpoints;
 #[path = "../reference/damaged.rs"]
 mod damaged;
+mod gguf;
 mod reference;
 #[path = "../reference/cases.rs"]
 mod shared;

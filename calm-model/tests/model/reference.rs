@@ -20,7 +20,7 @@ use crate::{checkpoint, device};
 ///
 /// These networks have attention so sharp that relative errors of 3e-7 in it become 7e-4 in a confidence. The
 /// fused kernel on CUDA makes f32 products of three in tf32, and has such errors.
-fn tolerance() -> f32 {
+pub(crate) fn tolerance() -> f32 {
     if device().is_cuda() { 10.0 * F32_TOLERANCE } else { F32_TOLERANCE }
 }
 
@@ -30,9 +30,14 @@ fn all() -> impl Iterator<Item = &'static str> {
 
 /// Loads a network in f32.
 fn load(name: &str) -> Box<dyn Model> {
+    load_from(name, &checkpoint(name))
+}
+
+/// Loads a network in f32 from some file of it.
+pub(crate) fn load_from(name: &str, path: &Path) -> Box<dyn Model> {
     match LLAMA.contains(&name) {
-        true => Box::new(Llama::load(&checkpoint(name), device()).unwrap()),
-        false => Box::new(T5::load(&checkpoint(name), device()).unwrap()),
+        true => Box::new(Llama::load(path, device()).unwrap()),
+        false => Box::new(T5::load(path, device()).unwrap()),
     }
 }
 
