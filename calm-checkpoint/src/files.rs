@@ -187,8 +187,8 @@ pub(crate) fn fingerprint_with(dir: &Path, weights_hash: &str) -> Result<String,
     Ok(hex(&hash.finalize()))
 }
 
-/// The part of a loaded model's fingerprint that [`fingerprint`] gives for its checkpoint, without the type
-/// that its weights may have been rounded to.
+/// The part of a loaded model's fingerprint that [`fingerprint`] gives for its checkpoint, without the types
+/// that its weights, or keys and values, may have been rounded to.
 pub fn checkpoint_fingerprint(of_model: &str) -> &str {
     of_model.rsplit('-').next().unwrap_or(of_model)
 }

@@ -3,6 +3,7 @@
 //! They consist of `config.json`, `tokenizer.json`, weight files, and the rules about them that are not
 //! written in any of these.
 
+mod cache_type;
 mod chat;
 mod config_keys;
 mod error;
@@ -22,6 +23,7 @@ mod weight_file;
 mod weight_files;
 mod weight_type;
 
+pub use crate::cache_type::CacheType;
 pub use crate::chat::{ChatOptions, ChatTemplate, Message};
 pub use crate::error::Error;
 pub use crate::exit_heads::{HEADS_FILE, read_exit_heads, rounded_to_file, write_exit_heads};

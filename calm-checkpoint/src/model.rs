@@ -5,7 +5,7 @@ use std::path::Path;
 use calm_core::{Backbone, EngineError};
 use calm_names::names;
 
-use crate::WeightType;
+use crate::{CacheType, WeightType};
 
 /// A backbone that was loaded from a checkpoint.
 pub trait Model: Backbone {
@@ -14,10 +14,12 @@ pub trait Model: Backbone {
 
     /// Changes whenever outputs may by more than the order of sums: a hash of weights, configuration and
     /// tokenizer, with `TYPE-` in front where the weights in memory are those of the checkpoint rounded to
-    /// that type. Weights that are not rounded have the same fingerprint on every engine.
+    /// that type, and `cache-TYPE-` where keys and values are rounded. What is not rounded has the same
+    /// fingerprint on every engine.
     fn fingerprint(&self) -> &str;
 
-    /// What computes, such as `cpu int8` or `libtorch cuda`: times of different ones cannot be compared.
+    /// What computes, such as `cpu int8`, `cpu f32 cache-f16` or `libtorch cuda`: times of different ones
+    /// cannot be compared.
     fn device(&self) -> String;
 
     /// Tensors of the checkpoint that the model has no use for.
@@ -92,6 +94,15 @@ pub struct LoadOptions {
     pub device: Option<String>,
     /// How weights lie in memory; `None` takes the checkpoint's own type.
     pub weight_type: Option<WeightType>,
+    /// How keys and values are kept.
+    pub cache_type: CacheType,
     /// Threads that share each operation, at least one.
     pub threads: usize,
+}
+
+impl Default for LoadOptions {
+    /// One thread, and numbers as the checkpoint has them.
+    fn default() -> Self {
+        LoadOptions { device: None, weight_type: None, cache_type: CacheType::default(), threads: 1 }
+    }
 }

@@ -1,6 +1,13 @@
 //! Keys and values of a decoding, layer by layer.
 
-use crate::attention::{Heads, KeysValues};
+use calm_checkpoint::CacheType;
+use half::{bf16, f16};
+
+use crate::attention::Heads;
+use crate::simd::{Element, LANES};
+
+/// Positions that a cache has room for when it gets its first entry.
+const SMALLEST_CAPACITY: usize = 32;
 
 /// Keys and values of one layer, by row. There may be more rows than those of the batch.
 #[derive(Default)]
@@ -12,6 +19,55 @@ pub(crate) struct LayerCaches {
     /// layer.
     pub(crate) source: Vec<KeysValues>,
 }
+
+/// Keys and values of one row in one layer.
+#[derive(Clone)]
+pub(crate) struct KeysValues {
+    heads: Heads,
+    numbers: Numbers,
+    capacity: usize,
+    is_empty: bool,
+}
+
+#[derive(Clone)]
+enum Numbers {
+    F32(Tables<f32>),
+    F16(Tables<f16>),
+    Bf16(Tables<bf16>),
+}
+
+/// The numbers of a cache in some type.
+#[derive(Clone)]
+pub(crate) struct Tables<E> {
+    /// [key heads, d_kv, capacity]
+    keys: Vec<E>,
+    /// [key heads, capacity, d_kv]
+    values: Vec<E>,
+}
+
+/// What keys and values may consist of.
+pub(crate) trait CacheElement: Element {
+    /// Returns the tables of a cache that has this type.
+    fn tables(cache: &KeysValues) -> Option<&Tables<Self>>;
+}
+
+macro_rules! cache_element {
+    ($type:ty, $variant:ident) => {
+        impl CacheElement for $type {
+            #[inline(always)]
+            fn tables(cache: &KeysValues) -> Option<&Tables<Self>> {
+                match &cache.numbers {
+                    Numbers::$variant(tables) => Some(tables),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+cache_element!(f32, F32);
+cache_element!(f16, F16);
+cache_element!(bf16, Bf16);
 
 impl LayerCaches {
     /// Makes sure that there are caches for as many rows. Those of sources are empty.
@@ -39,5 +95,116 @@ impl LayerCaches {
             if uses[row] == 0 { before[row].take() } else { before[row].clone() }
         });
         self.own.splice(..0, copies);
+    }
+}
+
+impl KeysValues {
+    /// Has no entries and no room for any.
+    pub(crate) fn new(heads: Heads) -> Self {
+        Self::with_capacity(heads, 0)
+    }
+
+    /// Makes room for `capacity` positions, in whole vectors.
+    fn with_capacity(heads: Heads, capacity: usize) -> Self {
+        let capacity = capacity.next_multiple_of(LANES);
+        let size = capacity * heads.kv_inner();
+        let numbers = match heads.cache_type {
+            CacheType::F32 => Numbers::F32(Tables::new(size)),
+            CacheType::F16 => Numbers::F16(Tables::new(size)),
+            CacheType::Bf16 => Numbers::Bf16(Tables::new(size)),
+        };
+        KeysValues { heads, numbers, capacity, is_empty: true }
+    }
+
+    /// Forgets all entries but keeps their room, and makes sure that it is enough for `capacity` positions.
+    pub(crate) fn clear(&mut self, capacity: usize) {
+        if capacity > self.capacity {
+            *self = Self::with_capacity(self.heads, capacity);
+        }
+        self.is_empty = true;
+    }
+
+    /// Whether it has no entries.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    /// Number of positions that it has room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Returns the keys of all heads, [key heads, d_kv, capacity], if they are of this type, and none
+    /// otherwise.
+    #[inline(always)]
+    pub(crate) fn keys<E: CacheElement>(&self) -> &[E] {
+        E::tables(self).map_or(&[], |tables| &tables.keys)
+    }
+
+    /// Returns the values of all heads, [key heads, capacity, d_kv], if they are of this type, and none
+    /// otherwise.
+    #[inline(always)]
+    pub(crate) fn values<E: CacheElement>(&self) -> &[E] {
+        E::tables(self).map_or(&[], |tables| &tables.values)
+    }
+
+    /// Writes the key and the value of one position, [key heads * d_kv] each, and makes room where there is
+    /// none.
+    pub(crate) fn write(&mut self, position: usize, key: &[f32], value: &[f32]) {
+        if position >= self.capacity {
+            self.grow(position + 1);
+        }
+        self.is_empty = false;
+        let (width, capacity) = (self.heads.d_kv, self.capacity);
+        match &mut self.numbers {
+            Numbers::F32(tables) => tables.write(position, key, value, width, capacity),
+            Numbers::F16(tables) => tables.write(position, key, value, width, capacity),
+            Numbers::Bf16(tables) => tables.write(position, key, value, width, capacity),
+        }
+    }
+
+    /// Makes twice the room, so that each entry is moved once on average.
+    fn grow(&mut self, least: usize) {
+        let capacity = least.max(2 * self.capacity).max(SMALLEST_CAPACITY).next_multiple_of(LANES);
+        if self.is_empty {
+            return self.clear(capacity);
+        }
+        let (width, before) = (self.heads.d_kv, self.capacity);
+        self.numbers = match &self.numbers {
+            Numbers::F32(tables) => Numbers::F32(tables.grown(width, before, capacity)),
+            Numbers::F16(tables) => Numbers::F16(tables.grown(width, before, capacity)),
+            Numbers::Bf16(tables) => Numbers::Bf16(tables.grown(width, before, capacity)),
+        };
+        self.capacity = capacity;
+    }
+}
+
+impl<E: Element> Tables<E> {
+    fn new(size: usize) -> Self {
+        Tables { keys: vec![E::default(); size], values: vec![E::default(); size] }
+    }
+
+    fn write(&mut self, position: usize, key: &[f32], value: &[f32], width: usize, capacity: usize) {
+        for (element, of_positions) in key.iter().zip(self.keys.chunks_exact_mut(capacity)) {
+            of_positions[position] = E::round(*element);
+        }
+        let of_heads = self.values.chunks_exact_mut(capacity * width);
+        for (value, of_head) in value.chunks_exact(width).zip(of_heads) {
+            for (value, to) in value.iter().zip(&mut of_head[position * width..][..width]) {
+                *to = E::round(*value);
+            }
+        }
+    }
+
+    /// Copies whatever there is of one head, or of one element of it, to the front of its new room.
+    fn grown(&self, width: usize, before: usize, capacity: usize) -> Self {
+        let mut to = Tables::new(self.keys.len() / before * capacity);
+        for (from, to, width) in [(&self.keys, &mut to.keys, 1), (&self.values, &mut to.values, width)] {
+            let from_rows = from.chunks_exact(before * width);
+            for (from, to) in from_rows.zip(to.chunks_exact_mut(capacity * width)) {
+                to[..from.len()].copy_from_slice(from);
+            }
+        }
+        to
     }
 }

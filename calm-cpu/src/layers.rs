@@ -4,7 +4,8 @@
 use calm_checkpoint::FeedForward;
 use calm_core::Entry;
 
-use crate::attention::{Heads, KeysValues, Query, attend};
+use crate::attention::{Heads, Query, attend};
+use crate::caches::KeysValues;
 use crate::elementwise::RmsNorm;
 use crate::linear::{Input, Linear, Output, Processor};
 use crate::panels::PANEL;

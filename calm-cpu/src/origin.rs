@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, LoadOptions, WeightType, folder_of};
+use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, CacheType, LoadOptions, folder_of};
 use calm_core::{BackboneShape, ExitClassifier, ExitHeads};
 
 use crate::Error;
@@ -15,6 +15,8 @@ pub(crate) struct Origin {
     pub(crate) exit_heads: Option<ExitHeads>,
     /// How the weights lie in memory.
     pub(crate) packing: Packing,
+    /// How keys and values are kept.
+    pub(crate) cache_type: CacheType,
     /// What the matrices of a layer consist of: a type of weights, or of blocks.
     pub(crate) weights: &'static str,
     pub(crate) folder: Option<PathBuf>,
@@ -26,7 +28,7 @@ impl Origin {
     /// Reads what weights have beside them. `matrix` is the name of some matrix of a layer.
     pub(crate) fn new(
         weights: &Weights,
-        weight_type: Option<WeightType>,
+        options: &LoadOptions,
         shape: &BackboneShape,
         matrix: &str,
     ) -> Result<Self, Error> {
@@ -39,11 +41,12 @@ impl Origin {
             }
             _ => None,
         };
-        let packing = weight_type.map_or(Packing::AsStored, Packing::As);
+        let packing = options.weight_type.map_or(Packing::AsStored, Packing::As);
         Ok(Origin {
             classifier,
             exit_heads: None,
             packing,
+            cache_type: options.cache_type,
             weights: match packing {
                 Packing::As(weight_type) => weight_type.name(),
                 Packing::AsStored => weights.type_in_memory(matrix),
@@ -69,12 +72,23 @@ impl Origin {
             shape.flops.exit_head = heads.flops(shape.flops.head);
             shape.bytes.exit_head = heads.bytes(shape.bytes.head);
         }
-        // Rounded weights are another model: what was certified for the one says nothing about the other.
-        self.fingerprint = match weights.are_rounded_by(self.packing) {
-            true => format!("{}-{hash}", self.weights),
-            false => hash,
+        // What rounds is another model: what was certified for the one says nothing about the other.
+        self.fingerprint = match self.cache_type {
+            CacheType::F32 => hash,
+            cache_type => format!("cache-{cache_type}-{hash}"),
         };
+        if weights.are_rounded_by(self.packing) {
+            self.fingerprint = format!("{}-{}", self.weights, self.fingerprint);
+        }
         Ok(())
+    }
+
+    /// What the types in memory are called, as [`device`](calm_checkpoint::Model::device) has it.
+    pub(crate) fn device(&self) -> String {
+        match self.cache_type {
+            CacheType::F32 => format!("cpu {}", self.weights),
+            cache_type => format!("cpu {} cache-{cache_type}", self.weights),
+        }
     }
 }
 

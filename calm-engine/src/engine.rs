@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::bail;
 use calm_checkpoint::{
-    ChatOptions, ChatTemplate, EngineKind, Kept, LoadOptions, Message, Model, Tokenizer, WeightType,
-    cut_source, load_config,
+    CacheType, ChatOptions, ChatTemplate, EngineKind, Kept, LoadOptions, Message, Model, Tokenizer,
+    WeightType, cut_source, load_config,
 };
 use calm_core::Token;
 
@@ -99,6 +99,8 @@ pub struct EngineOptions {
     pub device: Option<String>,
     /// How the CPU engine holds weights; none takes the checkpoint's own type.
     pub weight_type: Option<WeightType>,
+    /// How the CPU engine keeps keys and values.
+    pub cache_type: CacheType,
     /// Workers that decode side by side; one on CUDA. At least one.
     pub workers: usize,
     /// Threads that share each operation of a worker, where the engine can share it. At least one.
@@ -151,8 +153,8 @@ impl Engine {
     ) -> anyhow::Result<Self> {
         let kind = choose(options)?;
         let threads = options.threads_per_worker.max(1);
-        let load_options =
-            LoadOptions { device: options.device.clone(), weight_type: options.weight_type, threads };
+        let EngineOptions { device, weight_type, cache_type, .. } = options.clone();
+        let load_options = LoadOptions { device, weight_type, cache_type, threads };
         let model = (loader(directory, kind)?.load)(directory, &load_options)?;
         Ok(Self::new(model, options.workers, threads, codec))
     }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use calm_checkpoint::{EngineKind, WeightType, first_names};
+use calm_checkpoint::{CacheType, EngineKind, WeightType, first_names};
 use calm_cpu::all_cores;
 use calm_files::{print, tell};
 use clap::Parser;
@@ -45,6 +45,10 @@ pub struct EngineArguments {
     /// How the cpu engine holds weights: f32, bf16 or int8 [default: as the checkpoint]
     #[arg(long, value_name = "TYPE")]
     pub dtype: Option<WeightType>,
+    /// How the cpu engine keeps keys and values of attention, a T5's of its sources too: f32, f16 or bf16
+    /// [default: f32]
+    #[arg(long, value_name = "TYPE")]
+    pub cache_dtype: Option<CacheType>,
     /// Threads on the CPU [default: all cores]. Batches are decoded side by side, one on each; fewer batches
     /// share them
     #[arg(long, value_name = "N")]
@@ -58,6 +62,7 @@ impl EngineArguments {
             ("--engine", self.engine.is_some()),
             ("--device", self.device.is_some()),
             ("--dtype", self.dtype.is_some()),
+            ("--cache-dtype", self.cache_dtype.is_some()),
             ("--threads", self.threads.is_some()),
         ];
         flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
@@ -70,9 +75,17 @@ impl EngineArguments {
     /// The flag, and what has decoded.
     pub fn check_decoded_by(&self, device: &str) -> anyhow::Result<()> {
         let on_cuda = |device: &str| device.starts_with("cuda");
+        let (engine_and_weights, cache) = device.split_once(" cache-").unwrap_or((device, "f32"));
         let contradictions = [
             ("--engine", self.engine.map(|engine| (engine.to_string(), device.starts_with(engine.name())))),
-            ("--dtype", self.dtype.map(|dtype| (dtype.to_string(), device == format!("cpu {dtype}")))),
+            (
+                "--dtype",
+                self.dtype.map(|dtype| (dtype.to_string(), engine_and_weights == format!("cpu {dtype}"))),
+            ),
+            (
+                "--cache-dtype",
+                self.cache_dtype.map(|cache_type| (cache_type.to_string(), cache == cache_type.name())),
+            ),
             (
                 "--device",
                 self.device.clone().map(|asked| {
@@ -100,6 +113,7 @@ impl EngineArguments {
             kind: self.engine,
             device: self.device.clone(),
             weight_type: self.dtype,
+            cache_type: self.cache_dtype.unwrap_or_default(),
             ..EngineOptions::default()
         };
         Ok(options.divide(threads, batches))

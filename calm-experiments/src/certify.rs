@@ -229,7 +229,8 @@ impl Certificate {
             let fingerprints = format!("(fingerprint {own:.12}, this one has {fingerprint:.12})");
             if checkpoint_fingerprint(own) == checkpoint_fingerprint(fingerprint) {
                 bail!(
-                    "the calibration was made with other arithmetic {fingerprints}, which --dtype and --engine choose"
+                    "the calibration was made with other arithmetic {fingerprints}, which --dtype, --cache-dtype and \
+                     --engine choose"
                 );
             }
             bail!("the calibration was made with another model {fingerprints}");

@@ -11,6 +11,9 @@ pub enum Error {
     /// Weights were asked for in a type, and there is no choice.
     #[error("libtorch decodes in f32; other types are for the CPU engine")]
     WeightType,
+    /// Keys and values were asked for in a type, and there is no choice.
+    #[error("libtorch keeps keys and values in f32; other types are for the CPU engine")]
+    CacheType,
     /// libtorch reported an error.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),

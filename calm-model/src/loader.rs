@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use calm_checkpoint::{EngineKind, LLAMA_MODEL_TYPES, LoadOptions, Loader, Model, T5_MODEL_TYPES};
+use calm_checkpoint::{CacheType, EngineKind, LLAMA_MODEL_TYPES, LoadOptions, Loader, Model, T5_MODEL_TYPES};
 use calm_core::{Backbone, BackboneShape, EngineError, ExitClassifier, ExitHeads, Prompt, Token};
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -30,6 +30,9 @@ const READ_BYTES: usize = 1 << 30;
 fn device_of(options: &LoadOptions) -> Result<Device, Error> {
     if options.weight_type.is_some() {
         return Err(Error::WeightType);
+    }
+    if options.cache_type != CacheType::F32 {
+        return Err(Error::CacheType);
     }
     let device = device::init(options.device.as_deref())?;
     one_thread();

@@ -9,7 +9,9 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use calm_checkpoint::{EngineKind, LlamaConfig, NetworkConfig, T5Config, Teamwork, WeightType, is_gguf};
+use calm_checkpoint::{
+    CacheType, EngineKind, LlamaConfig, NetworkConfig, T5Config, Teamwork, WeightType, is_gguf,
+};
 use calm_core::profile::{Profile, record};
 use calm_core::{DecodeOptions, Generation, Policy, PolicySpec, Token};
 use calm_cpu::{Weights, all_cores};
@@ -69,6 +71,9 @@ pub(crate) struct Arguments {
     /// f32,bf16,int8, and stored for a GGUF file]
     #[arg(long, value_name = "TYPE,TYPE", value_delimiter = ',')]
     dtype: Vec<InMemory>,
+    /// How the cpu engine keeps keys and values: f32, f16 or bf16
+    #[arg(long, value_name = "TYPE,TYPE", value_delimiter = ',', default_value = "f32")]
+    cache_dtype: Vec<CacheType>,
     /// Times that each case is measured, after one call that is not
     #[arg(long, value_name = "N", default_value_t = 7)]
     repetitions: usize,
@@ -119,6 +124,7 @@ struct Loaded {
     engine: EngineKind,
     device: String,
     dtype: String,
+    cache_type: CacheType,
     model: Engine,
 }
 
@@ -263,24 +269,29 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
     );
     let mut models = Vec::new();
     for &engine in engines {
-        let (types, device): (Vec<Option<WeightType>>, &str) = match engine {
-            EngineKind::Cpu => (arguments.types_in_memory(folder), CPU),
-            EngineKind::Libtorch => (vec![None], &arguments.device),
+        let (types, cache_types, device) = match engine {
+            EngineKind::Cpu => (arguments.types_in_memory(folder), &arguments.cache_dtype[..], CPU),
+            EngineKind::Libtorch => (vec![None], &[CacheType::F32][..], arguments.device.as_str()),
         };
         for weight_type in types {
-            let options = EngineOptions {
-                kind: Some(engine),
-                device: Some(device.to_owned()),
-                weight_type,
-                workers: 1,
-                threads_per_worker: threads,
-            };
-            let model = Engine::load(folder, &options)?;
-            let dtype = match engine {
-                EngineKind::Cpu => model.model().device().trim_start_matches("cpu ").to_owned(),
-                EngineKind::Libtorch => WeightType::F32.name().to_owned(),
-            };
-            models.push(Loaded { engine, device: device.to_owned(), dtype, model });
+            for &cache_type in cache_types {
+                let options = EngineOptions {
+                    kind: Some(engine),
+                    device: Some(device.to_owned()),
+                    weight_type,
+                    cache_type,
+                    workers: 1,
+                    threads_per_worker: threads,
+                };
+                let model = Engine::load(folder, &options)?;
+                let in_memory = model.model().device();
+                let dtype = match engine {
+                    EngineKind::Cpu => in_memory.split(' ').nth(1).unwrap_or_default(),
+                    EngineKind::Libtorch => WeightType::F32.name(),
+                };
+                let (dtype, device) = (dtype.to_owned(), device.to_owned());
+                models.push(Loaded { engine, device, dtype, cache_type, model });
+            }
         }
     }
     Ok(models)
@@ -344,6 +355,7 @@ impl<'a> Case<'a> {
             engine: self.loaded.engine.name(),
             device: self.loaded.device.clone(),
             dtype: self.loaded.dtype.clone(),
+            cache_dtype: self.loaded.cache_type.name(),
             policy: self.spec.to_string(),
             batch_size: self.batch_size,
             tokens_per_second: [call, self.calls[self.calls.len() - 1], self.calls[0]]

@@ -28,6 +28,7 @@ pub(super) struct Measured {
     /// The engine computed on this device, as --device names it.
     pub(super) device: String,
     pub(super) dtype: String,
+    pub(super) cache_dtype: &'static str,
     pub(super) policy: String,
     pub(super) batch_size: usize,
     /// Rate of whole calls, all rows together: median, least and most.
@@ -64,9 +65,10 @@ impl Report {
         }
         writeln!(
             out,
-            "{:<9} {:<5} {:<22} {:>5} {:>9} {:>17} {:>9} {:>9} {:>7} {:>7}",
+            "{:<9} {:<5} {:<5} {:<22} {:>5} {:>9} {:>17} {:>9} {:>9} {:>7} {:>7}",
             "engine",
             "dtype",
+            "cache",
             "policy",
             "batch",
             "tokens/s",
@@ -83,10 +85,11 @@ impl Report {
             if let Some(share) = case.with_fewer_threads.filter(|&share| share > 0.0) {
                 writeln!(
                     out,
-                    "{} {} {}, batch {}: {:.0}% of the operations by fewer than {} threads, since the cores were \
+                    "{} {} {} {}, batch {}: {:.0}% of the operations by fewer than {} threads, since the cores were \
                      busy",
                     case.engine,
                     case.dtype,
+                    case.cache_dtype,
                     case.policy,
                     case.batch_size,
                     100.0 * share,
@@ -96,7 +99,8 @@ impl Report {
         }
         for case in &self.cases {
             if let Some(profile) = &case.profile {
-                writeln!(out, "\n{} {} {}, batch {}", case.engine, case.dtype, case.policy, case.batch_size)?;
+                let Measured { engine, dtype, cache_dtype, policy, batch_size, .. } = case;
+                writeln!(out, "\n{engine} {dtype} {cache_dtype} {policy}, batch {batch_size}")?;
                 profile.write(out)?;
             }
         }
@@ -109,9 +113,10 @@ impl Measured {
         let [rate, least, most] = self.tokens_per_second;
         writeln!(
             out,
-            "{:<9} {:<5} {:<22} {:>5} {:>9.1} {:>17} {:>9.2} {:>9.3} {:>6.0}% {:>7.2}",
+            "{:<9} {:<5} {:<5} {:<22} {:>5} {:>9.1} {:>17} {:>9.2} {:>9.3} {:>6.0}% {:>7.2}",
             self.engine,
             self.dtype,
+            self.cache_dtype,
             self.policy,
             self.batch_size,
             rate,

@@ -375,7 +375,13 @@ fn a_certificate_holds_for_its_arithmetic_and_prefix_and_is_not_replaced_unasked
     // What was certified for rounded weights says nothing about those of the file.
     made(calibrate("--max-tokens 6 --dtype bf16"));
     assert!(certified(&["--dtype", "bf16"]).status.success());
-    for other in [&[][..], &["--dtype", "f32"], &["--dtype", "int8"], &["--engine", "libtorch"]] {
+    for other in [
+        &[][..],
+        &["--dtype", "f32"],
+        &["--dtype", "int8"],
+        &["--dtype", "bf16", "--cache-dtype", "f16"],
+        &["--engine", "libtorch"],
+    ] {
         let found = complaint(&certified(other));
         assert!(
             found.starts_with("the calibration was made with other arithmetic (fingerprint bf16-"),

@@ -97,12 +97,18 @@ fn what_an_engine_cannot_do_is_said() {
     assert_eq!(complaint(&["--engine", "cpu", "--device", "cuda:0"]), "the CPU engine has no device cuda:0");
     let narrow = ["--engine", "libtorch", "--device", "cpu", "--dtype", "int8"];
     assert_eq!(complaint(&narrow), "libtorch decodes in f32; other types are for the CPU engine");
+    let narrow = ["--engine", "libtorch", "--device", "cpu", "--cache-dtype", "f16"];
+    assert_eq!(
+        complaint(&narrow),
+        "libtorch keeps keys and values in f32; other types are for the CPU engine"
+    );
     let usage = |arguments: &[&str]| {
         let output = calm(["generate", "--model", ".", "--input", "-"].iter().chain(arguments), "");
         String::from_utf8(output.stderr).unwrap()
     };
     assert!(usage(&["--engine", "gpu"]).contains("unknown engine `gpu`: there are cpu and libtorch"));
     assert!(usage(&["--dtype", "int4"]).contains("unknown weight type `int4`: there are f32, bf16 and int8"));
+    assert!(usage(&["--cache-dtype", "q8"]).contains("unknown cache type `q8`: there are f32, f16 and bf16"));
 }
 
 #[test]
@@ -111,12 +117,12 @@ fn a_benchmark_reports_every_case() {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("bench.json");
     let arguments = "--engine cpu --engine libtorch --policy full --policy calm-state-0.5 --batch-size 1,3 --dtype f32,int8 \
-                     --source-tokens 7 --new-tokens 5 --threads 2 --repetitions 1";
+                     --cache-dtype f32,f16 --source-tokens 7 --new-tokens 5 --threads 2 --repetitions 1";
     let model = ["bench", "--model", model.to_str().unwrap(), "--json", json.to_str().unwrap()];
     let table = printed(calm(model.into_iter().chain(arguments.split_whitespace()), ""));
     let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let cases = report["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), (2 + 1) * 2 * 2);
+    assert_eq!(cases.len(), (2 * 2 + 1) * 2 * 2);
     // On a busy machine it also says what fewer threads did.
     let of_cases = table.lines().filter(|line| !line.contains("of the operations by fewer than"));
     assert_eq!(of_cases.count(), 2 + cases.len());

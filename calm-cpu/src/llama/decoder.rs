@@ -6,8 +6,7 @@ use calm_checkpoint::LlamaConfig;
 use calm_core::profile::{self, Part};
 use calm_core::{BackboneShape, Token};
 
-use crate::attention::KeysValues;
-use crate::caches::LayerCaches;
+use crate::caches::{KeysValues, LayerCaches};
 use crate::head::Head;
 use crate::layers::{DenseReluDense, Pass, SelfAttention};
 use crate::linear::Linear;

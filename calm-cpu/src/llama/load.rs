@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use calm_checkpoint::{EMBED_TOKENS, FeedForward, HEAD, LlamaConfig, Tokenizer, WeightType};
+use calm_checkpoint::{CacheType, EMBED_TOKENS, FeedForward, HEAD, LlamaConfig, LoadOptions, Tokenizer};
 use calm_core::BackboneShape;
 
 use super::decoder::{DecoderLayer, Network};
@@ -19,13 +19,13 @@ use crate::weights::{Stored, Table, Weights};
 
 impl Network {
     /// Reads a checkpoint directory or a GGUF file.
-    pub(super) fn load(path: &Path, weight_type: Option<WeightType>) -> Result<Self, Error> {
+    pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
         let config = LlamaConfig::of_checkpoint(path)?;
         // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
         let tokenizer = Tokenizer::of_checkpoint(path, &config)?;
         let tokens = tokenizer.map_or(usize::MAX, |tokenizer| tokenizer.vocab_size());
         let weights = Weights::load(path, &config)?;
-        let mut network = Network::new(&config, &weights, weight_type, tokens)?;
+        let mut network = Network::new(&config, &weights, options, tokens)?;
         network.origin.find(path, &weights, &mut network.shape)?;
         Ok(network)
     }
@@ -34,12 +34,12 @@ impl Network {
     pub(super) fn new(
         config: &LlamaConfig,
         weights: &Weights,
-        weight_type: Option<WeightType>,
+        options: &LoadOptions,
         tokens: usize,
     ) -> Result<Self, Error> {
         let table = [config.vocab_size, config.hidden_size];
-        let origin = Origin::new(weights, weight_type, &config.shape(), &projection(0, "q"))?;
-        let build = Builder { config, weights, packing: origin.packing };
+        let origin = Origin::new(weights, options, &config.shape(), &projection(0, "q"))?;
+        let build = Builder { config, weights, packing: origin.packing, cache_type: origin.cache_type };
         let embeddings = weights.tensor(EMBED_TOKENS, &table)?;
         let own_head = weights.optional_tensor(HEAD, &table)?;
         let is_whole = embeddings.rows() <= tokens;
@@ -74,6 +74,7 @@ struct Builder<'a> {
     config: &'a LlamaConfig,
     weights: &'a Weights,
     packing: Packing,
+    cache_type: CacheType,
 }
 
 fn projection(layer: i64, name: &str) -> String {
@@ -119,6 +120,7 @@ impl Builder<'_> {
             group: count / self.config.num_key_value_heads as usize,
             d_kv: self.config.head_dim as usize,
             scale: (self.config.head_dim as f32).sqrt().recip(),
+            cache_type: self.cache_type,
         }
     }
 

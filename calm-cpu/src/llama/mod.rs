@@ -9,8 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use calm_checkpoint::{
-    EngineKind, LLAMA_MODEL_TYPES, LlamaConfig, LoadOptions, Loader, Model, Teamwork, WeightType,
-    check_sources,
+    EngineKind, LLAMA_MODEL_TYPES, LlamaConfig, LoadOptions, Loader, Model, Teamwork, check_sources,
 };
 use calm_core::profile::{self, Part};
 use calm_core::{Backbone, BackboneShape, EngineError, ExitClassifier, ExitHeads, Prompt, Token};
@@ -47,20 +46,16 @@ impl Llama {
     /// configuration says, or the device is not the CPU.
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, Error> {
         check_device(options)?;
-        Ok(Self::of(Network::load(path, options.weight_type)?, options.threads))
+        Ok(Self::of(Network::load(path, options)?, options.threads))
     }
 
     /// Packs weights that are in memory. Its fingerprint is empty.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape than the configuration says.
-    pub fn new(
-        config: &LlamaConfig,
-        weights: &Weights,
-        weight_type: Option<WeightType>,
-        threads: usize,
-    ) -> Result<Self, Error> {
-        Ok(Self::of(Network::new(config, weights, weight_type, usize::MAX)?, threads))
+    /// A tensor is missing or has another shape than the configuration says, or the device is not the CPU.
+    pub fn new(config: &LlamaConfig, weights: &Weights, options: &LoadOptions) -> Result<Self, Error> {
+        check_device(options)?;
+        Ok(Self::of(Network::new(config, weights, options, usize::MAX)?, options.threads))
     }
 
     fn of(network: Network, threads: usize) -> Self {
@@ -112,7 +107,7 @@ impl Model for Llama {
     }
 
     fn device(&self) -> String {
-        format!("cpu {}", self.network.origin.weights)
+        self.network.origin.device()
     }
 
     fn unexpected(&self) -> &[String] {

@@ -12,6 +12,7 @@ pub(crate) mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod element;
 mod portable;
 mod sums;
 
@@ -21,6 +22,7 @@ use half::{bf16, f16};
 pub(crate) use self::avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use self::avx512::Avx512;
+pub(crate) use self::element::Element;
 pub(crate) use self::portable::Portable;
 pub(crate) use self::sums::{sums_of_products, weighted_sums};
 

@@ -1,6 +1,6 @@
 //! Sums of products whose factors lie in plain slices.
 
-use super::{LANES, Simd};
+use super::{Element, LANES, Simd};
 
 /// Computes the products of x with numbers of four bytes, f32, or of two, bf16, as far as they fill vectors,
 /// and adds them up in sixteen sums. The caller runs with the instructions of `S`.
@@ -31,9 +31,9 @@ pub(crate) fn sums_of_products<S: Simd, const SIZE: usize>(
 /// Each sum is in the order of the rows, whatever `R`. The chains of additions of all `R` are under way at
 /// the same time, since a single one would wait for itself. The caller runs with the instructions of `S`.
 #[inline(always)]
-pub(crate) fn weighted_sums<S: Simd, const R: usize, const SHARED: bool>(
+pub(crate) fn weighted_sums<S: Simd, E: Element, const R: usize, const SHARED: bool>(
     weights: [&[f32]; R],
-    matrices: [&[f32]; R],
+    matrices: [&[E]; R],
     stride: usize,
     mut sums: [&mut [f32]; R],
 ) {
@@ -58,14 +58,14 @@ pub(crate) fn weighted_sums<S: Simd, const R: usize, const SHARED: bool>(
     }
 }
 
-struct Task<'a, const R: usize> {
+struct Task<'a, E, const R: usize> {
     weights: [&'a [f32]; R],
-    matrices: [&'a [f32]; R],
+    matrices: [&'a [E]; R],
     stride: usize,
     sums: [&'a mut [f32]; R],
 }
 
-impl<const R: usize> Task<'_, R> {
+impl<E: Element, const R: usize> Task<'_, E, R> {
     /// Computes `V` vectors of sums from column `start` on, and returns their width. The caller has checked
     /// that they are there.
     #[allow(clippy::needless_range_loop, reason = "the indices have to be numbers that the compiler knows")]
@@ -79,13 +79,13 @@ impl<const R: usize> Task<'_, R> {
             let mut totals = [[S::splat(0.0); V]; R];
             for row in 0..self.weights[0].len() {
                 let shared: [S::F32; V] =
-                    std::array::from_fn(|v| S::load(matrices[0].add(row * self.stride + v * LANES)));
+                    std::array::from_fn(|v| E::load::<S>(matrices[0].add(row * self.stride + v * LANES)));
                 for r in 0..R {
                     let weight = S::splat(*weights[r].add(row));
                     for v in 0..V {
                         let x = match SHARED || r == 0 {
                             true => shared[v],
-                            false => S::load(matrices[r].add(row * self.stride + v * LANES)),
+                            false => E::load::<S>(matrices[r].add(row * self.stride + v * LANES)),
                         };
                         totals[r][v] = S::mul_add(weight, x, totals[r][v]);
                     }
@@ -105,7 +105,8 @@ impl<const R: usize> Task<'_, R> {
     fn column(&mut self, start: usize) -> usize {
         for r in 0..R {
             let rows = self.matrices[r][start..].iter().step_by(self.stride);
-            self.sums[r][start] = self.weights[r].iter().zip(rows).map(|(weight, x)| weight * x).sum();
+            self.sums[r][start] =
+                self.weights[r].iter().zip(rows).map(|(weight, x)| weight * x.widen()).sum();
         }
         1
     }

@@ -5,8 +5,8 @@ use calm_core::profile::{self, Part};
 use calm_core::{BackboneShape, Token};
 
 use super::Network;
-use crate::attention::{Heads, KeysValues, Query, attend};
-use crate::caches::LayerCaches;
+use crate::attention::{Heads, Query, attend};
+use crate::caches::{KeysValues, LayerCaches};
 use crate::elementwise::RmsNorm;
 use crate::head::Head;
 use crate::layers::{Activations, DenseReluDense, Pass, SelfAttention, parts};

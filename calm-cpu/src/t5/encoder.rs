@@ -4,7 +4,7 @@ use calm_checkpoint::Direction;
 use calm_core::{Entry, Token};
 
 use super::Network;
-use crate::attention::KeysValues;
+use crate::caches::KeysValues;
 use crate::elementwise::{RmsNorm, dot};
 use crate::layers::{Activations, DenseReluDense, Pass, SelfAttention};
 use crate::linear::Processor;

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use calm_checkpoint::{DECODER_EMBEDDING, ENCODER_EMBEDDING, HEAD, SHARED, T5Config, Tokenizer, WeightType};
+use calm_checkpoint::{
+    CacheType, DECODER_EMBEDDING, ENCODER_EMBEDDING, HEAD, LoadOptions, SHARED, T5Config, Tokenizer,
+};
 use calm_core::BackboneShape;
 
 use super::Network;
@@ -19,13 +21,13 @@ use crate::weights::{Stored, Table, Weights};
 
 impl Network {
     /// Reads a checkpoint directory.
-    pub(super) fn load(dir: &Path, weight_type: Option<WeightType>) -> Result<Self, Error> {
+    pub(super) fn load(dir: &Path, options: &LoadOptions) -> Result<Self, Error> {
         let config = T5Config::of_checkpoint(dir)?;
         // A vocabulary padded to a round size has logits that stand for no token and must never be emitted.
         let tokenizer = Tokenizer::of_checkpoint(dir, &config)?;
         let tokens = tokenizer.map_or(usize::MAX, |tokenizer| tokenizer.vocab_size());
         let weights = Weights::load(dir, &config)?;
-        let mut network = Network::new(&config, &weights, weight_type, tokens)?;
+        let mut network = Network::new(&config, &weights, options, tokens)?;
         network.origin.find(dir, &weights, &mut network.shape)?;
         Ok(network)
     }
@@ -34,16 +36,18 @@ impl Network {
     pub(super) fn new(
         config: &T5Config,
         weights: &Weights,
-        weight_type: Option<WeightType>,
+        options: &LoadOptions,
         tokens: usize,
     ) -> Result<Self, Error> {
         let d_model = config.d_model;
         let table = [config.vocab_size, d_model];
         let shared = weights.tensor(SHARED, &table)?;
         let matrix = "decoder.block.0.layer.0.SelfAttention.q.weight";
-        let origin = Origin::new(weights, weight_type, &config.shape(), matrix)?;
+        let origin = Origin::new(weights, options, &config.shape(), matrix)?;
         let packing = origin.packing;
-        let build = Builder { config, weights, packing };
+        let build = Builder { config, weights, packing, cache_type: CacheType::F32 };
+        // The encoder's are gone when it has read a source.
+        let build_decoder = Builder { cache_type: origin.cache_type, ..build };
         // The file decides whether the head is separate, never `tie_word_embeddings`, which transformers 5
         // always sets.
         let table_of = |name| {
@@ -63,7 +67,9 @@ impl Network {
         };
         let decoder = Decoder {
             embed_tokens: table_of(DECODER_EMBEDDING)?,
-            blocks: (0..config.decoder_layers()).map(|i| build.decoder_block(i)).collect::<Result<_, _>>()?,
+            blocks: (0..config.decoder_layers())
+                .map(|i| build_decoder.decoder_block(i))
+                .collect::<Result<_, _>>()?,
             relative_attention_bias: build.relative_attention_bias("decoder")?,
             head: Head::new(norm, head, packing),
         };
@@ -81,6 +87,8 @@ struct Builder<'a> {
     config: &'a T5Config,
     weights: &'a Weights,
     packing: Packing,
+    /// How the layers that it builds keep keys and values.
+    cache_type: CacheType,
 }
 
 impl Builder<'_> {
@@ -137,7 +145,13 @@ impl Builder<'_> {
     }
 
     fn heads(&self) -> Heads {
-        Heads { count: self.config.num_heads as usize, group: 1, d_kv: self.config.d_kv as usize, scale: 1.0 }
+        Heads {
+            count: self.config.num_heads as usize,
+            group: 1,
+            d_kv: self.config.d_kv as usize,
+            scale: 1.0,
+            cache_type: self.cache_type,
+        }
     }
 
     fn projection(&self, path: &str, name: &str) -> Result<Stored, Error> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use calm_checkpoint::{
     EngineKind, Error as CheckpointError, LoadOptions, Loader, Model, T5_MODEL_TYPES, T5Config, Teamwork,
-    WeightType, check_sources,
+    check_sources,
 };
 use calm_core::profile::{self, Part};
 use calm_core::{
@@ -68,20 +68,16 @@ impl T5 {
     /// says, or the device is not the CPU.
     pub fn load(dir: &Path, options: &LoadOptions) -> Result<Self, Error> {
         check_device(options)?;
-        Ok(Self::of(Network::load(dir, options.weight_type)?, options.threads))
+        Ok(Self::of(Network::load(dir, options)?, options.threads))
     }
 
     /// Packs weights that are in memory. Its fingerprint is empty.
     ///
     /// # Errors
-    /// A tensor is missing or has another shape than the configuration says.
-    pub fn new(
-        config: &T5Config,
-        weights: &Weights,
-        weight_type: Option<WeightType>,
-        threads: usize,
-    ) -> Result<Self, Error> {
-        Ok(Self::of(Network::new(config, weights, weight_type, usize::MAX)?, threads))
+    /// A tensor is missing or has another shape than the configuration says, or the device is not the CPU.
+    pub fn new(config: &T5Config, weights: &Weights, options: &LoadOptions) -> Result<Self, Error> {
+        check_device(options)?;
+        Ok(Self::of(Network::new(config, weights, options, usize::MAX)?, options.threads))
     }
 
     fn of(network: Network, threads: usize) -> Self {
@@ -165,7 +161,7 @@ impl Model for T5 {
     }
 
     fn device(&self) -> String {
-        format!("cpu {}", self.network.origin.weights)
+        self.network.origin.device()
     }
 
     fn unexpected(&self) -> &[String] {

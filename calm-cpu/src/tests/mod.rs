@@ -1,6 +1,7 @@
 //! Tests of the kernels against plain sums in f64, on every instruction set that this machine has.
 
 mod attendance;
+mod attention;
 mod blocks;
 mod head;
 mod products;

@@ -22,7 +22,7 @@ pub(crate) fn tiny() -> T5Config {
 }
 
 fn options(weight_type: Option<WeightType>) -> LoadOptions {
-    LoadOptions { device: None, weight_type, threads: 2 }
+    LoadOptions { weight_type, threads: 2, ..LoadOptions::default() }
 }
 
 fn generate(model: &T5) -> Generation {
@@ -39,7 +39,7 @@ fn random_weights_are_the_same_after_they_were_kept() {
     weights.save(folder.path(), &config).unwrap();
     for &weight_type in WeightType::ALL {
         let weight_type = Some(weight_type);
-        let made = T5::new(&config, &weights, weight_type, 2);
+        let made = T5::new(&config, &weights, &options(weight_type));
         let loaded = T5::load(folder.path(), &options(weight_type));
         let (made, loaded) = (made.unwrap(), loaded.unwrap());
         assert_eq!(loaded.config(), &config);
@@ -49,8 +49,11 @@ fn random_weights_are_the_same_after_they_were_kept() {
     }
     assert_eq!(T5::load(folder.path(), &options(None)).unwrap().device(), "cpu f32");
     let other = Weights::random(&config, 8);
-    let other = T5::new(&config, &other, None, 1).unwrap();
-    assert_ne!(generate(&other).tokens, generate(&T5::new(&config, &weights, None, 1).unwrap()).tokens);
+    let other = T5::new(&config, &other, &LoadOptions::default()).unwrap();
+    assert_ne!(
+        generate(&other).tokens,
+        generate(&T5::new(&config, &weights, &LoadOptions::default()).unwrap()).tokens
+    );
 }
 
 #[test]
@@ -120,8 +123,9 @@ fn a_fingerprint_tells_rounded_weights_from_those_of_the_file() {
 fn a_layer_reads_fewer_bytes_in_a_narrower_type() {
     let config = T5Config { d_model: 64, d_kv: 32, d_ff: 128, ..tiny() };
     let weights = Weights::random(&config, 1);
-    let bytes =
-        |weight_type| T5::new(&config, &weights, Some(weight_type), 1).unwrap().shape().bytes.layer as usize;
+    let bytes = |weight_type| {
+        T5::new(&config, &weights, &options(Some(weight_type))).unwrap().shape().bytes.layer as usize
+    };
     let numbers = 6 * 64 * 64 + 3 * 64 * 128;
     assert_eq!(
         [WeightType::F32, WeightType::Bf16, WeightType::Int8].map(bytes),

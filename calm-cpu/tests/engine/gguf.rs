@@ -17,7 +17,7 @@ const BLOCKS: [(&str, &[&str]); 2] =
 
 fn load(name: &str, kind: &str, weight_type: Option<WeightType>, threads: usize) -> Box<dyn Model> {
     let path = checkpoint(name).join(format!("model-{kind}.gguf"));
-    open(&path, &LoadOptions { device: None, weight_type, threads }).unwrap()
+    open(&path, &LoadOptions { weight_type, threads, ..LoadOptions::default() }).unwrap()
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn the_best_tokens_are_those_of_float64() {
     if !model.is_file() {
         return;
     }
-    let model = Llama::load(&model, &LoadOptions { device: None, weight_type: None, threads: 2 }).unwrap();
+    let model = Llama::load(&model, &LoadOptions { threads: 2, ..LoadOptions::default() }).unwrap();
     let packed = std::fs::File::open(root.join("tests/llama_cpp/golden.jsonl.gz")).unwrap();
     let mut text = String::new();
     flate2::read::GzDecoder::new(packed).read_to_string(&mut text).unwrap();

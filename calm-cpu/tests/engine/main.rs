@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cache_types;
 mod files;
 mod gguf;
 mod llama_cpp;

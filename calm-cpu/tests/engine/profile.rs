@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use calm_checkpoint::LoadOptions;
 use calm_core::profile::{Part, Profile, record_by};
 use calm_core::{Backbone, DecodeOptions, Generation, PolicySpec, decode};
 use calm_cpu::{T5, Weights};
@@ -28,7 +29,7 @@ fn call(model: &T5, policy: &str) -> (Vec<Generation>, Profile) {
 fn the_parts_are_all_of_a_call() {
     let (config, weights) = (tiny(), Weights::random(&tiny(), 7));
     for threads in [1, 2] {
-        let model = T5::new(&config, &weights, None, threads).unwrap();
+        let model = T5::new(&config, &weights, &LoadOptions { threads, ..LoadOptions::default() }).unwrap();
         for policy in ["full", "static-2", "oracle", "calm-softmax-0.1", "calm-pruned-0.3", "calm-state-0.9"]
         {
             let (_, profile) = call(&model, policy);
@@ -44,7 +45,7 @@ fn the_parts_are_all_of_a_call() {
 
 #[test]
 fn a_part_is_entered_for_what_it_is_called_after() {
-    let model = T5::new(&tiny(), &Weights::random(&tiny(), 7), None, 1).unwrap();
+    let model = T5::new(&tiny(), &Weights::random(&tiny(), 7), &LoadOptions::default()).unwrap();
     let steps = 6;
     let times = |policy: &str| {
         let (generations, profile) = call(&model, policy);

@@ -9,7 +9,7 @@ use calm_cpu::{Llama, T5, WeightType};
 #[path = "../../../calm-model/tests/reference/beam_cases.rs"]
 mod beam_cases;
 #[path = "../../../calm-model/tests/reference/damaged.rs"]
-mod damaged;
+pub(crate) mod damaged;
 #[path = "../../../calm-model/tests/reference/cases.rs"]
 pub(crate) mod shared;
 
@@ -20,12 +20,12 @@ use self::shared::{
 
 /// Loads a folder in some type of weights.
 fn load(folder: &Path, weight_type: WeightType) -> Result<Box<dyn Model>, String> {
-    let options = LoadOptions { device: None, weight_type: Some(weight_type), threads: 2 };
+    let options = LoadOptions { weight_type: Some(weight_type), threads: 2, ..LoadOptions::default() };
     open(folder, &options).map_err(|error| error.to_string())
 }
 
 fn model(name: &str, weight_type: WeightType, threads: usize) -> Box<dyn Model> {
-    let options = LoadOptions { device: None, weight_type: Some(weight_type), threads };
+    let options = LoadOptions { weight_type: Some(weight_type), threads, ..LoadOptions::default() };
     open(&checkpoint(name), &options).unwrap()
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn open(folder: &Path, options: &LoadOptions) -> Result<Box<dyn Model
 }
 
 /// All reference networks.
-fn names() -> impl Iterator<Item = &'static str> {
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     shared::T5.into_iter().chain(shared::LLAMA)
 }
 

@@ -1,4 +1,4 @@
-use calm_checkpoint::{Model, T5Config};
+use calm_checkpoint::{LoadOptions, Model, T5Config};
 use calm_core::{Backbone, DecodeOptions, Exits, PolicySpec, Token, decode};
 use calm_cpu::{T5, Weights};
 use calm_fit::{Observations, observe};
@@ -19,7 +19,7 @@ fn network() -> T5 {
         vocab_size: 150,
         ..T5Config::published("t5-v1_1-small").unwrap()
     };
-    T5::new(&config, &Weights::random(&config, 5), None, 1).unwrap()
+    T5::new(&config, &Weights::random(&config, 5), &LoadOptions::default()).unwrap()
 }
 
 fn sources() -> Vec<Vec<Token>> {
