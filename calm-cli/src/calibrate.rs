@@ -123,9 +123,12 @@ struct ModelArguments {
     /// score
     #[arg(long, value_name = "METRIC", requires = "model", default_value = "rouge-l")]
     metric: Loss,
-    /// Column of the source; a field of a struct is STRUCT.FIELD
+    /// Column of the source; a field of a struct is STRUCT.FIELD, an element of a list LIST.NUMBER
     #[arg(long, value_name = "COLUMN", requires = "model", default_value = "source")]
     source_column: String,
+    /// Sources are what a user says: put the model's template of conversations around them
+    #[arg(long, requires = "model")]
+    chat: bool,
     /// Column of the reference or references
     #[arg(long, value_name = "COLUMN", requires = "model", default_value = "target")]
     target_column: String,
@@ -277,6 +280,7 @@ impl Arguments {
                 limit: model.limit,
                 columns: Columns {
                     source: model.source_column.clone(),
+                    chat: model.chat,
                     target: model.target_column.clone(),
                     context: model.context_column.clone(),
                     prefix: model.prefix.clone(),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use calm_core::{Exits, Token};
-use calm_data::{Columns, DatasetPaths, HubCache, read_examples};
-use calm_engine::engine::{Engine, TextCodec, encode_source};
+use calm_data::{Columns, DatasetPaths, Example, HubCache, read_examples};
+use calm_engine::engine::{Engine, SourceForm, TextCodec, encode_source};
 use calm_engine::limits::{AT_LEAST_ONE, TOKENS, check_flags};
 use calm_experiments::comparison::Comparison;
 use calm_experiments::config::{self, Plan};
@@ -32,9 +32,12 @@ pub(crate) struct TrainingSources {
     /// Seed that decides which examples are taken
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Column of the source; a field of a struct is STRUCT.FIELD
+    /// Column of the source; a field of a struct is STRUCT.FIELD, an element of a list LIST.NUMBER
     #[arg(long, value_name = "COLUMN", default_value = "source")]
     source_column: String,
+    /// Sources are what a user says: put the model's template of conversations around them
+    #[arg(long)]
+    chat: bool,
     /// Column of a text that follows the source after ` context: `
     #[arg(long, value_name = "COLUMN")]
     context_column: Option<String>,
@@ -61,6 +64,11 @@ impl TrainingSources {
             ("--max-source-tokens", self.max_source_tokens, TOKENS),
             ("--batch-size", Some(self.batch_size), AT_LEAST_ONE),
         ])
+    }
+
+    /// Whether there are no files.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.data.is_empty()
     }
 
     /// The files that are read, as they are given.
@@ -92,6 +100,7 @@ impl TrainingSources {
         let refused = self.refused(codec)?;
         let columns = Columns {
             source: self.source_column.clone(),
+            chat: self.chat,
             // No label is looked at.
             target: self.source_column.clone(),
             context: self.context_column.clone(),
@@ -107,7 +116,7 @@ impl TrainingSources {
                 if taken == self.limit {
                     break;
                 }
-                let tokens = self.tokens(codec, &examples[index].source)?;
+                let tokens = self.tokens(codec, &examples[index])?;
                 if refused.sources.contains(&tokens) {
                     left_out += 1;
                 } else {
@@ -123,8 +132,9 @@ impl TrainingSources {
         Ok(sources)
     }
 
-    fn tokens(&self, codec: &dyn TextCodec, source: &str) -> anyhow::Result<Vec<Token>> {
-        encode_source(codec, source, self.max_source_tokens)
+    fn tokens(&self, codec: &dyn TextCodec, example: &Example) -> anyhow::Result<Vec<Token>> {
+        let form = SourceForm { chat: example.chat, limit: self.max_source_tokens };
+        encode_source(codec, &example.source, form)
     }
 
     fn refused(&self, codec: &dyn TextCodec) -> anyhow::Result<Refused> {
@@ -139,7 +149,7 @@ impl TrainingSources {
                     refused.files.push((file, experiment.clone()));
                 }
                 for example in read_examples(&dataset.paths, &dataset.columns)? {
-                    refused.sources.insert(self.tokens(codec, &example.source)?);
+                    refused.sources.insert(self.tokens(codec, &example)?);
                 }
             }
         }

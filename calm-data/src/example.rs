@@ -14,11 +14,14 @@ pub struct Example {
     pub target: String,
     /// All texts that count as right: at least one, and each only once.
     pub references: Vec<String>,
+    /// Whether the source is what a user says, see [`Columns::chat`].
+    #[serde(default)]
+    pub chat: bool,
 }
 
 /// Which columns of a dataset its examples are made of, and how.
 ///
-/// A field of a struct is named `STRUCT.FIELD`.
+/// A field of a struct is named `STRUCT.FIELD`, an element of a list `LIST.NUMBER`, from 0.
 ///
 /// The default reads the bundled corpus. WMT's files on the Hugging Face hub need
 /// `source = "translation.en"`, `target = "translation.fr"`, `prefix = "translate English to French: "`;
@@ -32,8 +35,11 @@ pub struct Columns {
     /// `None` takes the column `id` if there is one, else the number of the record, counted from 1 through
     /// all files.
     pub id: Option<String>,
-    /// The column of the source, a string.
+    /// The column of the source, a string: `messages.0.content` is the first message of a conversation.
     pub source: String,
+    /// Whether a source is what a user says to a model that was taught to answer: its tokens are those of the
+    /// model's template of conversations around it, up to where the answer begins.
+    pub chat: bool,
     /// The column of a text that follows the source after ` context: `, as T5 writes questions about a text;
     /// a string.
     pub context: Option<String>,
@@ -52,6 +58,7 @@ impl Default for Columns {
         Columns {
             id: None,
             source: "source".to_owned(),
+            chat: false,
             context: None,
             target: "target".to_owned(),
             more_references: Vec::new(),
@@ -142,7 +149,8 @@ impl<'a> Record<'a> {
                 }),
             };
         };
-        Ok(Some(Example { id: self.id(columns.id.as_deref())?, source, target, references }))
+        let id = self.id(columns.id.as_deref())?;
+        Ok(Some(Example { id, source, target, references, chat: columns.chat }))
     }
 
     fn references(&self, columns: &Columns) -> Result<Vec<String>> {
@@ -225,11 +233,15 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Finds the value of a column; dots lead into structs.
+/// Finds the value of a column; dots lead into structs, and numbers from 0 into lists.
 pub(crate) fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    value.get(name).or_else(|| {
+    let get = |name: &str| match value {
+        Value::Array(list) => list.get(name.parse::<usize>().ok()?),
+        _ => value.get(name),
+    };
+    get(name).or_else(|| {
         let (first, rest) = name.split_once('.')?;
-        find(value.get(first)?, rest)
+        find(get(first)?, rest)
     })
 }
 

@@ -258,9 +258,12 @@ impl Certificate {
         if let Some(limit) = self.max_source_tokens {
             line += &format!(", sources cut to {limit}");
         }
-        let Columns { prefix, source, context, .. } = &self.columns;
+        let Columns { prefix, source, context, chat, .. } = &self.columns;
         if !prefix.is_empty() {
             line += &format!(", {prefix:?} in front of sources that do not begin with it");
+        }
+        if *chat {
+            line += ", sources as what a user says to the model";
         }
         if let Some(context) = context {
             line += &format!(

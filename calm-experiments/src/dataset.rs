@@ -104,6 +104,9 @@ impl Dataset {
                 hash.update((text.len() as u64).to_le_bytes());
                 hash.update(text);
             }
+            if chunk.iter().any(|example| example.chat) {
+                hash.update("chat");
+            }
             let start = index * shard_size;
             Shard { index, range: start..start + chunk.len(), hash: hex(&hash.finalize()) }
         });

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use anyhow::bail;
 use calm_checkpoint::source_hash;
 use calm_core::{AgreementMaps, MeasureKind, PolicySpec};
-use calm_engine::engine::{Engine, encode_source};
+use calm_engine::engine::{Engine, SourceForm, encode_source};
 
 use crate::dataset::Dataset;
 
@@ -39,7 +39,11 @@ pub fn check_not_fitted_to(
     }
     let codec = engine.text_codec()?;
     for example in &dataset.examples {
-        let tokens = encode_source(codec, &example.source, max_source_tokens)?;
+        let tokens = encode_source(
+            codec,
+            &example.source,
+            SourceForm { chat: example.chat, limit: max_source_tokens },
+        )?;
         if fitted_to.contains(&source_hash(&tokens)) {
             let (split, id) = (dataset.split, &example.id);
             bail!(

@@ -15,7 +15,7 @@ use calm_checkpoint::Model;
 use calm_core::{DecodeOptions, Full, Generation, Policy, PolicySpec, Token};
 use calm_engine::batches::Batches;
 use calm_engine::decoding::{decode_batches, read_batch};
-use calm_engine::engine::{Engine, TextCodec, encode_source, missing_codec};
+use calm_engine::engine::{Engine, SourceForm, TextCodec, encode_source, missing_codec};
 use calm_names::counted;
 
 use crate::dataset::{Dataset, Shard};
@@ -246,7 +246,8 @@ impl Worker<'_> {
 
     fn tokenize(&self, job: &Job<'_>) -> anyhow::Result<Vec<Vec<Token>>> {
         let tokens = job.dataset.examples[job.shard.range.clone()].iter().map(|example| {
-            encode_source(self.codec, &example.source, self.common.max_source_tokens)
+            let form = SourceForm { chat: example.chat, limit: self.common.max_source_tokens };
+            encode_source(self.codec, &example.source, form)
                 .with_context(|| format!("{} example {}", job.dataset.split, example.id))
         });
         tokens.collect()

@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
     #[arg(
         long,
         value_name = "FILE.json",
-        conflicts_with_all = ["policy", "static_layers", "measure", "threshold", "decay", "exits", "prefix", "max_tokens", "max_source_tokens", "temperature"]
+        conflicts_with_all = ["policy", "static_layers", "measure", "threshold", "decay", "exits", "prefix", "chat", "max_tokens", "max_source_tokens", "temperature"]
     )]
     calibration: Option<PathBuf>,
     /// Use the calibration although it was made with another model: nothing is guaranteed then
@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// Put in front of every source that does not begin with it, and of nothing else
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
+    /// Sources are what a user says: put the model's template of conversations around them
+    #[arg(long)]
+    chat: bool,
     /// Longest output
     #[arg(long, default_value_t = 128)]
     max_tokens: usize,
@@ -104,7 +107,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Before the model, which may take long to load: mistakes in the input show at once.
     let codec = load_codec(&arguments.model)?;
     let prefix = calibration.as_ref().map_or(&arguments.prefix, |calibration| &calibration.columns.prefix);
-    let texts = Texts { model: &arguments.model, codec: codec.as_deref(), prefix, now: SystemTime::now() };
+    let chat = calibration.as_ref().map_or(arguments.chat, |calibration| calibration.columns.chat);
+    let (model, now) = (arguments.model.as_path(), SystemTime::now());
+    let texts = Texts { model, codec: codec.as_deref(), prefix, chat, now };
     let sources = Sources::read(&arguments.input, &texts)?;
     let batches = sources.tokens.len().div_ceil(arguments.batch_size);
     let options = arguments.engine.options(batches)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use calm_checkpoint::{ChatOptions, Kept, Message, Tokenizer, cut_source};
 use calm_core::Token;
 use calm_data::{JsonLines, open_text, plain_text};
-use calm_engine::engine::TextCodec;
+use calm_engine::engine::{SourceForm, TextCodec, encode_source};
 use serde::Deserialize;
 
 /// A line has one of these; other keys are the caller's.
@@ -28,6 +28,8 @@ pub(super) struct Texts<'a> {
     pub(super) codec: Option<&'a dyn TextCodec>,
     /// Put in front of every source that does not begin with it.
     pub(super) prefix: &'a str,
+    /// Whether a source is what a user says, and is put into the model's template of conversations.
+    pub(super) chat: bool,
     /// What templates take for the present, the same for all lines.
     pub(super) now: SystemTime,
 }
@@ -40,7 +42,8 @@ impl Texts<'_> {
                 let codec = self.codec("a source")?;
                 // A source that has the prefix already is one that was written for this task.
                 let has_prefix = text.starts_with(self.prefix);
-                codec.encode(&if has_prefix { text } else { format!("{}{text}", self.prefix) })?
+                let text = if has_prefix { text } else { format!("{}{text}", self.prefix) };
+                encode_source(codec, &text, SourceForm { chat: self.chat, limit: None })?
             }
             (None, Some(text), None, None) => self.codec("a prompt")?.encode(&text)?,
             (None, None, Some(messages), None) => {

@@ -13,6 +13,7 @@ pub(crate) fn example(id: &str, source: &str, references: &[&str]) -> Example {
         source: source.to_owned(),
         target: references[0].to_owned(),
         references: references.iter().map(|&text| text.to_owned()).collect(),
+        chat: false,
     }
 }
 
@@ -85,6 +86,18 @@ fn json_lines_columns() {
         "{\"question\": \"Q\", \"context\": \"C\", \"answers\": {\"text\": [\"A\", \"B\"], \"start\": [0, 1]}}",
         &squad(),
         Ok(&[example("1", "question: Q context: C", &["A", "B"])]),
+    );
+    // Numbers lead into lists.
+    let messages = Columns { chat: true, ..columns("messages.0.content", "messages.1.content") };
+    check_lines(
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}, {\"content\": \"A\"}]}",
+        &messages,
+        Ok(&[Example { chat: true, ..example("1", "Q", &["A"]) }]),
+    );
+    check_lines(
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Q\"}]}",
+        &messages,
+        Err(":1: no column `messages.1.content`; there are: messages"),
     );
 }
 

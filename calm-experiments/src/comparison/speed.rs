@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use calm_checkpoint::{EngineKind, Model, WeightType};
 use calm_core::{DecodeOptions, Full, Policy, PolicySpec, Token};
+use calm_data::Example;
 use calm_engine::batches::Batches;
 use calm_engine::decoding::{decode_batches, read_batch};
-use calm_engine::engine::{Engine, EngineOptions, encode_source};
+use calm_engine::engine::{Engine, EngineOptions, SourceForm, encode_source};
 use serde::{Deserialize, Serialize};
 
 use super::table::{ComparisonRow, Promise};
@@ -219,7 +220,11 @@ impl Task<'_> {
     fn sources(&self) -> anyhow::Result<Vec<Vec<Token>>> {
         let codec = self.engine.text_codec()?;
         let examples = self.test.examples.iter().take(self.compare.examples);
-        examples.map(|example| encode_source(codec, &example.source, self.plan.max_source_tokens)).collect()
+        let limit = self.plan.max_source_tokens;
+        let tokens = |example: &Example| {
+            encode_source(codec, &example.source, SourceForm { chat: example.chat, limit })
+        };
+        examples.map(tokens).collect()
     }
 
     /// Reads and decodes all batches.
