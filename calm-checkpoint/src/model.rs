@@ -98,11 +98,19 @@ pub struct LoadOptions {
     pub cache_type: CacheType,
     /// Threads that share each operation, at least one.
     pub threads: usize,
+    /// Leaves out the exit heads that lie beside the checkpoint, whatever they are: for what trains others.
+    pub without_exit_heads: bool,
 }
 
 impl Default for LoadOptions {
     /// One thread, and numbers as the checkpoint has them.
     fn default() -> Self {
-        LoadOptions { device: None, weight_type: None, cache_type: CacheType::default(), threads: 1 }
+        LoadOptions {
+            device: None,
+            weight_type: None,
+            cache_type: CacheType::default(),
+            threads: 1,
+            without_exit_heads: false,
+        }
     }
 }

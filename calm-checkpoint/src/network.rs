@@ -9,7 +9,7 @@ use crate::files::is_gguf;
 use crate::gguf::gguf_config;
 use crate::model_type::{Naming, model_type};
 use crate::tensor_names::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT};
-use crate::{Error, LLAMA_MODEL_TYPES, LlamaConfig, T5_MODEL_TYPES, T5Config, Tokenizer};
+use crate::{Error, HeadParts, LLAMA_MODEL_TYPES, LlamaConfig, T5_MODEL_TYPES, T5Config, Tokenizer};
 
 /// A network as `config.json` describes it.
 pub trait NetworkConfig {
@@ -25,6 +25,9 @@ pub trait NetworkConfig {
 
     /// What the decoding loop and the cost model know of the network, with weights of 4 bytes.
     fn shape(&self) -> BackboneShape;
+
+    /// The tensors that the output head is made of.
+    fn head_parts(&self) -> HeadParts;
 
     /// The tokens that end an output, at least one.
     fn end_tokens(&self) -> &[Token];

@@ -131,12 +131,12 @@ pub trait DecoderSession {
     /// Logits of the shared head, final norm included, on the states of entries: `[entries, vocab_size]`.
     fn logits(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError>;
 
-    /// Logits of the shared head, final norm included, on states `[rows, d_model]` that are no entry's:
-    /// `[rows, vocab_size]`. Exit heads ask for these.
+    /// Logits of the shared head, final norm included, on states `[rows, d_model]` that are no entry's, which
+    /// exit heads ask for: `[rows, tokens]`, those of [`ExitHeads::vocabulary`] alone if there is one.
     fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, EngineError>;
 
-    /// Best token and probability margin for each of such states, as [`top2`](Self::top2) gives them for
-    /// those of entries.
+    /// Best of these logits and probability margin among them for each of such states, as
+    /// [`top2`](Self::top2) gives them for those of entries. The token is the column.
     fn top2_of(&mut self, states: &Matrix) -> Result<Vec<Top2>, EngineError> {
         Ok(self.logits_of(states)?.rows().map(Top2::from_logits).collect())
     }

@@ -206,6 +206,7 @@ impl Search {
             exit_layers: vec![num_layers; tokens.len()],
             confidence: vec![None; tokens.len()],
             drafted: 0,
+            fallbacks: 0,
             executed_layers: self.executed_layers,
             propagated: 0,
             seconds,

@@ -66,6 +66,7 @@ impl BackboneShape {
     pub fn sequence_flops(&self, policy: &PolicySpec, generation: &Generation, source_tokens: usize) -> f64 {
         let Generation { exit_layers, executed_layers, .. } = generation;
         let heads: f64 = exit_layers.iter().map(|&layers| policy.head_flops(self, layers)).sum();
+        let heads = heads + generation.fallbacks as f64 * self.flops.head;
         let layers = match policy.kind().defers {
             true => self.flops.executed(*executed_layers, exit_layers, source_tokens),
             false => self.flops.layers(self.num_layers, exit_layers, source_tokens),
@@ -80,8 +81,9 @@ impl BackboneShape {
     /// executed: a token that left early is in no pass of its own through the layers above. Wrong drafts,
     /// which no exit tells of, count with the layers of the shallowest exit.
     pub fn sequence_bytes(&self, policy: &PolicySpec, generation: &Generation, source_tokens: usize) -> f64 {
-        let Generation { exit_layers, drafted, .. } = generation;
+        let Generation { exit_layers, drafted, fallbacks, .. } = generation;
         let head_flops: f64 = exit_layers.iter().map(|&layers| policy.head_flops(self, layers)).sum();
+        let head_flops = head_flops + *fallbacks as f64 * self.flops.head;
         let heads = head_flops / self.flops.head.max(1.0) * self.bytes.head;
         let stayed = exit_layers.iter().filter(|&&layers| layers < self.num_layers).count();
         let draft_layers = exit_layers.iter().copied().min().unwrap_or(0) as f64;
@@ -96,14 +98,17 @@ impl BackboneShape {
 pub struct Tests {
     /// Number of tests.
     pub count: usize,
-    /// Whether the last of them let the token leave, so that it was not the last layer that it left at.
+    /// Whether the last of them let the token leave, so that the head is not asked again. A test after the
+    /// last layer counts as one that does: tokens that it does not let leave are counted as
+    /// [`Generation::fallbacks`].
     pub left_early: bool,
 }
 
 impl Tests {
     /// Those of a token that left after `exit_layer`, under a policy that tests at `exits`.
     pub fn new(exits: Exits, num_layers: usize, exit_layer: usize) -> Self {
-        Self { count: exits.up_to(exit_layer).len(), left_early: exit_layer < num_layers }
+        let left_early = exit_layer < num_layers || exits.contains(num_layers);
+        Self { count: exits.up_to(exit_layer).len(), left_early }
     }
 
     /// Products with the head where each test is one, which gives the token too.

@@ -216,7 +216,7 @@ impl<'a> Decoder<'a> {
         }
 
         let mut decided = decisions.iter();
-        let Self { exits, caches, .. } = self;
+        let Self { exits, caches, generations, .. } = self;
         let (remaining, open) = (&mut step.remaining, &mut step.open);
         remaining.retain(|&entry| {
             let Some(decision) = decided.next() else { return false };
@@ -224,6 +224,9 @@ impl<'a> Decoder<'a> {
             exit.confidence = decision.confidence.or(exit.confidence);
             if decision.exit_layer.is_none() && !is_last {
                 return true;
+            }
+            if decision.exit_layer.is_none() && decision.confidence.is_some() {
+                generations[entry.row].fallbacks += 1;
             }
             exit.layer = decision.exit_layer.unwrap_or(number);
             if exit.layer < number {

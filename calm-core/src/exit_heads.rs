@@ -3,14 +3,19 @@
 //! A state after layer 2 is not what the shared head was trained to read at the top. An exit head turns it
 //! into something that the shared head reads better, or is a head of its own (Valade, Self-Supervised Early
 //! Exits, arXiv 2407.21082). `calm train --heads` makes them, without labels.
+//!
+//! Heads may know a part of the vocabulary alone, the tokens that nearly all of the model's outputs consist
+//! of: where the vocabulary is large, a product with all of it costs as much as many layers. Then the last
+//! layer may have a head too, whose tokens are taken where it is sure, in place of the whole product.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::BackboneShape;
+use crate::backbone::{BackboneShape, Token};
 use crate::exits::Exits;
+use crate::head_confidence::HeadConfidence;
 use crate::matrix::{Matrix, dot};
 use crate::measure::FittedTo;
 
@@ -21,6 +26,10 @@ pub struct ExitHeads {
     layers: Exits,
     /// By layer, from 1. Handles on one model share them.
     heads: Arc<BTreeMap<usize, ExitHead>>,
+    /// The tokens that the heads know, ascending; `None` for all.
+    vocabulary: Option<Arc<[Token]>>,
+    /// By layer.
+    confidences: Arc<BTreeMap<usize, HeadConfidence>>,
     fitted_to: Arc<FittedTo>,
     fingerprint: Arc<str>,
 }
@@ -66,7 +75,7 @@ pub enum ExitHead {
     Linear {
         /// The norm in front.
         norm: HeadNorm,
-        /// `[vocab_size, d_model]`
+        /// `[tokens, d_model]`, the tokens that the heads know.
         vocabulary: Matrix,
     },
 }
@@ -84,46 +93,73 @@ pub struct HeadNorm {
 pub(crate) enum HeadOutput {
     /// States for the final norm and the shared head: `[states, d_model]`.
     States(Matrix),
-    /// Logits: `[states, vocab_size]`.
+    /// Logits of the tokens that the heads know: `[states, tokens]`.
     Logits(Matrix),
 }
 
 impl ExitHeads {
-    /// Puts heads together, by the layers that they follow, and remembers what they were trained on.
+    /// Puts heads together, by the layers that they follow, and remembers what they were trained on. They
+    /// know the tokens of `vocabulary`, or all if there is nothing.
     ///
     /// # Errors
     /// The message says what is wrong: there is no head, heads are of several kinds, a layer is none that a
-    /// decoder of this shape may leave at, or the matrices of a head do not fit the shape or each other.
+    /// decoder of this shape may leave at (its last layer, unless the vocabulary is a part), the tokens do
+    /// not ascend or are not of the backbone, or the matrices of a head do not fit the shape or each other.
     pub fn new(
         heads: BTreeMap<usize, ExitHead>,
+        vocabulary: Option<Vec<Token>>,
         fitted_to: FittedTo,
         shape: &BackboneShape,
     ) -> Result<Self, String> {
         let Some(kind) = heads.values().next().map(ExitHead::kind) else {
             return Err("there must be a head at least".to_owned());
         };
-        let below_last = Exits::all_below(shape.num_layers);
+        if let Some(vocabulary) = &vocabulary {
+            check_vocabulary(vocabulary, shape)?;
+        }
+        let tokens = vocabulary.as_ref().map_or(shape.vocab_size, Vec::len);
+        let most = if vocabulary.is_some() { shape.num_layers } else { shape.num_layers - 1 };
         let layers = heads.keys().copied().collect::<Vec<_>>();
         let layers = Exits::new(&layers).map_err(|error| error.to_string())?;
         for (&layer, head) in &heads {
-            if !below_last.contains(layer) {
-                return Err(format!(
-                    "a head of layer {layer} is none below the last of {}",
-                    shape.num_layers
-                ));
+            if layer > most {
+                let last = shape.num_layers;
+                return Err(format!("a head of layer {layer} is none below the last of {last}"));
             }
             if head.kind() != kind {
                 return Err(format!("the heads are {kind}, but that of layer {layer} is {}", head.kind()));
             }
-            head.check(shape).map_err(|reason| format!("the head of layer {layer} {reason}"))?;
+            head.check(shape.d_model, tokens)
+                .map_err(|reason| format!("the head of layer {layer} {reason}"))?;
         }
         Ok(Self {
             kind,
             layers,
             heads: Arc::new(heads),
+            vocabulary: vocabulary.map(Arc::from),
+            confidences: Arc::default(),
             fitted_to: Arc::new(fitted_to),
             fingerprint: Arc::default(),
         })
+    }
+
+    /// The same heads with what says how likely the token of each one is the last layer's.
+    ///
+    /// # Errors
+    /// The message says what is wrong: there is one of a layer without a head, or none of a layer with one,
+    /// or one does not fit the backbone.
+    pub fn with_confidences(
+        self,
+        confidences: BTreeMap<usize, HeadConfidence>,
+        shape: &BackboneShape,
+    ) -> Result<Self, String> {
+        if !confidences.keys().eq(self.heads.keys()) {
+            return Err("each head must have a confidence, if one has".to_owned());
+        }
+        for (layer, confidence) in &confidences {
+            confidence.check(shape).map_err(|reason| format!("the confidence of layer {layer} {reason}"))?;
+        }
+        Ok(Self { confidences: Arc::new(confidences), ..self })
     }
 
     /// The same heads with the hash of the file that they were read from.
@@ -157,26 +193,47 @@ impl ExitHeads {
         self.heads.iter().map(|(&layer, head)| (layer, head))
     }
 
+    /// The tokens that the heads know, ascending, or `None` if they know all. Columns of logits are these.
+    pub fn vocabulary(&self) -> Option<&[Token]> {
+        self.vocabulary.as_deref()
+    }
+
+    /// The token of a column of logits.
+    pub fn token(&self, column: Token) -> Token {
+        self.vocabulary().map_or(column, |vocabulary| vocabulary[column as usize])
+    }
+
+    /// How likely the token of a layer's head is the last layer's, if that was trained.
+    pub fn confidence(&self, layer: usize) -> Option<&HeadConfidence> {
+        self.confidences.get(&layer)
+    }
+
     /// The sources that the backbone predicted for to train them.
     pub fn fitted_to(&self) -> &FittedTo {
         &self.fitted_to
     }
 
-    /// FLOPs of the logits of one head, in a backbone whose shared head takes `head_flops`; those of the
-    /// largest if ranks differ.
-    pub fn flops(&self, head_flops: f64) -> f64 {
+    /// FLOPs of the logits of one head, in a backbone of this shape; those of the largest if ranks differ.
+    pub fn flops(&self, shape: &BackboneShape) -> f64 {
+        let shared = 0.5 * self.share_of_head(shape) * shape.flops.head;
         self.largest(|head| match head {
             ExitHead::Linear { .. } => head.multiplications(),
-            _ => head.multiplications() + 0.5 * head_flops,
+            _ => head.multiplications() + shared,
         }) * 2.0
     }
 
-    /// Bytes that the logits of one head read, in a backbone whose shared head takes `head_bytes`.
-    pub fn bytes(&self, head_bytes: f64) -> f64 {
+    /// Bytes that the logits of one head read, in a backbone of this shape.
+    pub fn bytes(&self, shape: &BackboneShape) -> f64 {
+        let shared = self.share_of_head(shape) * shape.bytes.head;
         self.largest(|head| {
             let own = size_of::<f32>() as f64 * head.multiplications();
-            if head.kind() == HeadKind::Linear { own } else { own + head_bytes }
+            if head.kind() == HeadKind::Linear { own } else { own + shared }
         })
+    }
+
+    /// The share of the shared head's rows that heads multiply with.
+    fn share_of_head(&self, shape: &BackboneShape) -> f64 {
+        self.vocabulary().map_or(1.0, |tokens| tokens.len() as f64 / shape.vocab_size.max(1) as f64)
     }
 
     fn largest(&self, of: impl Fn(&ExitHead) -> f64) -> f64 {
@@ -280,8 +337,8 @@ impl ExitHead {
         }
     }
 
-    fn check(&self, shape: &BackboneShape) -> Result<(), String> {
-        let d_model = shape.d_model;
+    /// Checks the shapes of a head that knows so many tokens.
+    fn check(&self, d_model: usize, tokens: usize) -> Result<(), String> {
         let vector = |name: &str, vector: &[f32]| match vector.len() == d_model {
             true => Ok(()),
             false => Err(format!("has a {name} of {} elements instead of {d_model}", vector.len())),
@@ -310,9 +367,20 @@ impl ExitHead {
             }
             Self::Linear { norm, vocabulary } => {
                 vector("norm", &norm.weight)?;
-                matrix("vocabulary", vocabulary, [shape.vocab_size, d_model])
+                matrix("vocabulary", vocabulary, [tokens, d_model])
             }
         }
+    }
+}
+
+fn check_vocabulary(vocabulary: &[Token], shape: &BackboneShape) -> Result<(), String> {
+    let tokens = shape.vocab_size;
+    if vocabulary.is_empty() || !vocabulary.is_sorted_by(|a, b| a < b) {
+        return Err("the tokens that heads know must ascend, and there must be one at least".to_owned());
+    }
+    match vocabulary.iter().find(|&&token| token as usize >= tokens) {
+        Some(token) => Err(format!("token {token} is not in the vocabulary, which ends at {tokens}")),
+        None => Ok(()),
     }
 }
 

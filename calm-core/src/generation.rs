@@ -13,7 +13,7 @@ pub struct Generation {
     /// for a draft that stayed the layer that drafted it.
     pub exit_layers: Vec<usize>,
     /// Confidence that each token was last tested with: at its exit layer or, for tokens that no layer was
-    /// confident about, at the last layer but one, since nothing is to be decided at the last. `None` if
+    /// confident about, at the last layer that is tested, usually one below the last of all. `None` if
     /// nothing was tested.
     pub confidence: Vec<Option<f32>>,
     /// Layer-tokens that really ran. The oracle runs every layer for every token; layers that were deferred
@@ -22,6 +22,9 @@ pub struct Generation {
     /// Tokens that were drafted, those that did not stay among them.
     #[serde(default)]
     pub drafted: usize,
+    /// Tokens of the last layer that an exit head was not sure of there, so that the whole head was asked.
+    #[serde(default)]
+    pub fallbacks: usize,
     /// K/V entries (one layer, one position) that were written by propagation.
     pub propagated: usize,
     /// Decoding time of the batch divided by its rows. The encoder is not in it.

@@ -95,8 +95,8 @@ impl<'a> Layer<'a> {
         Ok(logits)
     }
 
-    /// Logits of the shared head on other states `[entries, d_model]` in place of the entries' own:
-    /// `[entries, vocab_size]`.
+    /// Logits of the shared head on other states `[entries, d_model]` in place of the entries' own, for the
+    /// tokens that the model's exit heads know: `[entries, tokens]`.
     pub fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, DecodeError> {
         expect_rows("the exit head", states.num_rows(), self.entries)?;
         let logits = self.session.logits_of(states)?;
@@ -104,7 +104,7 @@ impl<'a> Layer<'a> {
         Ok(logits)
     }
 
-    /// Best tokens with their probability margins, from such states.
+    /// The best columns of such logits with their probability margins.
     pub fn top2_of(&mut self, states: &Matrix) -> Result<Vec<Top2>, DecodeError> {
         expect_rows("the exit head", states.num_rows(), self.entries)?;
         let top2 = self.session.top2_of(states)?;

@@ -60,6 +60,7 @@ mod exit_heads;
 mod exits;
 mod finite;
 mod generation;
+mod head_confidence;
 mod layer;
 mod matrix;
 mod measure;
@@ -79,6 +80,7 @@ pub use error::{DecodeError, EngineError, NotFinite, PolicyError};
 pub use exit_heads::{ExitHead, ExitHeads, HeadKind, HeadNorm};
 pub use exits::Exits;
 pub use generation::{Generation, average_layers};
+pub use head_confidence::HeadConfidence;
 pub use layer::Layer;
 pub use matrix::{Matrix, Shortlist, Top2, best_tokens, dot};
 pub use measure::{

@@ -10,6 +10,7 @@ use crate::simd::{LANES, Simd, sums_of_products};
 pub(crate) const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
 /// Root-mean-square normalisation without a mean or a bias (`T5LayerNorm`).
+#[derive(Clone)]
 pub(crate) struct RmsNorm {
     pub(crate) weight: Vec<f32>,
     pub(crate) epsilon: f32,

@@ -6,13 +6,17 @@ use calm_checkpoint::{CLASSIFIER_BIAS, CLASSIFIER_WEIGHT, CacheType, LoadOptions
 use calm_core::{BackboneShape, ExitClassifier, ExitHeads};
 
 use crate::Error;
+use crate::elementwise::RmsNorm;
+use crate::head::Head;
 use crate::linear::Packing;
-use crate::weights::Weights;
+use crate::weights::{Stored, Table, Weights};
 
 /// What belongs to a checkpoint beside its network.
 pub(crate) struct Origin {
     pub(crate) classifier: Option<ExitClassifier>,
     pub(crate) exit_heads: Option<ExitHeads>,
+    /// The shared head without the tokens that exit heads do not know, where they know a part of them.
+    pub(crate) exit_head: Option<Head>,
     /// How the weights lie in memory.
     pub(crate) packing: Packing,
     /// How keys and values are kept.
@@ -22,6 +26,15 @@ pub(crate) struct Origin {
     pub(crate) folder: Option<PathBuf>,
     pub(crate) fingerprint: String,
     pub(crate) unexpected: Vec<String>,
+}
+
+/// A checkpoint that was read.
+pub(crate) struct Found<'a> {
+    pub(crate) checkpoint: &'a Path,
+    pub(crate) weights: &'a Weights,
+    /// The norm in front of the head.
+    pub(crate) norm: &'a RmsNorm,
+    pub(crate) options: &'a LoadOptions,
 }
 
 impl Origin {
@@ -45,6 +58,7 @@ impl Origin {
         Ok(Origin {
             classifier,
             exit_heads: None,
+            exit_head: None,
             packing,
             cache_type: options.cache_type,
             weights: match packing {
@@ -58,19 +72,26 @@ impl Origin {
     }
 
     /// Reads what lies beside the weights of a checkpoint. Costs of exit heads are added to those of the
-    /// shape.
+    /// shape; where these know a part of the vocabulary, they end in these rows of the head `stored`.
     pub(crate) fn find(
         &mut self,
-        checkpoint: &Path,
-        weights: &Weights,
+        found: Found<'_>,
         shape: &mut BackboneShape,
+        stored: impl FnOnce() -> Result<Stored, Error>,
     ) -> Result<(), Error> {
+        let Found { checkpoint, weights, norm, options } = found;
         let hash = weights.fingerprint()?;
         self.folder = Some(folder_of(checkpoint));
-        self.exit_heads = weights.exit_heads(shape)?;
+        if !options.without_exit_heads {
+            self.exit_heads = weights.exit_heads(shape)?;
+        }
         if let Some(heads) = &self.exit_heads {
-            shape.flops.exit_head = heads.flops(shape.flops.head);
-            shape.bytes.exit_head = heads.bytes(shape.bytes.head);
+            shape.flops.exit_head = heads.flops(shape);
+            shape.bytes.exit_head = heads.bytes(shape);
+            if let Some(tokens) = heads.vocabulary() {
+                let rows = Table::new(stored()?.select(tokens), self.packing);
+                self.exit_head = Some(Head::new(norm.clone(), rows, self.packing));
+            }
         }
         // What rounds is another model: what was certified for the one says nothing about the other.
         self.fingerprint = match self.cache_type {

@@ -20,6 +20,9 @@ pub(crate) trait Decoder {
 
     fn head(&self) -> &Head;
 
+    /// The head that exit heads end in.
+    fn exit_head(&self) -> &Head;
+
     /// Reads the embedding of a token: [d_model]
     fn embed(&self, token: Token, state: &mut [f32]);
 
@@ -201,15 +204,16 @@ impl<D: Decoder> DecoderSession for Session<'_, D> {
         let _part = profile::enter(Part::Head);
         let (mut data, slots) = given(states);
         let states = States::new(&mut data, states.columns, &slots);
-        let data = self.decoder.head().logits(self.processor, &states, &mut self.memory.room);
-        Ok(Matrix { data, columns: self.decoder.shape().vocab_size })
+        let head = self.decoder.exit_head();
+        let data = head.logits(self.processor, &states, &mut self.memory.room);
+        Ok(Matrix { data, columns: head.vocab_size() })
     }
 
     fn top2_of(&mut self, states: &Matrix) -> Result<Vec<Top2>, EngineError> {
         let _part = profile::enter(Part::Head);
         let (mut data, slots) = given(states);
         let states = States::new(&mut data, states.columns, &slots);
-        Ok(self.decoder.head().top2(self.processor, &states, &mut self.memory.room))
+        Ok(self.decoder.exit_head().top2(self.processor, &states, &mut self.memory.room))
     }
 
     fn top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use calm_checkpoint::{
     Error as CheckpointError, MODEL_STEM, NetworkConfig, Parameter, StoredTensor, WeightFiles, WeightType,
 };
-use calm_core::{BackboneShape, ExitHeads};
+use calm_core::{BackboneShape, ExitHeads, Token};
 use calm_gguf::TensorType;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -246,6 +246,23 @@ impl Stored {
     pub(crate) fn first_rows(mut self, rows: usize) -> Self {
         self.rows = self.rows.min(rows);
         self
+    }
+
+    /// Returns some rows, in this order.
+    pub(crate) fn select(&self, rows: &[Token]) -> Self {
+        let width = self.columns;
+        let numbers = match &self.numbers {
+            Numbers::Floats(numbers) => Numbers::Floats(
+                rows.iter().flat_map(|&row| &numbers[row as usize * width..][..width]).copied().collect(),
+            ),
+            Numbers::Bytes { bytes, tensor_type } => {
+                let size = tensor_type.row_bytes(width);
+                let bytes =
+                    rows.iter().flat_map(|&row| &bytes[row as usize * size..][..size]).copied().collect();
+                Numbers::Bytes { bytes: Arc::new(bytes), tensor_type: *tensor_type }
+            }
+        };
+        Stored { numbers, rows: rows.len(), columns: width }
     }
 
     /// The matrix in blocks, if it is stored in blocks.

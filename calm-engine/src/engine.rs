@@ -1,6 +1,7 @@
 //! The engine that was asked for, with a checkpoint and its tokenizer.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use anyhow::bail;
 use calm_checkpoint::{
@@ -105,6 +106,8 @@ pub struct EngineOptions {
     pub workers: usize,
     /// Threads that share each operation of a worker, where the engine can share it. At least one.
     pub threads_per_worker: usize,
+    /// Leaves out the exit heads that lie beside the checkpoint.
+    pub without_exit_heads: bool,
 }
 
 impl EngineOptions {
@@ -153,8 +156,8 @@ impl Engine {
     ) -> anyhow::Result<Self> {
         let kind = choose(options)?;
         let threads = options.threads_per_worker.max(1);
-        let EngineOptions { device, weight_type, cache_type, .. } = options.clone();
-        let load_options = LoadOptions { device, weight_type, cache_type, threads };
+        let EngineOptions { device, weight_type, cache_type, without_exit_heads, .. } = options.clone();
+        let load_options = LoadOptions { device, weight_type, cache_type, threads, without_exit_heads };
         let model = (loader(directory, kind)?.load)(directory, &load_options)?;
         Ok(Self::new(model, options.workers, threads, codec))
     }
@@ -182,13 +185,29 @@ impl Engine {
     }
 }
 
-/// Tokens of a source, cut to `limit` if there is one, which is at least 1.
+/// How a source becomes tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceForm {
+    /// Whether it is what a user says, around which the model's template for conversations is put.
+    pub chat: bool,
+    /// Longest source in tokens, at least 1; none is cut if there is nothing.
+    pub limit: Option<usize>,
+}
+
+/// Tokens of a source.
 ///
 /// # Errors
-/// The text has no tokens.
-pub fn encode_source(codec: &dyn TextCodec, text: &str, limit: Option<usize>) -> anyhow::Result<Vec<Token>> {
-    let mut tokens = codec.encode(text)?;
-    if let Some(limit) = limit {
+/// The text has no tokens, or is to be in a template that the model does not have.
+pub fn encode_source(codec: &dyn TextCodec, text: &str, form: SourceForm) -> anyhow::Result<Vec<Token>> {
+    let mut tokens = match form.chat {
+        true => {
+            let message = Message { role: "user".to_owned(), content: text.to_owned() };
+            let options = ChatOptions { add_generation_prompt: true, now: SystemTime::now() };
+            codec.encode_chat(&[message], options)?
+        }
+        false => codec.encode(text)?,
+    };
+    if let Some(limit) = form.limit {
         cut_source(&mut tokens, limit, codec.kept());
     }
     Ok(tokens)

@@ -305,8 +305,16 @@ impl Header {
 impl Record {
     /// Fails unless the numbers can be those of one output, so that sums over many have a meaning.
     fn check(&self, header: &Header) -> anyhow::Result<()> {
-        let Generation { tokens, exit_layers, confidence, executed_layers, drafted, propagated, seconds } =
-            &self.generation;
+        let Generation {
+            tokens,
+            exit_layers,
+            confidence,
+            executed_layers,
+            drafted,
+            fallbacks,
+            propagated,
+            seconds,
+        } = &self.generation;
         let (num_layers, max_tokens) = (header.shape.num_layers, header.unit.common.max_tokens);
         let lengths = [tokens.len(), exit_layers.len(), confidence.len()];
         ensure!(
@@ -317,6 +325,7 @@ impl Record {
             lengths[2]
         );
         ensure!(tokens.len() <= max_tokens, "{} tokens, of at most {max_tokens}", tokens.len());
+        ensure!(*fallbacks <= tokens.len(), "{fallbacks} fallbacks of {} tokens", tokens.len());
         if let Some(layer) = exit_layers.iter().find(|layer| !(1..=num_layers).contains(*layer)) {
             bail!("exit layer {layer} of {num_layers}");
         }

@@ -98,7 +98,8 @@ fn streams(model: &dyn Model, num_layers: usize, exits: &[Exits]) -> Vec<Stream>
     for (_, Mapping { base: measure, .. }) in mapped_measures() {
         let Ok(loaded) = (measure.load)(model) else { continue };
         let memory = loaded.memory();
-        let able = loaded.layers().unwrap_or(all);
+        // A head of the last layer has nobody above to agree with.
+        let able = loaded.layers().unwrap_or(all).up_to(num_layers - 1);
         let sets: Vec<Exits> = match memory {
             Memory::Nothing => vec![able],
             Memory::FirstTest => all.layers().map(|first| all.from(first)).collect(),

@@ -8,6 +8,7 @@ use calm_checkpoint::{
 use calm_core::{BackboneShape, ExitClassifier, ExitHeads};
 use tch::{Kind, Tensor};
 
+use crate::device::upload;
 use crate::{Error, Weights};
 
 /// What is known of a network beside its layers.
@@ -62,14 +63,22 @@ impl About {
         Ok(head.narrow(0, 0, tokens as i64))
     }
 
-    /// Adds the exit heads that belong to a checkpoint, if there are any.
-    pub(crate) fn read_exit_heads(&mut self, path: &Path) -> Result<(), Error> {
+    /// Adds the exit heads that belong to a checkpoint, if there are any, and gives the rows of the head that
+    /// they end in.
+    pub(crate) fn read_exit_heads(&mut self, path: &Path, head: &Tensor) -> Result<Tensor, Error> {
         let shape = &mut self.shape;
         self.exit_heads = read_exit_heads(&folder_of(path), shape, || weights_hash(path))?;
         if let Some(heads) = &self.exit_heads {
-            shape.flops.exit_head = heads.flops(shape.flops.head);
-            shape.bytes.exit_head = heads.bytes(shape.bytes.head);
+            shape.flops.exit_head = heads.flops(shape);
+            shape.bytes.exit_head = heads.bytes(shape);
         }
-        Ok(())
+        let known = self.exit_heads.as_ref().and_then(ExitHeads::vocabulary);
+        Ok(known.map_or_else(
+            || head.shallow_clone(),
+            |tokens| {
+                let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
+                head.index_select(0, &upload(&tokens, head.device()))
+            },
+        ))
     }
 }

@@ -13,14 +13,20 @@ use crate::{Error, Llama, T5, device};
 pub static T5_LOADER: Loader = Loader {
     engine: EngineKind::Libtorch,
     model_types: T5_MODEL_TYPES,
-    load: |dir, options| Ok(Box::new(T5::load(dir, device_of(options)?)?)),
+    load: |dir, options| {
+        let load = if options.without_exit_heads { T5::load_backbone } else { T5::load };
+        Ok(Box::new(load(dir, device_of(options)?)?))
+    },
 };
 
 /// Loads Llama checkpoints on libtorch.
 pub static LLAMA_LOADER: Loader = Loader {
     engine: EngineKind::Libtorch,
     model_types: LLAMA_MODEL_TYPES,
-    load: |dir, options| Ok(Box::new(Llama::load(dir, device_of(options)?)?)),
+    load: |dir, options| {
+        let load = if options.without_exit_heads { Llama::load_backbone } else { Llama::load };
+        Ok(Box::new(load(dir, device_of(options)?)?))
+    },
 };
 
 /// A GPU reads so much in less than a millisecond.

@@ -13,7 +13,7 @@ pub use self::rope::RopeScaling;
 pub use self::tensors::EMBED_TOKENS;
 use crate::config_keys::{check_ends, check_epsilon, check_sizes};
 use crate::model_type::Naming;
-use crate::{Error, NetworkConfig, Parameter, Tokenizer};
+use crate::{Error, HeadParts, NetworkConfig, Parameter, Tokenizer};
 
 /// Values of `model_type` in `config.json` that mean the network of Llama.
 pub const LLAMA_MODEL_TYPES: &[&str] = &["llama"];
@@ -216,6 +216,11 @@ impl NetworkConfig for LlamaConfig {
 
     fn optional_tensors(&self) -> Vec<(&'static str, Vec<i64>)> {
         vec![(crate::HEAD, vec![self.vocab_size, self.hidden_size])]
+    }
+
+    fn head_parts(&self) -> HeadParts {
+        let (norm, epsilon) = ("model.norm.weight", self.rms_norm_eps);
+        HeadParts { norm, epsilon, scale: 1.0, embedding: EMBED_TOKENS }
     }
 
     fn shape(&self) -> BackboneShape {

@@ -14,7 +14,7 @@ pub use self::position::{Direction, bucket};
 pub use self::tensors::{DECODER_EMBEDDING, ENCODER_EMBEDDING, SHARED};
 use crate::config_keys::{check_ends, check_epsilon, check_sizes, one_or_list};
 use crate::model_type::Naming;
-use crate::{Error, NetworkConfig, Parameter, Tokenizer};
+use crate::{Error, HeadParts, NetworkConfig, Parameter, Tokenizer};
 
 /// Values of `model_type` in `config.json` that mean the network of T5.
 pub const T5_MODEL_TYPES: &[&str] = &["t5", "mt5"];
@@ -269,6 +269,11 @@ impl NetworkConfig for T5Config {
 
     fn optional_tensors(&self) -> Vec<(&'static str, Vec<i64>)> {
         tensors::TABLES.map(|name| (name, vec![self.vocab_size, self.d_model])).to_vec()
+    }
+
+    fn head_parts(&self) -> HeadParts {
+        let (norm, epsilon) = ("decoder.final_layer_norm.weight", self.layer_norm_epsilon);
+        HeadParts { norm, epsilon, scale: self.head_scale(), embedding: SHARED }
     }
 
     fn shape(&self) -> BackboneShape {

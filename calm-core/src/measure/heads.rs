@@ -48,6 +48,16 @@ pub(super) static HEAD_MARGIN: MeasureKind = MeasureKind {
     maps: None,
 };
 
+/// The probability that was trained with the head ([`HeadConfidence`](crate::HeadConfidence)). It means the
+/// same at all layers.
+pub(super) static HEAD_CONFIDENCE: MeasureKind = MeasureKind {
+    name: "head_confidence",
+    about: "trained probability that the exit head's token is the last layer's",
+    load: load_confidence,
+    flops,
+    maps: None,
+};
+
 /// The level of agreement of [`HEAD_ENTROPY`].
 pub(super) static LEVEL_ENTROPY: MeasureKind = MeasureKind::level(
     "level_entropy",
@@ -76,6 +86,8 @@ enum Statistic {
     OfLogits(fn(&[f32], Top2) -> f32),
     /// The margin, which needs no logits where an engine fuses it with its head.
     Margin,
+    /// The probability that was trained, from the margin and the state.
+    Confidence,
 }
 
 /// `1 - H / ln V` of logits.
@@ -124,6 +136,33 @@ fn load(
     Ok(Box::new(Heads { name, heads: heads.clone(), statistic }))
 }
 
+fn load_confidence(backbone: &dyn Backbone) -> Result<Box<dyn Measure>, PolicyError> {
+    let measure = load(backbone, HEAD_CONFIDENCE.name, Statistic::Confidence)?;
+    let has_one = |heads: &ExitHeads| heads.iter().all(|(layer, _)| heads.confidence(layer).is_some());
+    match backbone.exit_heads().is_some_and(has_one) {
+        true => Ok(measure),
+        false => Err(PolicyError::Measure {
+            measure: HEAD_CONFIDENCE.name,
+            reason: "needs exit heads with a trained confidence, and the model's have none".to_owned(),
+        }),
+    }
+}
+
+/// What the head of a layer says of its entries, given their states; `None` where there is no head.
+pub(crate) fn top2(
+    heads: &ExitHeads,
+    layer: &mut Layer<'_>,
+    states: &Matrix,
+) -> Result<Option<Vec<Top2>>, DecodeError> {
+    let Some(head) = heads.get(layer.number()) else { return Ok(None) };
+    let mut top2 = match head.apply(states) {
+        HeadOutput::States(states) => layer.top2_of(&states)?,
+        HeadOutput::Logits(logits) => best(layer, &logits)?,
+    };
+    top2.iter_mut().for_each(|top2| top2.token = heads.token(top2.token));
+    Ok(Some(top2))
+}
+
 impl Measure for Heads {
     fn begin_step(&self) -> Box<dyn StepMeasure + '_> {
         Box::new(self)
@@ -144,29 +183,30 @@ impl Measure for Heads {
 
 impl StepMeasure for &Heads {
     fn confidence(&mut self, layer: &mut Layer<'_>) -> Result<Vec<Confidence>, DecodeError> {
-        let head = self.heads.get(layer.number()).ok_or_else(|| {
-            let reason = format!("has no head for layer {}", layer.number());
-            PolicyError::Measure { measure: self.name, reason }
-        })?;
+        let Heads { name, heads, statistic } = self;
+        let number = layer.number();
+        let missing =
+            || PolicyError::Measure { measure: name, reason: format!("has no head for layer {number}") };
         let states = layer.hidden()?;
-        match self.statistic {
-            Statistic::Margin => {
-                let top2 = match head.apply(&states) {
-                    HeadOutput::States(states) => layer.top2_of(&states)?,
-                    HeadOutput::Logits(logits) => best(layer, &logits)?,
-                };
-                Ok(top2.into_iter().map(Confidence::from).collect())
-            }
-            Statistic::OfLogits(value) => {
-                let logits = logits(layer, head, &states)?;
-                let top2 = best(layer, &logits)?;
-                let confidence = |(logits, top2): (&[f32], Top2)| Confidence {
-                    value: value(logits, top2),
-                    token: Some(top2.token),
-                };
-                Ok(logits.rows().zip(top2).map(confidence).collect())
-            }
+        if let Statistic::OfLogits(value) = statistic {
+            let logits = logits(layer, heads.get(number).ok_or_else(missing)?, &states)?;
+            let top2 = best(layer, &logits)?;
+            let confidence = |(logits, top2): (&[f32], Top2)| Confidence {
+                value: value(logits, top2),
+                token: Some(heads.token(top2.token)),
+            };
+            return Ok(logits.rows().zip(top2).map(confidence).collect());
         }
+        let top2 = top2(heads, layer, &states)?.ok_or_else(missing)?;
+        let Some(trained) = heads.confidence(number).filter(|_| matches!(statistic, Statistic::Confidence))
+        else {
+            return Ok(top2.into_iter().map(Confidence::from).collect());
+        };
+        let confidence = |(state, top2): (&[f32], Top2)| Confidence {
+            value: trained.of(state, top2),
+            token: Some(top2.token),
+        };
+        Ok(states.rows().zip(top2).map(confidence).collect())
     }
 }
 
@@ -177,7 +217,7 @@ fn logits(layer: &mut Layer<'_>, head: &ExitHead, states: &Matrix) -> Result<Mat
     }
 }
 
-/// The best tokens of logits `[entries, vocab_size]`, which are finite numbers.
+/// The best columns of logits `[entries, tokens]`, which are finite numbers.
 fn best(layer: &mut Layer<'_>, logits: &Matrix) -> Result<Vec<Top2>, DecodeError> {
     let top2: Vec<Top2> = logits.rows().map(Top2::from_logits).collect();
     layer.check(top2.iter())?;

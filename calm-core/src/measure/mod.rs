@@ -22,6 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use self::agreement::{AGREEMENT_FILE, AgreementMap, AgreementMaps, FittedTo, MapRule};
 pub use self::beta::{BETA_FILE, BetaMixtures};
 pub use self::classifier::ExitClassifier;
+pub(crate) use self::heads::top2 as head_top2;
 pub use self::pruned::PRUNED_TOKENS;
 pub(crate) use self::softmax::SOFTMAX;
 use crate::backbone::{Backbone, BackboneShape, Token};
@@ -44,6 +45,7 @@ pub static MEASURES: Table<MeasureKind> = Table::new(&[
     &heads::HEAD_GAP,
     &heads::HEAD_MAX,
     &heads::HEAD_MARGIN,
+    &heads::HEAD_CONFIDENCE,
     &heads::LEVEL_ENTROPY,
     &heads::LEVEL_GAP,
     &heads::LEVEL_MAX,
@@ -102,9 +104,13 @@ impl MeasureKind {
     /// [`PolicyError`] when the backbone lacks what the measure needs.
     pub fn make(&self, backbone: &dyn Backbone, exits: Exits) -> Result<Box<dyn Measure>, PolicyError> {
         let measure = (self.load)(backbone)?;
-        if let Some(able) = measure.layers()
-            && let Some(layer) = exits.layers().find(|&layer| !able.contains(layer))
-        {
+        let num_layers = backbone.shape().num_layers;
+        // Only a head that knows a part of the vocabulary has something to test after the last layer.
+        let able = measure.layers().unwrap_or(Exits::all_below(num_layers));
+        if !able.contains(num_layers) {
+            exits.check(num_layers)?;
+        }
+        if let Some(layer) = exits.layers().find(|&layer| !able.contains(layer)) {
             let reason = format!(
                 "cannot test after layer {layer}, but only after {able}: name exits among these, as in \
                  -exits{able}, or train exit heads for all layers"

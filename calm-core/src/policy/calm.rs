@@ -34,7 +34,6 @@ fn make(parameters: &Parameters, backbone: &dyn Backbone) -> Result<Box<dyn Poli
     };
     let num_layers = backbone.shape().num_layers;
     let exits = exits(parameters, num_layers);
-    exits.check(num_layers)?;
     Ok(Box::new(Calm { measure: measure.make(backbone, exits)?, threshold, exits }))
 }
 
@@ -74,8 +73,9 @@ struct Step<'a> {
 
 impl StepPolicy for Step<'_> {
     fn decide(&mut self, layer: &mut Layer<'_>, decisions: &mut [Decision]) -> Result<(), DecodeError> {
-        // After the last layer there is nothing to decide. The confidence of the layer before is kept.
-        if layer.is_last() || !self.exits.contains(layer.number()) {
+        // After the last layer there is nothing to decide, unless it has a head that knows a part of the
+        // vocabulary. The confidence of the layer before is kept.
+        if !self.exits.contains(layer.number()) {
             return Ok(());
         }
         self.rule.test(layer, decisions)

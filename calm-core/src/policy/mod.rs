@@ -180,6 +180,8 @@ pub enum Work {
     Layer,
     /// The best tokens, by the head.
     Head,
+    /// The best tokens by exit heads.
+    ExitHead,
 }
 
 impl Named for PolicyKind {

@@ -8,9 +8,13 @@ use super::{
     StepPolicy, Work,
 };
 use crate::backbone::{Backbone, BackboneShape, Entry};
+use crate::cost::Cost;
 use crate::error::{DecodeError, PolicyError};
+use crate::exit_heads::ExitHeads;
+use crate::exits::Exits;
 use crate::layer::Layer;
 use crate::matrix::Top2;
+use crate::measure::head_top2;
 
 pub(super) static SELF_SPECULATIVE: PolicyKind = PolicyKind {
     name: "self-speculative",
@@ -33,11 +37,14 @@ pub(super) static SELF_SPECULATIVE: PolicyKind = PolicyKind {
 /// (Kangaroo: Liu et al., NeurIPS 2024). Times differ from run to run, and with them the exit layers of
 /// tokens; outputs do not.
 ///
+/// Where the model has exit heads that know a part of the vocabulary, these draft, and only their layers do:
+/// they cost less than the shared head.
+///
 /// Products of one row and of several have to be equal to the last bit for this, as they are in the CPU
 /// engine. Where they are not, a token may differ whose best two logits are closer than that difference.
 struct SelfSpeculative {
-    num_layers: usize,
     fixed: Option<Plan>,
+    heads: Option<ExitHeads>,
     learned: Mutex<Learned>,
 }
 
@@ -61,16 +68,25 @@ fn make(parameters: &Parameters, backbone: &dyn Backbone) -> Result<Box<dyn Poli
     if let Some(plan) = fixed.filter(|plan| plan.layers >= num_layers) {
         return Err(PolicyError::Exits { layer: plan.layers, num_layers });
     }
-    let speculation = Speculation::new(num_layers);
+    let heads = backbone.exit_heads().filter(|heads| heads.vocabulary().is_some()).cloned();
+    let below_last = Exits::all_below(num_layers);
+    let drafting = heads.as_ref().map_or(below_last, |heads| heads.layers().up_to(num_layers - 1));
+    if let Some(plan) = fixed.filter(|plan| !drafting.contains(plan.layers)) {
+        let reason = format!("cannot draft after layer {}: the exit heads are of {drafting}", plan.layers);
+        return Err(PolicyError::Form(reason));
+    }
+    let speculation = Speculation::new(num_layers, drafting);
     let best = BTreeMap::new();
     let learned = Learned { speculation, best, steps: 0, drafted: 0, accepted: 0, plain: 0, other: 0 };
-    Ok(Box::new(SelfSpeculative { num_layers, fixed, learned: Mutex::new(learned) }))
+    Ok(Box::new(SelfSpeculative { fixed, heads, learned: Mutex::new(learned) }))
 }
 
-/// A draft takes the head once more. Those that were wrong are not in the exits of an output.
+/// A draft takes the head once more, or its exit head. Those that were wrong are not in the exits of an
+/// output.
 fn head_flops(_: &Parameters, shape: &BackboneShape, exit_layer: usize) -> f64 {
-    let heads = if exit_layer < shape.num_layers { 2.0 } else { 1.0 };
-    heads * shape.flops.head
+    let Cost { head, exit_head, .. } = shape.flops;
+    let draft = if exit_head > 0.0 { head.min(exit_head) } else { head };
+    if exit_layer < shape.num_layers { draft + head } else { head }
 }
 
 impl SelfSpeculative {
@@ -85,9 +101,9 @@ impl SelfSpeculative {
             return StepPlan { plan, looks_at: LooksAt::Nothing, is_chosen: false };
         }
         let mut learned = self.learned();
-        let (step, drafting_layers) = (learned.steps, self.num_layers as u64 - 1);
+        let (step, drafting) = (learned.steps, learned.speculation.drafting());
         learned.steps += 1;
-        if drafting_layers == 0 {
+        if drafting.is_empty() {
             return StepPlan { plan: FULL, looks_at: LooksAt::Nothing, is_chosen: true };
         }
         // First a look at all layers, then some drafts of all lengths, to see what wider calls cost.
@@ -109,9 +125,10 @@ impl SelfSpeculative {
             return StepPlan { plan: forced(&learned, 3), looks_at: LooksAt::Nothing, is_chosen: false };
         }
         let looks_at = match step.is_multiple_of(LOOK_EVERY) {
-            true => LooksAt::One((step / LOOK_EVERY % drafting_layers) as usize + 1),
-            false => LooksAt::Nothing,
+            true => drafting.layers().nth((step / LOOK_EVERY) as usize % drafting.len()),
+            false => None,
         };
+        let looks_at = looks_at.map_or(LooksAt::Nothing, LooksAt::One);
         StepPlan { plan, looks_at, is_chosen: true }
     }
 }
@@ -193,10 +210,18 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn top2(&mut self, layer: &mut Layer<'_>) -> Result<Vec<Top2>, DecodeError> {
+    /// What a draft after this layer would be; `None` if no drafts are made after it.
+    fn top2(&mut self, layer: &mut Layer<'_>) -> Result<Option<Vec<Top2>>, DecodeError> {
         let started = Instant::now();
-        let top2 = layer.estimated_top2()?;
-        self.spent.push((Work::Head, top2.len(), started.elapsed().as_secs_f64()));
+        let (top2, work) = match &self.policy.heads {
+            Some(heads) if !heads.layers().contains(layer.number()) => return Ok(None),
+            Some(heads) => {
+                let states = layer.hidden()?;
+                (head_top2(heads, layer, &states)?, Work::ExitHead)
+            }
+            None => (Some(layer.estimated_top2()?), Work::Head),
+        };
+        self.spent.push((work, layer.entries().len(), started.elapsed().as_secs_f64()));
         Ok(top2)
     }
 }
@@ -208,12 +233,15 @@ impl StepPolicy for Step<'_> {
         if layer.is_last() {
             return Ok(());
         }
-        let drafts = plan.length > 0 && layer.number() == plan.layers;
         let has_drafted = (0..rows).any(|index| layer.num_waiting(index) >= plan.length);
-        if drafts && !has_drafted {
-            for ((&entry, top2), decision) in
-                layer.entries().iter().zip(self.top2(layer)?).zip(decisions.iter_mut())
-            {
+        let drafts = plan.length > 0 && layer.number() == plan.layers && !has_drafted;
+        let looks = looks_at == LooksAt::All || looks_at == LooksAt::One(layer.number());
+        if !drafts && !looks {
+            return Ok(());
+        }
+        let Some(top2) = self.top2(layer)? else { return Ok(()) };
+        if drafts {
+            for ((&entry, top2), decision) in layer.entries().iter().zip(top2).zip(decisions.iter_mut()) {
                 decision.confidence = Some(top2.margin);
                 // The margin of a batch's plan is 0.
                 if top2.margin >= plan.margin || top2.margin.is_nan() {
@@ -222,10 +250,9 @@ impl StepPolicy for Step<'_> {
                     self.looked.push((layer.number(), entry, top2));
                 }
             }
-        } else if looks_at == LooksAt::All || looks_at == LooksAt::One(layer.number()) {
-            for (&entry, top2) in layer.entries().iter().zip(self.top2(layer)?) {
-                self.looked.push((layer.number(), entry, top2));
-            }
+        } else {
+            let looked = layer.entries().iter().zip(top2);
+            self.looked.extend(looked.map(|(&entry, top2)| (layer.number(), entry, top2)));
         }
         Ok(())
     }
@@ -266,6 +293,7 @@ impl Drop for Step<'_> {
             let of = match work {
                 Work::Layer => &mut learned.speculation.layer,
                 Work::Head => &mut learned.speculation.head,
+                Work::ExitHead => &mut learned.speculation.exit_head,
             };
             of.observe(entries, seconds);
         }

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::exits::Exits;
+
 /// A way of drafting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Plan {
@@ -28,9 +30,12 @@ const MARGINS: [f32; 11] = [0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98
 #[derive(Debug, Clone)]
 pub(super) struct Speculation {
     num_layers: usize,
-    /// Seconds of a layer, and of the best tokens by the head.
+    /// The layers that drafts are made after.
+    drafting: Exits,
+    /// Seconds of a layer, of the best tokens by the head, and of those by an exit head, if these draft.
     pub layer: Seconds,
     pub head: Seconds,
+    pub exit_head: Seconds,
     /// By the number of layers, from 1 to all but the last.
     agreement: Vec<Agreement>,
 }
@@ -97,9 +102,16 @@ impl Seconds {
 }
 
 impl Speculation {
-    pub(super) fn new(num_layers: usize) -> Self {
+    /// Knows nothing of a decoder of so many layers, some of which draft.
+    pub(super) fn new(num_layers: usize, drafting: Exits) -> Self {
         let agreement = vec![Agreement::default(); num_layers.saturating_sub(1)];
-        Self { num_layers, layer: Seconds::default(), head: Seconds::default(), agreement }
+        let [layer, head, exit_head] = Default::default();
+        Self { num_layers, drafting, layer, head, exit_head, agreement }
+    }
+
+    /// The layers that drafts are made after.
+    pub(super) fn drafting(&self) -> Exits {
+        self.drafting
     }
 
     /// Counts a token of a layer below the last.
@@ -127,7 +139,8 @@ impl Speculation {
     fn rated_draft(&self, rows: usize, costs: &Costs) -> Option<(f64, Plan)> {
         let intervals = if rows == 1 { MARGINS.len() } else { 1 };
         let mut best: Option<(f64, Plan)> = None;
-        for (agreement, layers) in self.agreement.iter().zip(1..) {
+        for layers in self.drafting.layers() {
+            let agreement = &self.agreement[layers - 1];
             for (interval, &margin) in MARGINS.iter().enumerate().take(intervals) {
                 let (goes_on, agrees) = agreement.above(interval);
                 // Rows of a batch go on together.
@@ -146,7 +159,7 @@ impl Speculation {
     /// Expected tokens per second of each row, where each token is drafted with the probability `goes_on` and
     /// agrees with the probability `agrees`.
     ///
-    /// A cycle drafts `drafts` tokens, each at the cost of the lower layers and the head, and takes one
+    /// A cycle drafts `drafts` tokens, each at the cost of the lower layers and its head, and takes one
     /// more through the lower layers. Then the upper layers and the head run for all of them at once. Of
     /// the tokens as many stay as agree in a row, and one more, which is the last layer's own.
     fn rate(&self, costs: &Costs, layers: usize, length: usize, goes_on: f64, agrees: f64) -> f64 {
@@ -164,7 +177,7 @@ impl Speculation {
             tokens += probability * stay;
             seconds += probability
                 * ((drafts + 1) as f64 * step
-                    + tested * costs.head[0]
+                    + tested * costs.draft
                     + upper * costs.layer[drafts]
                     + costs.head[drafts]);
         }
@@ -176,12 +189,16 @@ impl Speculation {
 struct Costs {
     layer: [f64; LONGEST + 1],
     head: [f64; LONGEST + 1],
+    /// What a draft's token costs.
+    draft: f64,
 }
 
 impl Costs {
     fn new(speculation: &Speculation, rows: usize) -> Self {
         let of = |seconds: &Seconds| std::array::from_fn(|drafts| seconds.of(rows * (drafts + 1)));
-        Self { layer: of(&speculation.layer), head: of(&speculation.head) }
+        let Speculation { layer, head, exit_head, .. } = speculation;
+        let draft = if exit_head.0.is_empty() { head } else { exit_head };
+        Self { layer: of(layer), head: of(head), draft: draft.of(rows) }
     }
 }
 
@@ -192,7 +209,7 @@ mod tests {
     /// A decoder of 8 layers where a call costs `fixed` and `per_entry` for each entry, and the layers from
     /// `good` on always agree, with margins of 1.
     fn known(fixed: f64, per_entry: f64, head: f64, good: usize) -> Speculation {
-        let mut speculation = Speculation::new(8);
+        let mut speculation = Speculation::new(8, Exits::all_below(8));
         for entries in [1, 2, 4, 8, 16, 64] {
             speculation.layer.observe(entries, fixed + per_entry * entries as f64);
             speculation.head.observe(entries, head * (fixed + per_entry * entries as f64));

@@ -146,11 +146,21 @@ impl Chosen {
                 let count = logits.len();
                 logits.sort_by(f64::total_cmp);
                 let (best, second) = (logits[count - 1], logits[count - 2]);
+                let margin = (best.exp() - second.exp()) / sum;
                 match name {
+                    "head_confidence" => {
+                        let trained = toy.exit_heads().unwrap().confidence(view.layer).unwrap();
+                        let length = (dot(view.hidden, view.hidden) / view.hidden.len() as f64).sqrt();
+                        let margin = margin.clamp(1e-4, 1.0 - 1e-4);
+                        let sum = dot(&trained.weight, view.hidden) / length
+                            + f64::from(trained.margin) * (margin / (1.0 - margin)).ln()
+                            + f64::from(trained.bias);
+                        1.0 / (1.0 + (-sum).exp())
+                    }
                     "head_entropy" => 1.0 - entropy / (count as f64).ln(),
                     "head_gap" => 1.0 - (second - best).exp(),
                     "head_max" => best.exp() / sum,
-                    _ => (best.exp() - second.exp()) / sum,
+                    _ => margin,
                 }
             }
             "classifier" => {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use calm_core::{
-    Backbone, BackboneShape, Confidence, Cost, DecodeOptions, ExitHead, ExitHeads, Exits, FittedTo, HeadKind,
-    HeadNorm, MEASURES, Matrix, PolicySpec, Token, decode,
+    Backbone, BackboneShape, Confidence, Cost, DecodeOptions, ExitHead, ExitHeads, Exits, FittedTo,
+    HeadConfidence, HeadKind, HeadNorm, MEASURES, Matrix, PolicySpec, Token, decode,
 };
 
 use crate::measures::confidences;
@@ -43,7 +43,11 @@ fn untrained(kind: HeadKind, d_model: usize) -> ExitHead {
 
 fn heads(layers: &[usize], head: &ExitHead, shape: &BackboneShape) -> Result<ExitHeads, String> {
     let heads: BTreeMap<usize, ExitHead> = layers.iter().map(|&layer| (layer, head.clone())).collect();
-    ExitHeads::new(heads, FittedTo { tokens: 0, sources: Vec::new() }, shape)
+    ExitHeads::new(heads, None, nothing(), shape)
+}
+
+fn nothing() -> FittedTo {
+    FittedTo { tokens: 0, sources: Vec::new() }
 }
 
 /// What a measure says of a state after layer 1, where the shared head shows states as logits.
@@ -167,7 +171,7 @@ fn heads_that_do_not_fit_are_refused() {
         "the head of layer 2 has a vocabulary of the shape [4, 4] instead of [5, 4]"
     );
     let mixed = BTreeMap::from([(1, head), (2, untrained(HeadKind::Affine, 4))]);
-    let error = ExitHeads::new(mixed, FittedTo { tokens: 0, sources: Vec::new() }, &shape).unwrap_err();
+    let error = ExitHeads::new(mixed, None, nothing(), &shape).unwrap_err();
     assert_eq!(error, "the heads are low-rank, but that of layer 2 is affine");
 }
 
@@ -177,9 +181,124 @@ fn costs_are_those_of_the_matrices() {
     let costs = |kind: HeadKind| {
         let shape = shape(2, 4, 4);
         let heads = heads(&[1], &untrained(kind, 4), &shape).unwrap();
-        (heads.flops(shape.flops.head), heads.bytes(shape.bytes.head))
+        (heads.flops(&shape), heads.bytes(&shape))
     };
     assert_eq!(costs(HeadKind::LowRank), (2.0 * 16.0 + 200.0, 4.0 * 16.0 + 50.0));
     assert_eq!(costs(HeadKind::Affine), (2.0 * 16.0 + 200.0, 4.0 * 16.0 + 50.0));
     assert_eq!(costs(HeadKind::Linear), (2.0 * 16.0, 4.0 * 16.0));
+    // One token of four is a quarter of the shared head.
+    let shape = shape(2, 4, 4);
+    let head = BTreeMap::from([(2, untrained(HeadKind::Affine, 4))]);
+    let heads = ExitHeads::new(head, Some(vec![3]), nothing(), &shape).unwrap();
+    assert_eq!((heads.flops(&shape), heads.bytes(&shape)), (2.0 * 16.0 + 50.0, 4.0 * 16.0 + 12.5));
+}
+
+/// Heads of all layers of a toy, the last one's included, that are the shared head for some tokens.
+fn knowing(tokens: &[Token], toy: &Toy) -> ExitHeads {
+    let (shape, layers) = (toy.shape(), 1..=toy.shape().num_layers);
+    let head = |layer| (layer, untrained(HeadKind::LowRank, shape.d_model));
+    ExitHeads::new(layers.map(head).collect(), Some(tokens.to_vec()), nothing(), shape).unwrap()
+}
+
+#[test]
+fn vocabularies_that_are_none_are_refused() {
+    let shape = shape(3, 4, 5);
+    let refused = |tokens: &[Token], layer: usize, kind: HeadKind| {
+        let head = BTreeMap::from([(layer, untrained(kind, 4))]);
+        ExitHeads::new(head, Some(tokens.to_vec()), nothing(), &shape).err()
+    };
+    let must_ascend = "the tokens that heads know must ascend, and there must be one at least";
+    for tokens in [&[][..], &[2, 1], &[2, 2]] {
+        assert_eq!(refused(tokens, 1, HeadKind::LowRank).as_deref(), Some(must_ascend), "{tokens:?}");
+    }
+    let error = "token 5 is not in the vocabulary, which ends at 5";
+    assert_eq!(refused(&[1, 5], 1, HeadKind::LowRank).as_deref(), Some(error));
+    let error = "the head of layer 2 has a vocabulary of the shape [4, 4] instead of [2, 4]";
+    assert_eq!(refused(&[1, 4], 2, HeadKind::Linear).as_deref(), Some(error));
+    assert_eq!(refused(&[0, 1, 3, 4], 3, HeadKind::Linear), None);
+    let error = "a head of layer 4 is none below the last of 3";
+    assert_eq!(refused(&[1], 4, HeadKind::Affine).as_deref(), Some(error));
+}
+
+/// Heads that know the tokens of the full model's outputs, and are the shared head for these, say what it
+/// would: at the last layer tokens are those of the full model wherever they leave, and with a threshold that
+/// only certainty reaches the whole head is asked.
+#[test]
+fn the_last_layer_may_leave_out_tokens_or_ask_the_whole_head() {
+    let sources: [&[Token]; 3] = [&[3], &[4, 5, 6, 7, 2], &[9, 8]];
+    for seed in 0..8 {
+        let toy = Toy::new(3, seed);
+        let options = DecodeOptions { ignore_eos: true, ..DecodeOptions::new(9) };
+        let decoded = |toy: &Toy, id: &str| {
+            let policy = id.parse::<PolicySpec>().unwrap().make(toy).unwrap();
+            decode(&*toy.read(&sources).unwrap(), &*policy, &options).unwrap()
+        };
+        let full = decoded(&toy, "full");
+        let mut known: Vec<Token> = full.iter().flat_map(|g| g.tokens.clone()).collect();
+        known.sort_unstable();
+        known.dedup();
+        let heads = knowing(&known, &toy);
+        let toy = toy.with_exit_heads(Some(heads));
+        let tokens = |of: &[calm_core::Generation]| of.iter().map(|g| g.tokens.clone()).collect::<Vec<_>>();
+        for threshold in ["0", "0.5", "0.999999"] {
+            let found = decoded(&toy, &format!("calm-head_margin-{threshold}-exits3"));
+            assert_eq!(tokens(&found), tokens(&full), "{threshold}");
+            for generation in &found {
+                assert!(generation.exit_layers.iter().all(|&layer| layer == 3));
+                let is_sure = |confidence: &&Option<f32>| confidence.unwrap() >= threshold.parse().unwrap();
+                let unsure = generation.tokens.len() - generation.confidence.iter().filter(is_sure).count();
+                assert_eq!(generation.fallbacks, unsure, "{threshold}");
+                let spec: PolicySpec = format!("calm-head_margin-{threshold}-exits3").parse().unwrap();
+                let flops = toy.shape().sequence_flops(&spec, generation, 4);
+                let base = toy.shape().sequence_flops(
+                    &spec,
+                    &calm_core::Generation { fallbacks: 0, ..generation.clone() },
+                    4,
+                );
+                let fallbacks = unsure as f64 * toy.shape().flops.head;
+                assert!((flops - base - fallbacks).abs() < 1e-6 * flops);
+            }
+        }
+        // Without the tokens that the full model gives, others come.
+        let other: Vec<Token> = (0..11).filter(|token| !known.contains(token)).collect();
+        if !other.is_empty() {
+            let heads = knowing(&other, &toy);
+            let found = decoded(&toy.with_exit_heads(Some(heads)), "calm-head_margin-0-exits1.3");
+            assert!(found.iter().flat_map(|g| &g.tokens).all(|token| other.contains(token)));
+        }
+    }
+}
+
+/// Probabilities are the logistic function of what was trained, on a state of unit length per element.
+#[test]
+fn a_trained_confidence_reads_state_and_margin() {
+    let toy = Toy::new(2, 1);
+    let d_model = toy.shape().d_model;
+    let state: Vec<f32> = (0..d_model).map(|index| index as f32 - 2.5).collect();
+    let weight: Vec<f32> = (0..d_model).map(|index| 0.1 * (index as f32 + 1.0)).collect();
+    let confidence = HeadConfidence { weight: weight.clone(), margin: 0.5, bias: -0.25 };
+    // The head shows the state as logits of these.
+    let tokens: Vec<Token> = (0..d_model as Token).map(|column| column + 2).collect();
+    let heads = knowing(&tokens, &toy);
+    assert!(heads.clone().with_confidences(BTreeMap::from([(1, confidence.clone())]), toy.shape()).is_err());
+    let short = HeadConfidence { weight: vec![0.0; 2], ..confidence.clone() };
+    let both = |first: &HeadConfidence| BTreeMap::from([(1, first.clone()), (2, confidence.clone())]);
+    let error = heads.clone().with_confidences(both(&short), toy.shape()).unwrap_err();
+    assert_eq!(error, format!("the confidence of layer 1 has 2 weights instead of {d_model}"));
+    let needs = |toy: &Toy| "calm-head_confidence-0.5-exits1".parse::<PolicySpec>().unwrap().make(toy).err();
+    let toy = toy.with_exit_heads(Some(heads.clone()));
+    assert!(needs(&toy).unwrap().to_string().contains("exit heads with a trained confidence"));
+
+    let heads = heads.with_confidences(both(&confidence), toy.shape()).unwrap();
+    let toy = toy.with_exit_heads(Some(heads));
+    let made = |name: &str| MEASURES.get(name).unwrap().make(&toy, Exits::new(&[1, 2]).unwrap()).unwrap();
+    let margin = confidences(&*made("head_margin"), &[&state])[0];
+    let found = confidences(&*made("head_confidence"), &[&state])[0];
+    assert_eq!(found.token, margin.token);
+    assert_eq!(found.token, tokens.last().copied());
+    let length = (state.iter().map(|x| x * x).sum::<f32>() / d_model as f32).sqrt();
+    let of_state: f32 = state.iter().zip(&weight).map(|(x, weight)| x / length * weight).sum();
+    let odds = margin.value / (1.0 - margin.value);
+    let expected = 1.0 / (1.0 + (-(of_state + 0.5 * odds.ln() - 0.25)).exp());
+    assert!((found.value - expected).abs() < 1e-5, "{} is not {expected}", found.value);
 }

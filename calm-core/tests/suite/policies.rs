@@ -95,7 +95,7 @@ fn badly_written_policies_are_refused() {
     check(
         "calm-meta-0.5",
         "unknown confidence measure `meta`: there are softmax, pruned, state, classifier, agreement, agreement_pruned, \
-         beta, head_entropy, head_gap, head_max, head_margin, level_entropy, level_gap and level_max",
+         beta, head_entropy, head_gap, head_max, head_margin, head_confidence, level_entropy, level_gap and level_max",
     );
     check("calm-state-0.5-tau4-exits", "exits are layers such as 2.4.6, not ``");
     check("calm-state-0.5-exits2.x", "exits are layers such as 2.4.6, not `2.x`");

@@ -1,6 +1,8 @@
 //! Drafts that are verified: outputs are those of the full model.
 
-use calm_core::{Backbone, DecodeOptions, Filter, Generation, PolicySpec, Sampling, Token, decode};
+use calm_core::{
+    Backbone, DecodeOptions, ExitHeads, Filter, Generation, PolicySpec, Sampling, Token, decode,
+};
 use proptest::prelude::*;
 
 use crate::toy::Toy;
@@ -9,6 +11,14 @@ fn run(toy: &Toy, id: &str, sources: &[Vec<Token>], options: &DecodeOptions) -> 
     let spec: PolicySpec = id.parse().unwrap();
     let sources: Vec<&[Token]> = sources.iter().map(Vec::as_slice).collect();
     decode(&*toy.read(&sources).unwrap(), &*spec.make(toy).unwrap(), options).unwrap()
+}
+
+/// A toy with its exit heads for a part of the vocabulary, which then draft.
+fn with_heads(toy: Toy, known: Option<Vec<Token>>) -> Toy {
+    let heads = toy.exit_heads().unwrap();
+    let layers = heads.iter().map(|(layer, head)| (layer, head.clone())).collect();
+    let heads = ExitHeads::new(layers, known, heads.fitted_to().clone(), toy.shape()).unwrap();
+    toy.with_exit_heads(Some(heads))
 }
 
 fn tokens(generations: &[Generation]) -> Vec<&[Token]> {
@@ -27,8 +37,10 @@ proptest! {
         draft in proptest::option::of((1..5_usize, 1..6_usize)),
         temperature in proptest::option::of(0.3..3.0),
         ignore_eos in any::<bool>(),
+        // Exit heads that know some tokens of eleven.
+        known in proptest::option::of(proptest::collection::btree_set(0..11 as Token, 1..9)),
     ) {
-        let toy = Toy::new(num_layers, seed);
+        let toy = with_heads(Toy::new(num_layers, seed), known.map(|known| known.into_iter().collect()));
         let seeds: Vec<u64> = (0..sources.len() as u64).map(|row| seed ^ row).collect();
         let filter = temperature.map(|temperature| Filter { temperature, top_k: None, top_p: None });
         let sampling = filter.map(|filter| Sampling::new(filter, seeds).unwrap());

@@ -36,6 +36,7 @@ fn names_are_distinct_and_have_a_line_of_help() {
         "head_gap",
         "head_max",
         "head_margin",
+        "head_confidence",
         "level_entropy",
         "level_gap",
         "level_max",
@@ -59,7 +60,7 @@ fn names_are_distinct_and_have_a_line_of_help() {
     assert_eq!(
         message(&MEASURES),
         "unknown confidence measure `sofmax`: there are softmax, pruned, state, classifier, agreement, agreement_pruned, beta, \
-         head_entropy, head_gap, head_max, head_margin, level_entropy, level_gap and level_max"
+         head_entropy, head_gap, head_max, head_margin, head_confidence, level_entropy, level_gap and level_max"
     );
 }
 
@@ -131,7 +132,7 @@ fn every_policy_decodes_as_it_did() {
     }
 }
 
-const GOLDEN: [(&str, u32, usize, bool); 26] = [
+const GOLDEN: [(&str, u32, usize, bool); 27] = [
     ("full", 10_470, 1272, false),
     ("static-2", 12_268, 670, true),
     ("oracle", 10_655, 733, true),
@@ -146,6 +147,7 @@ const GOLDEN: [(&str, u32, usize, bool); 26] = [
     ("calm-head_gap-0.5-tau2", 10_353, 441, true),
     ("calm-head_max-0.5-tau2", 9_782, 490, true),
     ("calm-head_margin-0.5-tau2", 9_400, 695, true),
+    ("calm-head_confidence-0.5-tau2", 9_528, 621, true),
     ("calm-level_entropy-0.5-tau2", 10_594, 690, true),
     ("calm-level_gap-0.5-tau2", 10_265, 480, true),
     ("calm-level_max-0.5-tau2", 9_590, 529, true),

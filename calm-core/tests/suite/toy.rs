@@ -7,7 +7,7 @@ use std::path::Path;
 
 use calm_core::{
     Backbone, BackboneShape, Cost, DecoderSession, EngineError, Entry, ExitClassifier, ExitHead, ExitHeads,
-    Exits, FittedTo, HeadNorm, Matrix, Prompt, Token,
+    Exits, FittedTo, HeadConfidence, HeadNorm, Matrix, Prompt, Token,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -192,7 +192,11 @@ fn exit_heads(shape: &BackboneShape, seed: u64) -> Option<ExitHeads> {
         (layer, ExitHead::LowRank { norm, down, up })
     };
     let heads = Exits::all_below(shape.num_layers).layers().map(head).collect();
-    ExitHeads::new(heads, FittedTo { tokens: 0, sources: Vec::new() }, shape).ok()
+    let heads = ExitHeads::new(heads, None, FittedTo { tokens: 0, sources: Vec::new() }, shape).ok()?;
+    let confidence =
+        |layer| (layer, HeadConfidence { weight: weights.vector(D_MODEL, 0.0, 0.5), margin: 0.6, bias: 0.2 });
+    let confidences = heads.layers().layers().map(confidence).collect();
+    heads.with_confidences(confidences, shape).ok()
 }
 
 fn multiply(matrix: &Matrix, vector: &[f32]) -> Vector {
@@ -432,7 +436,13 @@ impl DecoderSession for Session<'_> {
     }
 
     fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, EngineError> {
-        Ok(Matrix { data: states.rows().flat_map(|state| self.toy.logits(state)).collect(), columns: VOCAB })
+        let vocabulary = self.toy.exit_heads().and_then(ExitHeads::vocabulary);
+        let known = |logits: Vector| match vocabulary {
+            Some(tokens) => tokens.iter().map(|&token| logits[token as usize]).collect(),
+            None => logits,
+        };
+        let data = states.rows().flat_map(|state| known(self.toy.logits(state))).collect();
+        Ok(Matrix { data, columns: vocabulary.map_or(VOCAB, <[Token]>::len) })
     }
 
     fn predict(&mut self, entries: &[Entry]) -> Result<Vec<Token>, EngineError> {

@@ -49,7 +49,7 @@ pub(crate) const MARGIN_ERROR: f32 = 1e-3;
 
 /// The head [vocab_size, d_model], with the norm in front of it.
 pub(crate) struct Head {
-    norm: RmsNorm,
+    pub(crate) norm: RmsNorm,
     kind: Kind,
     /// How far the logits of the first product with the whole vocabulary are from the exact ones.
     bounds: Bounds,
@@ -107,7 +107,8 @@ impl Head {
         }
     }
 
-    fn vocab_size(&self) -> usize {
+    /// Number of tokens.
+    pub(crate) fn vocab_size(&self) -> usize {
         match &self.kind {
             Kind::Fine(Fine { screen, .. }) | Kind::Int8(Int8 { screen, .. }) => screen.panels.outputs(),
             Kind::Blocks(blocks) => blocks.outputs(),

@@ -68,6 +68,10 @@ impl session::Decoder for &Network {
         &self.head
     }
 
+    fn exit_head(&self) -> &Head {
+        self.origin.exit_head.as_ref().unwrap_or(&self.head)
+    }
+
     fn embed(&self, token: Token, state: &mut [f32]) {
         self.embed_tokens.read_row(token as usize, state);
     }

@@ -13,7 +13,7 @@ use crate::elementwise::RmsNorm;
 use crate::head::Head;
 use crate::layers::{DenseReluDense, SelfAttention};
 use crate::linear::{Linear, Packing};
-use crate::origin::Origin;
+use crate::origin::{Found, Origin};
 use crate::positions::Rotary;
 use crate::weights::{Stored, Table, Weights};
 
@@ -26,7 +26,13 @@ impl Network {
         let tokens = tokenizer.map_or(usize::MAX, |tokenizer| tokenizer.vocab_size());
         let weights = Weights::load(path, &config)?;
         let mut network = Network::new(&config, &weights, options, tokens)?;
-        network.origin.find(path, &weights, &mut network.shape)?;
+        let Network { origin, shape, head, .. } = &mut network;
+        let table = [config.vocab_size, config.hidden_size];
+        let found = Found { checkpoint: path, weights: &weights, norm: &head.norm, options };
+        origin.find(found, shape, || {
+            let own = weights.optional_tensor(HEAD, &table)?;
+            own.map_or_else(|| weights.tensor(EMBED_TOKENS, &table), Ok)
+        })?;
         Ok(network)
     }
 

@@ -118,6 +118,10 @@ impl Model for Llama {
         self.network.embed_tokens.rows()
     }
 
+    fn is_decoder_only(&self) -> bool {
+        true
+    }
+
     fn teamwork(&self) -> Option<Teamwork> {
         Some(self.processor.team.teamwork())
     }

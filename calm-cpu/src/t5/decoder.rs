@@ -56,6 +56,10 @@ impl session::Decoder for Decoding<'_> {
         &self.network.decoder.head
     }
 
+    fn exit_head(&self) -> &Head {
+        self.network.origin.exit_head.as_ref().unwrap_or(&self.network.decoder.head)
+    }
+
     fn embed(&self, token: Token, state: &mut [f32]) {
         self.network.decoder.embed_tokens.read_row(token as usize, state);
     }

@@ -16,7 +16,7 @@ use crate::elementwise::RmsNorm;
 use crate::head::Head;
 use crate::layers::{DenseReluDense, SelfAttention};
 use crate::linear::{Linear, Packing};
-use crate::origin::Origin;
+use crate::origin::{Found, Origin};
 use crate::weights::{Stored, Table, Weights};
 
 impl Network {
@@ -28,7 +28,13 @@ impl Network {
         let tokens = tokenizer.map_or(usize::MAX, |tokenizer| tokenizer.vocab_size());
         let weights = Weights::load(dir, &config)?;
         let mut network = Network::new(&config, &weights, options, tokens)?;
-        network.origin.find(dir, &weights, &mut network.shape)?;
+        let Network { origin, shape, decoder, .. } = &mut network;
+        let table = [config.vocab_size, config.d_model];
+        let found = Found { checkpoint: dir, weights: &weights, norm: &decoder.head.norm, options };
+        origin.find(found, shape, || {
+            let own = weights.optional_tensor(HEAD, &table)?;
+            own.map_or_else(|| weights.tensor(SHARED, &table), Ok)
+        })?;
         Ok(network)
     }
 

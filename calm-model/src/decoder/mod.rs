@@ -24,6 +24,9 @@ pub(crate) trait Layers {
     /// The head that all exits share: [vocab_size, d_model].
     fn head(&self) -> &Tensor;
 
+    /// The rows of it that exit heads end in: [tokens, d_model].
+    fn exit_head(&self) -> &Tensor;
+
     /// What the head multiplies: states [states, d_model] through the final norm.
     fn head_input(&self, states: &Tensor) -> Tensor;
 

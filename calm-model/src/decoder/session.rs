@@ -122,13 +122,13 @@ impl<L: Layers> DecoderSession for Session<L> {
     fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, EngineError> {
         let _part = profile::enter(Part::Head);
         let _no_grad = tch::no_grad_guard();
-        Ok(to_matrix(&self.head_of(&self.uploaded(states)))?)
+        Ok(to_matrix(&self.exit_head_of(states))?)
     }
 
     fn top2_of(&mut self, states: &Matrix) -> Result<Vec<Top2>, EngineError> {
         let _part = profile::enter(Part::Head);
         let _no_grad = tch::no_grad_guard();
-        Ok(top2(&self.head_of(&self.uploaded(states)))?)
+        Ok(top2(&self.exit_head_of(states))?)
     }
 
     fn top2(&mut self, entries: &[Entry]) -> Result<Vec<Top2>, EngineError> {
@@ -261,6 +261,12 @@ impl<L: Layers> Session<L> {
     fn head(&mut self, entries: &[Entry]) -> Tensor {
         let states = self.states(entries);
         self.head_of(&states)
+    }
+
+    /// Logits of states that exit heads gave: [states, d_model] -> [states, tokens]
+    fn exit_head_of(&self, states: &Matrix) -> Tensor {
+        let inputs = self.layers.head_input(&self.uploaded(states));
+        inputs.linear(self.layers.exit_head(), None::<&Tensor>)
     }
 
     /// Logits of any states: [states, d_model] -> [states, vocab_size]

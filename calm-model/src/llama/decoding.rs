@@ -26,6 +26,10 @@ impl Layers for Decoding<'_> {
         &self.0.head
     }
 
+    fn exit_head(&self) -> &Tensor {
+        &self.0.exit_head
+    }
+
     fn head_input(&self, states: &Tensor) -> Tensor {
         self.0.norm.forward(states)
     }

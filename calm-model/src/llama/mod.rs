@@ -25,6 +25,8 @@ pub struct Llama {
     norm: RmsNorm,
     /// [vocab_size, hidden_size]
     head: Tensor,
+    /// The rows of the head that exit heads end in: [tokens, hidden_size]
+    exit_head: Tensor,
 }
 
 /// A layer, its parts named as in the checkpoint. Projections that read the same input are one matrix.
@@ -47,11 +49,20 @@ impl Llama {
     /// A file is missing, invalid or truncated, a tensor is missing or has another shape than the
     /// configuration says, or the exit heads beside it are not its own.
     pub fn load(path: &Path, device: Device) -> Result<Self, Error> {
+        let mut model = Self::load_backbone(path, device)?;
+        model.exit_head = model.about.read_exit_heads(path, &model.head)?;
+        Ok(model)
+    }
+
+    /// The same without exit heads, whatever lies there: what they are trained for.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but for the heads.
+    pub fn load_backbone(path: &Path, device: Device) -> Result<Self, Error> {
         let config = LlamaConfig::of_checkpoint(path)?;
         let weights = Weights::load(path, &config, device)?.map(|tensor| tensor.to_kind(Kind::Float));
         let mut model = tch::no_grad(|| Llama::new(&config, &weights))?;
         model.head = model.about.of_checkpoint(path, &config, model.head)?;
-        model.about.read_exit_heads(path)?;
         Ok(model)
     }
 
@@ -64,14 +75,15 @@ impl Llama {
         let table = [config.vocab_size, config.hidden_size];
         let embed_tokens = root.tensor(EMBED_TOKENS, &table)?;
         // The file decides whether the head is separate, never `tie_word_embeddings`.
-        let head = root.optional_tensor(HEAD, &table)?;
+        let head = root.optional_tensor(HEAD, &table)?.unwrap_or_else(|| embed_tokens.shallow_clone());
         let scope = root.enter("model");
         let layer = |number| Layer::new(&scope.enter("layers").enter(number), config);
         Ok(Llama {
             about: About::new(config.shape(), weights)?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
             norm: norm(&scope.enter("norm"), config)?,
-            head: head.unwrap_or_else(|| embed_tokens.shallow_clone()),
+            exit_head: head.shallow_clone(),
+            head,
             embed_tokens,
             config: config.clone(),
         })
@@ -87,6 +99,7 @@ impl Llama {
             layers: self.layers.iter().map(Layer::share).collect(),
             norm: self.norm.share(),
             head: self.head.shallow_clone(),
+            exit_head: self.exit_head.shallow_clone(),
         }
     }
 

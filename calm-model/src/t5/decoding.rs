@@ -42,6 +42,10 @@ impl Layers for Decoding<'_> {
         &self.encoded.model.head
     }
 
+    fn exit_head(&self) -> &Tensor {
+        &self.encoded.model.exit_head
+    }
+
     fn head_input(&self, states: &Tensor) -> Tensor {
         self.encoded.model.head_input(states)
     }

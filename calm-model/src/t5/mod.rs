@@ -28,6 +28,8 @@ pub struct T5 {
     encoder: Encoder,
     decoder: Decoder,
     head: Tensor,
+    /// The rows of the head that exit heads end in: [tokens, d_model]
+    exit_head: Tensor,
 }
 
 struct Encoder {
@@ -83,7 +85,7 @@ impl T5 {
     /// configuration says, or the exit heads beside it are not its own.
     pub fn load(path: &Path, device: Device) -> Result<Self, Error> {
         let mut model = Self::load_backbone(path, device)?;
-        model.about.read_exit_heads(path)?;
+        model.exit_head = model.about.read_exit_heads(path, &model.head)?;
         Ok(model)
     }
 
@@ -117,7 +119,14 @@ impl T5 {
         let head = table_of(HEAD)?;
         let encoder = Encoder::new(&root.enter("encoder"), table_of(ENCODER_EMBEDDING)?, config)?;
         let decoder = Decoder::new(&root.enter("decoder"), table_of(DECODER_EMBEDDING)?, config)?;
-        Ok(T5 { about: About::new(config.shape(), weights)?, config: config.clone(), encoder, decoder, head })
+        Ok(T5 {
+            about: About::new(config.shape(), weights)?,
+            config: config.clone(),
+            encoder,
+            decoder,
+            exit_head: head.shallow_clone(),
+            head,
+        })
     }
 
     /// Another handle on the same weights, for another thread: tensors can be sent to a thread, not shared
@@ -129,6 +138,7 @@ impl T5 {
             encoder: self.encoder.share(),
             decoder: self.decoder.share(),
             head: self.head.shallow_clone(),
+            exit_head: self.exit_head.shallow_clone(),
         }
     }
 
