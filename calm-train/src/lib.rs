@@ -29,7 +29,7 @@ pub mod validation;
 pub use crate::config::*;
 pub use crate::curves::draw_learning_curves;
 pub use crate::error::Error;
-pub use crate::heads::{HeadScore, HeadsConfig, TrainedHeads, train_heads};
+pub use crate::heads::{Coverage, HeadScore, HeadsConfig, Material, TrainedHeads, train_heads};
 pub use crate::loss_watch::LossWatch;
 pub use crate::made_with::MadeWith;
 pub use crate::optimizer::{OptimizerConfig, OptimizerKind};

@@ -71,8 +71,13 @@ impl Progress {
     }
 
     /// Creates the progress of the training of exit heads, which has no log.
-    pub(crate) fn heads(steps: u64) -> Self {
-        Progress::stage("exit heads", steps, 0)
+    pub(crate) fn heads(steps: u64, done: u64) -> Self {
+        Progress::stage("exit heads", steps, done)
+    }
+
+    /// Creates the progress of recording the states of so many sources.
+    pub(crate) fn states(sources: u64) -> Self {
+        Progress::stage("states", sources, 0)
     }
 
     fn stage(stage: &'static str, steps: u64, done: u64) -> Self {
@@ -117,11 +122,20 @@ impl Progress {
 
     /// Shows a step's loss, and returns the rate since the last call.
     pub(crate) fn show(&mut self, step: u64, loss: f64) -> f64 {
+        self.show_with(step, &format!("loss {loss:.3}, "))
+    }
+
+    /// Shows how far something without a loss has come.
+    pub(crate) fn show_rate(&mut self, step: u64) {
+        self.show_with(step, "");
+    }
+
+    fn show_with(&mut self, step: u64, loss: &str) -> f64 {
         let rate = self.interval_tokens as f64 / self.interval_start.elapsed().as_secs_f64();
         self.interval_start = Instant::now();
         self.interval_tokens = 0;
         self.bar.set_position(step);
-        self.bar.set_message(format!("loss {loss:.3}, {rate:.0} tokens/s"));
+        self.bar.set_message(format!("{loss}{rate:.0} tokens/s"));
         // The bar hides itself if nobody watches. The log of the job has a line now and then instead.
         if !std::io::stderr().is_terminal() && self.last_shown.elapsed().as_secs() >= 10 {
             self.last_shown = Instant::now();
@@ -129,7 +143,7 @@ impl Progress {
             let left = self.started.elapsed().as_secs_f64() / done * (self.steps - step) as f64;
             let (stage, steps) = (self.stage, self.steps);
             calm_files::tell(format_args!(
-                "{stage} {step}/{steps}: loss {loss:.3}, {rate:.0} tokens/s, {:.0} min left",
+                "{stage} {step}/{steps}: {loss}{rate:.0} tokens/s, {:.0} min left",
                 left / 60.0
             ));
         }

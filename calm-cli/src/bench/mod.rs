@@ -282,6 +282,7 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
                     cache_type,
                     workers: 1,
                     threads_per_worker: threads,
+                    without_exit_heads: false,
                 };
                 let model = Engine::load(folder, &options)?;
                 let in_memory = model.model().device();

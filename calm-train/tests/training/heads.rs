@@ -10,7 +10,7 @@ use calm_core::{
 };
 use calm_engine::engine::{Engine, EngineOptions};
 use calm_model::{T5, init};
-use calm_train::{Error, HeadsConfig, ModelConfig, TrainedHeads, train_heads};
+use calm_train::{Error, HeadsConfig, Material, ModelConfig, TrainedHeads, train_heads};
 use tch::{Device, Kind};
 use tempfile::TempDir;
 
@@ -46,20 +46,22 @@ fn config(kind: HeadKind) -> HeadsConfig {
         kind,
         rank: 6,
         layers: None,
+        vocabulary: None,
         steps: 40,
         learning_rate: 2e-2,
-        batch_tokens: 200,
+        batch_tokens: 60,
         max_tokens: 8,
         batch_size: 16,
         workers: 1,
         seed: 3,
         overwrite: false,
+        work: None,
     }
 }
 
 fn train(folder: &Path, config: &HeadsConfig) -> Result<TrainedHeads, Error> {
     tch::set_num_threads(1);
-    train_heads(folder, &sources(40), config, Device::Cpu)
+    train_heads(folder, Material::Sources(&sources(40)), config, Device::Cpu)
 }
 
 /// The bytes of all files of a folder.
@@ -153,7 +155,7 @@ fn heads_that_add_nothing_are_the_shared_head_in_both_engines() {
     };
     let shape = T5::load(folder.path(), Device::Cpu).unwrap().shape().clone();
     let fitted_to = FittedTo { tokens: 0, sources: Vec::new() };
-    let heads = ExitHeads::new((1..LAYERS).map(head).collect(), fitted_to, &shape).unwrap();
+    let heads = ExitHeads::new((1..LAYERS).map(head).collect(), None, fitted_to, &shape).unwrap();
     let hash = weights_hash(folder.path()).unwrap();
     write_exit_heads(folder.path(), &heads, &hash, serde_json::Value::Null).unwrap();
     for kind in [EngineKind::Cpu, EngineKind::Libtorch] {
@@ -260,9 +262,122 @@ fn what_cannot_be_trained_is_said() {
         said(&too_high),
         "exit heads: exits must be below the last of the decoder's 4 layers, but one is 4"
     );
-    let error = train_heads(folder.path(), &sources(7), &config(HeadKind::Affine), Device::Cpu).unwrap_err();
+    let error =
+        train_heads(folder.path(), Material::Sources(&sources(7)), &config(HeadKind::Affine), Device::Cpu)
+            .unwrap_err();
     assert_eq!(error.to_string(), "exit heads: at least 8 sources are needed, and there are 7");
     let fast = HeadsConfig { learning_rate: 1e38, ..config(HeadKind::Affine) };
     assert!(said(&fast).starts_with("exit heads: the training diverged; lower the learning rate"));
     assert!(!folder.path().join(HEADS_FILE).exists());
+}
+
+/// Heads that know nine tenths of the outputs, one of them after the last layer.
+#[test]
+fn heads_may_know_a_part_of_the_vocabulary() {
+    let _alone = alone();
+    for kind in [HeadKind::LowRank, HeadKind::Affine, HeadKind::Linear] {
+        let folder = checkpoint(8);
+        let layers = Some(Exits::new(&[2, 4]).unwrap());
+        let config = HeadsConfig { layers, vocabulary: Some(0.9), ..config(kind) };
+        let trained = train(folder.path(), &config).unwrap();
+        let known = trained.vocabulary.unwrap();
+        assert!(
+            known.share >= 0.9 && known.size < known.of && known.tokens.contains(&1),
+            "{kind}: {known:?}"
+        );
+        // What the last layer says is what the shared head says, among the tokens that are known.
+        let last = trained.scores[1];
+        assert!((last.shared_agreement - known.held_out_share).abs() < 1e-9, "{kind}: {last:?} {known:?}");
+        assert!(trained.scores[0].divergence < trained.scores[0].shared_divergence, "{kind}");
+
+        let [cpu, libtorch] =
+            [EngineKind::Cpu, EngineKind::Libtorch].map(|kind| engine(folder.path(), kind).unwrap());
+        let heads = cpu.model().exit_heads().unwrap();
+        assert_eq!(heads.vocabulary(), Some(&known.tokens[..]));
+        let full = decoded(cpu.model(), &sources(30), "full");
+        let (mut early, mut unsure) = (0, 0);
+        for policy in
+            ["calm-head_confidence-0.5-exits2.4", "calm-head_margin-0.1-exits4", "calm-head_max-0.2-exits2.4"]
+        {
+            let found = decoded(cpu.model(), &sources(30), policy);
+            let other = decoded(libtorch.model(), &sources(30), policy);
+            assert_eq!(outcomes(&found), outcomes(&other), "{kind} {policy}");
+            early += found.iter().flat_map(|of| &of.exit_layers).filter(|&&layer| layer < LAYERS).count();
+            unsure += found.iter().map(|of| of.fallbacks).sum::<usize>();
+        }
+        assert!(early > 0 && unsure > 0, "{kind}: {early} left early, {unsure} fell back");
+        // Drafts of these heads change no output.
+        for policy in ["self-speculative", "self-speculative-draft2.3"] {
+            for engine in [&cpu, &libtorch] {
+                let drafted = decoded(engine.model(), &sources(30), policy);
+                let tokens = |of: &[Generation]| of.iter().map(|of| of.tokens.clone()).collect::<Vec<_>>();
+                assert_eq!(tokens(&drafted), tokens(&full), "{kind} {policy}");
+            }
+        }
+    }
+}
+
+/// States that were kept are not recorded again, nor is a training done again that was finished; what is
+/// missing or damaged is.
+#[test]
+fn a_training_goes_on_from_what_was_kept() {
+    let _alone = alone();
+    let (folder, work) = (checkpoint(9), tempfile::tempdir().unwrap());
+    let kept = work.path().join("kept");
+    let sources: Vec<Vec<Token>> = (0..200).map(|row| vec![2 + row % 48, 2 + row / 48, 1]).collect();
+    let config = HeadsConfig { work: Some(kept.clone()), overwrite: true, ..config(HeadKind::Affine) };
+    let train = || {
+        tch::set_num_threads(1);
+        train_heads(folder.path(), Material::Sources(&sources), &config, Device::Cpu).unwrap();
+        std::fs::read(folder.path().join(HEADS_FILE)).unwrap()
+    };
+    let heads = train();
+    let names = |start: &str| {
+        let mut names: Vec<_> =
+            std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with(start));
+        names.sort();
+        names
+    };
+    let (states, training) = (names("states-"), names("training-"));
+    assert_eq!((states.len(), training.len()), (4, 1));
+    let written = |path: &Path| std::fs::metadata(path).unwrap().modified().unwrap();
+    let before: Vec<_> = states.iter().map(|path| written(path)).collect();
+
+    std::fs::remove_file(&states[0]).unwrap();
+    std::fs::write(&states[2], b"damaged").unwrap();
+    assert!(train() == heads, "other heads from what was kept");
+    let after: Vec<_> = states.iter().map(|path| written(path)).collect();
+    assert_eq!((before[1], before[3]), (after[1], after[3]), "states that were kept are recorded again");
+
+    std::fs::write(&training[0], b"damaged").unwrap();
+    assert!(train() == heads, "other heads from the same states");
+    assert!(std::fs::read(&training[0]).unwrap() != b"damaged");
+}
+
+/// A decoder without an encoder learns along texts, too.
+#[test]
+fn heads_learn_from_texts() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let reference =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference/llama_gqa_tied");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(reference.join(name), folder.path().join(name)).unwrap();
+    }
+    let texts: Vec<Vec<Token>> =
+        (0..60_u32).map(|row| (0..2 + row % 9).map(|i| 3 + (11 * row + 7 * i * i) % 60).collect()).collect();
+    let config = HeadsConfig { layers: Some(Exits::new(&[1, 2]).unwrap()), ..config(HeadKind::Affine) };
+    let trained = train_heads(folder.path(), Material::Texts(&texts), &config, Device::Cpu).unwrap();
+    for score in &trained.scores {
+        assert!(score.divergence < score.shared_divergence, "{score:?}");
+    }
+    let tokens: usize = texts.iter().map(|text| text.len() - 1).sum();
+    let engine = engine(folder.path(), EngineKind::Cpu).unwrap();
+    assert_eq!(engine.model().exit_heads().unwrap().fitted_to().tokens, tokens);
+
+    let t5 = checkpoint(10);
+    let refused = train_heads(t5.path(), Material::Texts(&texts), &config, Device::Cpu).unwrap_err();
+    let expected = "exit heads: a model with an encoder learns from its outputs for sources, not from texts";
+    assert_eq!(refused.to_string(), expected);
 }
