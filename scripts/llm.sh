@@ -32,9 +32,15 @@ PYTHON
   mv "$folder/$name" "$model"
 fi
 
-heading "Building the command calm, for the CPU alone"
-cargo build --release --quiet -p calm-cli --no-default-features --features cpu
-calm="${CARGO_TARGET_DIR:-target}/release/calm"
+# What belongs to a GGUF file lies in a folder of its name.
+mkdir -p "${model%.gguf}.calm"
+heads=${model%.gguf}.calm/calm.heads.safetensors
+[ -e "$heads" ] || cp models/smollm2-135m/calm.heads.safetensors "$heads"
+
+heading "Building the commands calm and calm-experiments, for the CPU alone"
+cargo build --release --quiet -p calm-cli -p calm-experiments --no-default-features --features calm-cli/cpu
+release="${CARGO_TARGET_DIR:-target}/release"
+calm=$release/calm
 
 heading "A conversation: calm chat --model $model --stats"
 echo "> What is a package manager? Answer in two sentences."
@@ -66,5 +72,11 @@ drafts = sum(layer < max(layers) for layer in layers)
 print(f"{len(full)} answers are equal; {drafts} of {len(layers)} tokens came from drafts")
 PYTHON
 
-heading "Speed with all layers: calm bench"
-"$calm" bench --model "$model" --policy full --batch-size 1 --source-tokens 64 --new-tokens 64
+heading "Speed with all layers, with drafts, and with a part of the vocabulary where its head is sure: calm bench"
+"$calm" bench --model "$model" --policy full --policy self-speculative --policy calm-head_confidence-0.95-exits30 \
+  --batch-size 1 --source-tokens 64 --new-tokens 64
+
+heading "Certified thresholds, on few prompts: calm-experiments configs/llm.toml (the whole takes an hour)"
+"$release/calm-experiments" configs/llm.toml --out "$folder/run" \
+  --set data.test_examples=10 --set data.calibration_examples=60 --set compare.examples=4 --set compare.rounds=2 \
+  --set 'calibration.textual_deltas=[0.25]' --set compare.delta=0.25

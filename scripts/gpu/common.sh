@@ -19,7 +19,8 @@ for task in tomllib.load(open(sys.argv[1], "rb"))["data"]["tasks"]:
 
 # Prints, with a zero after each, the files that travel in addition to gpu-pack/: those of git, and new ones
 # that it does not ignore. The weights of the model that is trained there would be most of it and are made
-# anew; leave them out of the copy.
+# anew, and language models are not decoded there; leave these out of the copy.
 files_of_git() {
-  git ls-files -z --cached --others --exclude-standard --deduplicate -- . ':!models/bundled/*.safetensors'
+  git ls-files -z --cached --others --exclude-standard --deduplicate -- . ':!models/bundled/*.safetensors' \
+    ':!models/smollm2-135m' ':!data/prompts' ':!calm-cpu/tests' ':!calm-checkpoint/tests'
 }

@@ -63,7 +63,7 @@ pub struct HeadsConfig {
     /// Whether heads that are there already may be replaced.
     pub overwrite: bool,
     /// Where states and the training's checkpoint are kept, so that it goes on where it was interrupted, and
-    /// that another one with the same layers begins with them. If there is nothing they lie in `heads.work`
+    /// that another one with no other layers begins with them. If there is nothing they lie in `heads.work`
     /// beside the model, and are removed in the end.
     pub work: Option<PathBuf>,
 }

@@ -102,7 +102,8 @@ impl Recording<'_> {
             let path = self.work.join(format!("states-{}.safetensors", self.key(&material, rows)));
             // What a damaged file held is recorded again.
             let kept = if path.is_file() { read_safetensors(&path, tch::Device::Cpu).ok() } else { None };
-            let part = match kept {
+            let has_all = |part: &Part| self.layers.layers().all(|layer| part.contains_key(&name(layer)));
+            let part = match kept.filter(has_all) {
                 Some(part) => part,
                 None => {
                     let part = self.record(&mut engine.models, &material, rows)?;
@@ -132,13 +133,13 @@ impl Recording<'_> {
         })
     }
 
-    /// What a part is a function of.
+    /// What a part is a function of, but for the layers: one that has more serves for fewer.
     fn key(&self, material: &Material<'_>, rows: &[Vec<Token>]) -> String {
         let what = match material {
             Material::Sources(_) => format!("outputs of {} tokens", self.config.max_tokens),
             Material::Texts(_) => "texts".to_owned(),
         };
-        let mut hash = Sha256::new_with_prefix(format!("{} {} {what}", self.weights, self.layers));
+        let mut hash = Sha256::new_with_prefix(format!("{} {what}", self.weights));
         for row in rows {
             hash.update((row.len() as u64).to_le_bytes());
             row.iter().for_each(|token| hash.update(token.to_le_bytes()));
