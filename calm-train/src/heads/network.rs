@@ -23,7 +23,7 @@ pub(super) struct Network {
     norm: Tensor,
     epsilon: f64,
     /// The shared head's rows of the tokens that heads know: [tokens, d_model]
-    matrix: Tensor,
+    pub(super) matrix: Tensor,
     /// The tokens that heads know: [tokens]; nothing if they know all.
     pub(super) tokens: Option<Tensor>,
 }

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use calm_core::ExitHead;
-use calm_core::HeadConfidence;
+use calm_core::{ExitHead, HeadConfidence};
 use calm_files::hex;
 use calm_model::{Weights, read_safetensors, write_safetensors};
 use rand::SeedableRng;
@@ -193,8 +192,7 @@ impl Training<'_> {
     /// What a head says at each of some states, beside the last layer.
     fn judge(&self, of_layer: &Tensor, states: &States, head: impl Fn(&Tensor) -> Product) -> Judged {
         let (mut divergences, mut margins, mut agrees) = (Vec::new(), Vec::new(), Vec::new());
-        let matrix = self.network.shared(&states.last.narrow(0, 0, 0).to_device(self.device)).matrix;
-        for (start, rows) in chunks(&states.last, &matrix) {
+        for (start, rows) in chunks(&states.last, &self.network.matrix) {
             let part = |of: &Tensor| of.narrow(0, start, rows).to_device(self.device);
             let taught = self.network.shared(&part(&states.last)).log_probabilities();
             let learned = head(&part(of_layer)).log_probabilities();
