@@ -55,6 +55,21 @@ pub(crate) trait Weight: Sized + Send + Sync + 'static {
         inputs: Self::Splat<S>,
         sums: &mut [Self::Sum<S>; 2],
     );
+    /// Adds the products of a step with panel `p` for all rows of a tile, which may be under way at the same
+    /// time.
+    #[allow(clippy::needless_range_loop, reason = "the indices have to be numbers that the compiler knows")]
+    #[inline(always)]
+    unsafe fn add_rows<S: Simd, const R: usize, const P: usize>(
+        weights: &[Self::Loaded<S>; 2],
+        inputs: &[Self::Splat<S>; R],
+        sums: &mut [[[Self::Sum<S>; 2]; P]; R],
+        p: usize,
+    ) {
+        for r in 0..R {
+            // SAFETY: the caller's.
+            unsafe { Self::add::<S>(weights, inputs[r], &mut sums[r][p]) };
+        }
+    }
     unsafe fn store<S: Simd>(to: *mut Self::Output, sum: Self::Sum<S>);
 
     /// Computes a product as [`Panels::product`] does, if the processor has instructions for whole matrices
@@ -358,9 +373,7 @@ impl<W: Weight> Panels<W> {
                         S::prefetch(weights.wrapping_add(ahead + line * 64));
                     }
                     let weights = [W::load::<S>(weights, 0), W::load::<S>(weights, 1)];
-                    for r in 0..R {
-                        W::add::<S>(&weights, inputs[r], &mut tile[r][p]);
-                    }
+                    W::add_rows::<S, R, P>(&weights, &inputs, &mut tile, p);
                 }
             }
             for r in 0..R {

@@ -157,6 +157,34 @@ unsafe fn load_scales<S: Simd, F: Format>(from: *const u8) -> S::F32 {
     unsafe { if F::HAS_WIDE_SCALES { S::load(from.cast()) } else { S::load_f16(from.cast()) } }
 }
 
+/// Returns what the sums of the low halves of a block, or of the part of it that has a scale, begin with. It
+/// makes up for the high halves, too.
+///
+/// # Safety
+/// That of [`Simd`].
+#[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
+#[inline(always)]
+unsafe fn start<S: Simd, F: Format>(InputBlock { sums, .. }: &InputBlock, part: usize) -> S::I32 {
+    let inputs = if F::SCALES == 1 { sums[0] + sums[1] } else { sums[part] };
+    unsafe { if F::BITS == 8 { S::start_quads(inputs) } else { S::splat_i32(-F::ZERO * inputs) } }
+}
+
+/// Adds the products of four weights and four halves of inputs to each lane.
+///
+/// # Safety
+/// That of [`Simd`].
+#[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
+#[inline(always)]
+unsafe fn dot<S: Simd, F: Format>(weights: S::Quads, inputs: S::Quad, sum: S::I32) -> S::I32 {
+    unsafe {
+        if F::BITS == 8 {
+            S::dot_quads(weights, inputs, sum)
+        } else {
+            S::dot_unsigned_quads(weights, inputs, sum)
+        }
+    }
+}
+
 #[allow(clippy::undocumented_unsafe_blocks, reason = "what has to hold is said once, at `Simd`")]
 impl<F: Format> Weight for Block<F> {
     type Input = InputBlock;
@@ -218,28 +246,19 @@ impl<F: Format> Weight for Block<F> {
     #[inline(always)]
     unsafe fn add<S: Simd>(weights: &[Loaded<S>; 2], inputs: *const InputBlock, totals: &mut [S::F32; 2]) {
         unsafe {
-            let InputBlock { scale, scaled_sum, sums, high, low } = &*inputs;
+            let InputBlock { scale, scaled_sum, high, low, .. } = &*inputs;
             let (high, low) = (high.0.as_ptr(), low.0.as_ptr());
             let quads_of_scale = QUADS / F::SCALES;
             for part in 0..F::SCALES {
-                let inputs = if F::SCALES == 1 { sums[0] + sums[1] } else { sums[part] };
-                // What the sums of the low halves begin with makes up for the high ones, too.
-                let start =
-                    if F::BITS == 8 { S::start_quads(inputs) } else { S::splat_i32(-F::ZERO * inputs) };
-                let mut of_low = [start; 2];
+                let mut of_low = [start::<S, F>(&*inputs, part); 2];
                 let mut of_high = [S::splat_i32(0); 2];
                 for quad in part * quads_of_scale..(part + 1) * quads_of_scale {
                     let (of_step, rest) =
                         (S::splat_quad(high.add(4 * quad)), S::splat_quad(low.add(4 * quad)));
                     for h in 0..2 {
                         let weights = weights[h].quads[quad];
-                        if F::BITS == 8 {
-                            of_high[h] = S::dot_quads(weights, of_step, of_high[h]);
-                            of_low[h] = S::dot_quads(weights, rest, of_low[h]);
-                        } else {
-                            of_high[h] = S::dot_unsigned_quads(weights, of_step, of_high[h]);
-                            of_low[h] = S::dot_unsigned_quads(weights, rest, of_low[h]);
-                        }
+                        of_high[h] = dot::<S, F>(weights, of_step, of_high[h]);
+                        of_low[h] = dot::<S, F>(weights, rest, of_low[h]);
                     }
                 }
                 for h in 0..2 {
@@ -251,6 +270,69 @@ impl<F: Format> Weight for Block<F> {
             if F::HAS_MINIMUM {
                 for h in 0..2 {
                     totals[h] = S::mul_add(weights[h].minima, S::splat(*scaled_sum), totals[h]);
+                }
+            }
+        }
+    }
+
+    /// Sums of a block wait for the addition before, so that many rows are under way at the same time: the
+    /// high halves of all, then, on top of them, the low ones, for which the sums stay in registers.
+    #[allow(clippy::needless_range_loop, reason = "the indices have to be numbers that the compiler knows")]
+    #[inline(always)]
+    unsafe fn add_rows<S: Simd, const R: usize, const P: usize>(
+        weights: &[Loaded<S>; 2],
+        inputs: &[*const InputBlock; R],
+        totals: &mut [[[S::F32; 2]; P]; R],
+        p: usize,
+    ) {
+        unsafe {
+            if R < 4 || S::TILE_ROWS < 8 {
+                for r in 0..R {
+                    Self::add::<S>(weights, inputs[r], &mut totals[r][p]);
+                }
+                return;
+            }
+            let quads_of_scale = QUADS / F::SCALES;
+            for part in 0..F::SCALES {
+                let quads = part * quads_of_scale..(part + 1) * quads_of_scale;
+                let mut sums = [[S::splat_i32(0); 2]; R];
+                for quad in quads.clone() {
+                    for r in 0..R {
+                        let quad_of_row = S::splat_quad((*inputs[r]).high.0.as_ptr().add(4 * quad));
+                        for h in 0..2 {
+                            sums[r][h] = dot::<S, F>(weights[h].quads[quad], quad_of_row, sums[r][h]);
+                        }
+                    }
+                }
+                for r in 0..R {
+                    let start = start::<S, F>(&*inputs[r], part);
+                    for h in 0..2 {
+                        sums[r][h] = S::join_halves(sums[r][h], start);
+                    }
+                }
+                for quad in quads {
+                    for r in 0..R {
+                        let quad_of_row = S::splat_quad((*inputs[r]).low.0.as_ptr().add(4 * quad));
+                        for h in 0..2 {
+                            sums[r][h] = dot::<S, F>(weights[h].quads[quad], quad_of_row, sums[r][h]);
+                        }
+                    }
+                }
+                for r in 0..R {
+                    for h in 0..2 {
+                        let factor = S::mul(weights[h].scales[part], S::splat((*inputs[r]).scale));
+                        let total = &mut totals[r][p][h];
+                        *total = S::mul_add(S::to_f32(sums[r][h]), factor, *total);
+                    }
+                }
+            }
+            if F::HAS_MINIMUM {
+                for r in 0..R {
+                    for h in 0..2 {
+                        let sum = S::splat((*inputs[r]).scaled_sum);
+                        let total = &mut totals[r][p][h];
+                        *total = S::mul_add(weights[h].minima, sum, *total);
+                    }
                 }
             }
         }
