@@ -2,12 +2,12 @@
 //! (residual, activation) in the same pass.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use calm_checkpoint::{FeedForward, WeightType};
 use half::bf16;
 
-use crate::blocks::{Blocks, InputBlock, round_to_blocks};
+use crate::blocks::{BLOCK, Blocks, InputBlock, round_to_blocks};
 use crate::elementwise::{self, RmsNorm};
 use crate::int8::{Int8Panels, halve, quantise};
 use crate::panels::{PANEL, Panels, Weight};
@@ -20,6 +20,14 @@ use crate::weights::Stored;
 pub(crate) struct Processor {
     pub(crate) team: Team,
     pub(crate) set: InstructionSet,
+    /// Inputs of a product that the threads have rounded together.
+    rounded: Mutex<Vec<InputBlock>>,
+}
+
+impl Processor {
+    pub(crate) fn new(team: Team, set: InstructionSet) -> Self {
+        Processor { team, set, rounded: Mutex::default() }
+    }
 }
 
 /// Weight matrices with the same inputs that are multiplied together.
@@ -47,6 +55,10 @@ enum Packed {
 
 /// Panels of which both matrices of [`Linear::gated`] are multiplied before the next ones are.
 const GATED_PANELS: usize = 4;
+
+/// Numbers from which on threads divide the rounding of inputs among them. Fewer take each of them less time
+/// than waiting for the others.
+const SHARED_INPUTS: usize = 8192;
 
 /// How the weights of a matrix are to lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,10 +160,42 @@ impl Linear {
         };
         let bounds = bounds(self.outputs, PANEL, processor.team.threads());
         let mut parts = Columns::split(out, self.outputs, &bounds);
-        let job = Job { linear: self, input, mode };
+        let mut shared = processor.rounded.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_shared =
+            processor.team.threads() > 1 && rows * self.inputs >= SHARED_INPUTS && self.is_of_blocks();
+        if is_shared {
+            self.round_together(processor, input, rows, &mut shared);
+        }
+        let job = Job { linear: self, input, blocks: is_shared.then_some(&shared), mode };
         processor.team.each(&mut parts, |part, scratch| {
             let job = &job;
             with_simd!(processor.set, run_part(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratch));
+        });
+    }
+
+    /// Whether all weights are in blocks.
+    fn is_of_blocks(&self) -> bool {
+        self.matrices.iter().all(|matrix| matches!(*matrix.packed, Packed::Blocks(_)))
+    }
+
+    /// Rounds the inputs, each thread some rows.
+    fn round_together(&self, processor: &Processor, input: Input<'_>, rows: usize, to: &mut Vec<InputBlock>) {
+        let blocks = self.inputs / BLOCK;
+        to.resize(rows * blocks, InputBlock::default());
+        let bounds = bounds(rows, 1, processor.team.threads());
+        let mut rest = to.as_mut_slice();
+        let mut parts = Vec::with_capacity(bounds.len());
+        for pair in bounds.windows(2) {
+            let (part, after) = rest.split_at_mut((pair[1] - pair[0]) * blocks);
+            parts.push((pair[0], part));
+            rest = after;
+        }
+        let width = self.inputs;
+        processor.team.each(&mut parts, |(first, part), scratch| {
+            let (input, first, to) = (&input, *first, &mut **part);
+            with_simd!(processor.set, round_rows(
+                input: &Input<'_>, first: usize, width: usize, to: &mut [InputBlock], scratch: &mut Scratch
+            ));
         });
     }
 
@@ -165,19 +209,48 @@ impl Linear {
 struct Job<'a> {
     linear: &'a Linear,
     input: Input<'a>,
+    /// The input in blocks, if the threads have rounded it together.
+    blocks: Option<&'a [InputBlock]>,
     mode: Mode<'a>,
+}
+
+/// Rounds some rows of an input from `first` on, as many as there is room for.
+#[inline(always)]
+fn round_rows<S: Simd>(
+    input: &Input<'_>,
+    first: usize,
+    width: usize,
+    to: &mut [InputBlock],
+    scratch: &mut Scratch,
+) {
+    for (row, to) in to.chunks_exact_mut(width / BLOCK).enumerate() {
+        let row = first + row;
+        match input {
+            Input::Rows(rows) => round_to_blocks(&rows[row * width..][..width], to),
+            Input::Normed(norm, states) => {
+                scratch.normed.resize(width, 0.0);
+                norm.apply(states.row(row), &mut scratch.normed);
+                round_to_blocks(&scratch.normed, to);
+            }
+        }
+    }
 }
 
 #[inline(always)]
 fn run_part<S: Simd>(job: &Job<'_>, part: &mut Columns<'_>, scratch: &mut Scratch) {
     let Linear { matrices, inputs, .. } = job.linear;
     let Scratch { normed, rounded, gates, .. } = scratch;
-    let numbers = match job.input {
-        Input::Rows(rows) => rows,
-        Input::Normed(norm, states) => normalise(norm, states, normed),
+    let inputs = match job.blocks {
+        Some(blocks) => Inputs { numbers: &[], rounded, blocks },
+        None => {
+            let numbers = match job.input {
+                Input::Rows(rows) => rows,
+                Input::Normed(norm, states) => normalise(norm, states, normed),
+            };
+            rounded.fill(matrices, numbers, *inputs);
+            Inputs { numbers, rounded, blocks: &rounded.blocks }
+        }
     };
-    rounded.fill(matrices, numbers, *inputs);
-    let inputs = Inputs { numbers, rounded };
     let Range { start, end } = part.range.clone();
     if let Mode::Gate(activation) = job.mode {
         for first in (start..end).step_by(GATED_PANELS * PANEL) {
@@ -289,6 +362,8 @@ struct Inputs<'a> {
     /// [rows, inputs]
     numbers: &'a [f32],
     rounded: &'a Rounded,
+    /// [rows, blocks]
+    blocks: &'a [InputBlock],
 }
 
 /// Inputs of products with integers.
@@ -316,6 +391,7 @@ impl Rounded {
             halve(&self.integers, width, stride, &mut self.halves);
         }
         if matrices.iter().any(|matrix| matches!(*matrix.packed, Packed::Blocks(_))) {
+            self.blocks.resize(numbers.len() / BLOCK, InputBlock::default());
             round_to_blocks(numbers, &mut self.blocks);
         }
     }
@@ -365,12 +441,12 @@ impl Packed {
         inputs: Inputs<'_>,
         mut emit: impl FnMut(usize, usize, &[f32; PANEL]),
     ) {
-        let Inputs { numbers, rounded } = inputs;
+        let Inputs { numbers, rounded, blocks: of_blocks } = inputs;
         match self {
             Packed::F32(weights) => weights.product::<S>(panels, numbers, emit),
             Packed::Bf16(weights) => weights.product::<S>(panels, numbers, emit),
             Packed::Int8(weights) => weights.product::<S>(panels, &rounded.halves, &rounded.scales, emit),
-            Packed::Blocks(blocks) => blocks.product(S::SET, panels, &rounded.blocks, &mut emit),
+            Packed::Blocks(blocks) => blocks.product(S::SET, panels, of_blocks, &mut emit),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::exact::{Fine, Int8, Kind};
 use super::{Head, Room};
-use crate::blocks::{InputBlock, round_to_blocks};
+use crate::blocks::{BLOCK, InputBlock, round_to_blocks};
 use crate::elementwise::{ROUND, dot, larger, smaller, sum};
 use crate::int8::{halve, largest_size, lead, quantise};
 use crate::linear::{Processor, normalise};
@@ -187,6 +187,7 @@ fn prepare<S: Simd>(head: &Head, states: &States<'_>, exactly: bool, room: &mut 
             screen.panels.stride()
         }
         Kind::Blocks(_) => {
+            room.blocks.resize(room.normed.len() / BLOCK, InputBlock::default());
             round_to_blocks(&room.normed, &mut room.blocks);
             room.rows.resize(states.len(), no_bounds(1.0));
             return;

@@ -64,7 +64,7 @@ impl Llama {
 
     /// A handle with threads and memory of its own.
     fn share(network: Arc<Network>, set: InstructionSet, threads: usize) -> Self {
-        Llama { network, processor: Processor { team: Team::new(threads), set }, prompts: Pool::default() }
+        Llama { network, processor: Processor::new(Team::new(threads), set), prompts: Pool::default() }
     }
 
     /// What the checkpoint says about its network.

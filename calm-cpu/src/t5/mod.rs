@@ -86,7 +86,7 @@ impl T5 {
 
     /// A handle with threads and memory of its own.
     fn share(network: Arc<Network>, set: InstructionSet, threads: usize) -> Self {
-        let processor = Processor { team: Team::new(threads), set };
+        let processor = Processor::new(Team::new(threads), set);
         T5 { network, processor, encoders: Pool::default(), sessions: Pool::default() }
     }
 

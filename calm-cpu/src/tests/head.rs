@@ -124,7 +124,7 @@ proptest! {
                     let alone = States::new(&mut states, width, std::slice::from_ref(&row));
                     prop_assert_eq!(&head.estimated_top2(&processor, &alone, room), &[*found]);
                 }
-                let alone = Processor { team: Team::new(1), set: processor.set };
+                let alone = Processor::new(Team::new(1), processor.set);
                 let states = States::new(&mut states, width, &[0, 1, 2]);
                 prop_assert_eq!(head.estimated_top2(&alone, &states, room), found);
             }
@@ -144,7 +144,7 @@ proptest! {
             let first = &processors()[0];
             let set = first.set;
             for threads in [1, 3] {
-                let processor = Processor { team: Team::new(threads), set };
+                let processor = Processor::new(Team::new(threads), set);
                 let room = &mut Room::default();
                 let found = head.top2(&processor, &States::new(&mut states, width, &[0, 1, 2]), room);
                 for (row, found) in found.iter().enumerate() {

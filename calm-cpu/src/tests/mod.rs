@@ -31,7 +31,7 @@ fn processors() -> Vec<Processor> {
     let processor = |set, threads, present| {
         let team = Team::new(threads);
         team.leave_out_all_but(present);
-        Processor { team, set }
+        Processor::new(team, set)
     };
     let teams = [[1, 1], [2, 2], [3, 3], [3, 2]];
     let sets = InstructionSet::available().into_iter();
