@@ -63,9 +63,13 @@ pub(crate) struct Bias<'a> {
 pub(crate) fn attend(processor: &Processor, heads: Heads, queries: &[Query<'_>], contexts: &mut Vec<f32>) {
     let units = queries.len() * heads.count;
     contexts.resize(units * heads.d_kv, 0.0);
+    let threads = processor.team.threads();
     // Whole queries if there are enough, since those of one source are computed together.
-    let unit = if queries.len() < processor.team.threads() { 1 } else { heads.count };
-    let bounds = bounds(units, unit, processor.team.threads());
+    let bounds = if queries.len() < threads {
+        bounds(units, 1, threads)
+    } else {
+        bounds_by_length(queries, threads).into_iter().map(|bound| bound * heads.count).collect()
+    };
     let mut parts = Vec::with_capacity(bounds.len());
     let mut rest = contexts.as_mut_slice();
     for pair in bounds.windows(2) {
@@ -78,6 +82,24 @@ pub(crate) fn attend(processor: &Processor, heads: Heads, queries: &[Query<'_>],
         let job = &job;
         with_simd!(processor.set, run_part(job: &Job<'_>, part: &mut Part<'_>, scratch: &mut Scratch));
     });
+}
+
+/// Finds where to divide queries so that each part reads about as many positions. Those of a prompt read
+/// more, the later they are. Empty parts are left out.
+fn bounds_by_length(queries: &[Query<'_>], parts: usize) -> Vec<usize> {
+    let total: usize = queries.iter().map(|query| query.length).sum();
+    let mut bounds = vec![0];
+    let mut read = 0;
+    for (index, query) in queries.iter().enumerate() {
+        read += query.length;
+        if read * parts >= total * bounds.len() && bounds.len() < parts {
+            bounds.push(index + 1);
+        }
+    }
+    if bounds.last() != Some(&queries.len()) {
+        bounds.push(queries.len());
+    }
+    bounds
 }
 
 struct Job<'a> {
