@@ -46,14 +46,18 @@ impl Network {
         let table = [config.vocab_size, config.hidden_size];
         let origin = Origin::new(weights, options, &config.shape(), &projection(0, "q"))?;
         let build = Builder { config, weights, packing: origin.packing, cache_type: origin.cache_type };
-        let embeddings = weights.tensor(EMBED_TOKENS, &table)?;
-        let own_head = weights.optional_tensor(HEAD, &table)?;
-        let is_whole = embeddings.rows() <= tokens;
-        let embed_tokens = Table::new(embeddings.clone(), origin.packing);
-        // A head that is the embedding is packed once.
-        let head = match own_head {
-            None if is_whole => embed_tokens.clone(),
-            own => Table::new(own.unwrap_or(embeddings).first_rows(tokens), origin.packing),
+        // The bytes of the file are gone before the layers are read.
+        let (embed_tokens, head) = {
+            let embeddings = weights.tensor(EMBED_TOKENS, &table)?;
+            let own_head = weights.optional_tensor(HEAD, &table)?;
+            let is_whole = embeddings.rows() <= tokens;
+            let embed_tokens = Table::new(embeddings.clone(), origin.packing);
+            // A head that is the embedding is packed once.
+            let head = match own_head {
+                None if is_whole => embed_tokens.clone(),
+                own => Table::new(own.unwrap_or(embeddings).first_rows(tokens), origin.packing),
+            };
+            (embed_tokens, head)
         };
         let mut shape = BackboneShape { vocab_size: head.rows(), ..config.shape() };
         let layers: Vec<_> =
