@@ -78,5 +78,5 @@ heading "Speed with all layers, with drafts, and with a part of the vocabulary w
 
 heading "Certified thresholds, on few prompts: calm-experiments configs/llm.toml (the whole takes an hour)"
 "$release/calm-experiments" configs/llm.toml --out "$folder/run" \
-  --set data.test_examples=10 --set data.calibration_examples=60 --set compare.examples=4 --set compare.rounds=2 \
-  --set 'calibration.textual_deltas=[0.25]' --set compare.delta=0.25
+  --set data.test_examples=6 --set data.calibration_examples=24 --set compare.examples=4 --set compare.rounds=1 \
+  --set 'sweep.thresholds=[0.95]' --set 'calibration.textual_deltas=[0.25]' --set compare.delta=0.25
