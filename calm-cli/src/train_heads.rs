@@ -11,7 +11,7 @@ use calm_engine::limits::{AT_LEAST_ONE, check_flags};
 use calm_files::tell;
 use calm_names::counted;
 use calm_train::{Coverage, HeadScore, HeadsConfig, Material, TrainedHeads, train_heads};
-use clap::Arg;
+use clap::{Arg, ArgGroup};
 use tch::Device;
 
 use crate::training_sources::TrainingSources;
@@ -22,10 +22,11 @@ const HEADING: &str = "Exit heads for a model that is there";
 /// The flags of `--heads`, of which the configuration of a training has no need.
 #[derive(clap::Args)]
 #[command(next_help_heading = HEADING, mut_args(only_with_heads))]
+#[command(group(ArgGroup::new("material").args(["data", "text"])))]
 pub(crate) struct HeadsArguments {
     /// Train exit heads on the frozen model in --model, by the divergence from its own predictions on --data
     /// or --text: no labels are needed
-    #[arg(long, requires = "model")]
+    #[arg(long, requires_all = ["model", "material"])]
     pub(crate) heads: bool,
     /// Checkpoint directory, which receives calm.heads.safetensors, or a GGUF file NAME.gguf, beside which it
     /// comes into NAME.calm/
@@ -96,10 +97,7 @@ pub(crate) fn run(
     let codec = load_codec(model)?.ok_or_else(|| calm_checkpoint::Tokenizer::missing(model))?;
     let rows = match &arguments.text {
         Some(text) => paragraphs(text, &*codec, arguments.sources.max_tokens)?,
-        None => {
-            ensure!(!arguments.sources.is_empty(), "--heads needs --data or --text");
-            arguments.sources.read(&*codec)?
-        }
+        None => arguments.sources.read(&*codec)?,
     };
     let material = match &arguments.text {
         Some(_) => Material::Texts(&rows),

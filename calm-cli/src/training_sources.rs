@@ -66,11 +66,6 @@ impl TrainingSources {
         ])
     }
 
-    /// Whether there are no files.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.data.is_empty()
-    }
-
     /// The files that are read, as they are given.
     pub(crate) fn files(&self) -> Vec<&Path> {
         self.data.iter().chain(&self.experiment).map(PathBuf::as_path).collect()

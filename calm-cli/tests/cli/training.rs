@@ -214,7 +214,7 @@ fn exit_heads_are_trained_used_and_kept_apart_from_guarantees() {
     let printed_table = String::from_utf8(output.stdout).unwrap();
     let of_layer = printed_table.lines().find(|line| line.trim_start().starts_with("1 ")).unwrap();
     let numbers: Vec<f64> = of_layer.split_whitespace().map(|number| number.parse().unwrap()).collect();
-    assert!(numbers.len() == 5 && numbers[2] < numbers[1], "{printed_table}");
+    assert!(numbers.len() == 7 && numbers[2] < numbers[1], "{printed_table}");
     let said = complaint_after_notes(&train(&[]));
     assert!(said.contains("already holds exit heads; replace them with --overwrite"), "{said}");
 
@@ -255,6 +255,8 @@ fn exit_heads_are_trained_used_and_kept_apart_from_guarantees() {
     usage(&[&["train", config], &heads[1..]].concat(), "cannot be used with");
     usage(&["train"], "required arguments were not provided");
     usage(&["train", "--heads"], "--data");
+    usage(&["train", "--heads", "--model", model_name], "--text");
+    usage(&[&heads[..], &["--text", corpus]].concat(), "cannot be used with");
     usage(&["train", config, "--rank", "3"], "--heads");
     usage(&["train", config, "--seed", "3"], "--heads");
 }
