@@ -90,7 +90,7 @@ fn all_are_valid() {
         }
     }
     names.sort();
-    assert_eq!(names, ["cnndm.toml", "compare.toml", "squad.toml", "wmt.toml"]);
+    assert_eq!(names, ["cnndm.toml", "compare.toml", "llm.toml", "squad.toml", "wmt.toml"]);
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn errors_name_the_line_and_the_key() {
     check(
         "measures",
         "measures = ['entropy']",
-        "a.toml:15: sweep.measures[0]: unknown confidence measure `entropy`: there are softmax, pruned, state, classifier, agreement, agreement_pruned, beta, head_entropy, head_gap, head_max, head_margin, level_entropy, level_gap and level_max",
+        "a.toml:15: sweep.measures[0]: unknown confidence measure `entropy`: there are softmax, pruned, state, classifier, agreement, agreement_pruned, beta, head_entropy, head_gap, head_max, head_margin, head_confidence, level_entropy, level_gap and level_max",
     );
     check("measures", "measures = ['state', 'state']", "a.toml:15: sweep.measures[1]: state is there twice");
     check("test", "test = []", "a.toml:6: data.test: expected at least one path");
