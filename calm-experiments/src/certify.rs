@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use calm_calibrate::{Calibration, CalibrationOptions, calibrate};
 use calm_checkpoint::{Model, checkpoint_fingerprint};
-use calm_core::PolicySpec;
+use calm_core::{Exits, PolicyError, PolicySpec};
 use calm_data::{Columns, DatasetPaths};
 use calm_engine::engine::Engine;
 use calm_files::hex;
@@ -206,8 +206,10 @@ impl Certificate {
         let policy = self.policy()?;
         ensure!(self.max_tokens >= 1, "outputs of at most 0 tokens");
         ensure!(self.max_source_tokens != Some(0), "sources of at most 0 tokens");
-        if let Some(exits) = policy.parameters().exits {
-            exits.check(self.num_layers)?;
+        // A head that knows a part of the vocabulary is tested after the last layer, too.
+        let mut exits = policy.parameters().exits.into_iter().flat_map(Exits::layers);
+        if let Some(layer) = exits.find(|&layer| layer > self.num_layers) {
+            return Err(PolicyError::Exits { layer, num_layers: self.num_layers }.into());
         }
         let (layers, num_layers) = (self.average_layers, self.num_layers);
         ensure!(

@@ -154,6 +154,11 @@ fn contradictions_are_refused() {
         "calm-softmax-*-exits9".into(),
         "exits must be below the last of the decoder's 4 layers, but one is 9",
     );
+    // The last layer is one that heads of a part of the vocabulary are tested after.
+    let mut of_last_layer = original.clone();
+    of_last_layer.insert("policy".to_owned(), "calm-head_confidence-*-exits3.4".into());
+    write(&path, of_last_layer);
+    Certificate::read(&path).unwrap();
     check("max_tokens", 0.into(), "outputs of at most 0 tokens");
     check("max_source_tokens", 0.into(), "sources of at most 0 tokens");
     let policy = |id: &str, expected: &str| check("policy", id.into(), expected);

@@ -206,8 +206,12 @@ fn load(model: &Path, config: &HeadsConfig, device: Device) -> Result<Engine, Er
 fn layers(config: &HeadsConfig, num_layers: usize) -> Result<Exits, Error> {
     let layers = config.layers.unwrap_or(Exits::all_below(num_layers));
     // A head that knows a part of the vocabulary saves something after the last layer, too.
-    let most = if config.vocabulary.is_some() { num_layers + 1 } else { num_layers };
-    layers.check(most).map_err(|error| Error::Heads { reason: error.to_string() })?;
+    if config.vocabulary.is_none() {
+        layers.check(num_layers).map_err(|error| Error::Heads { reason: error.to_string() })?;
+    } else if layers.up_to(num_layers) != layers {
+        let reason = format!("the decoder has {num_layers} layers, and not all of {layers}");
+        return Err(Error::Heads { reason });
+    }
     match layers.is_empty() {
         true => Err(Error::Heads { reason: "a decoder of one layer has no layer below its last".to_owned() }),
         false => Ok(layers),
