@@ -51,7 +51,7 @@ impl Training<'_> {
         let checkpoint = self.checkpoint(states);
         let done = restore(&checkpoint, &parameters, &mut optimizer).unwrap_or(0);
         let mut progress = Progress::heads(steps, done);
-        let batches = Batches { tokens: states.tokens(), batch_tokens, seed: self.config.seed };
+        let mut batches = Batches::new(states.tokens(), batch_tokens, self.config.seed);
         for step in done + 1..=steps {
             let batch = batches.get(step - 1);
             let (of_layers, last) = states.select(&batch);
@@ -215,20 +215,29 @@ impl Training<'_> {
 
 /// Tokens in an order that is random under the seed, anew in each pass over them.
 struct Batches {
-    tokens: usize,
     batch_tokens: usize,
     seed: u64,
+    /// The pass that the order is of.
+    epoch: Option<u64>,
+    order: Vec<i64>,
 }
 
 impl Batches {
+    fn new(tokens: usize, batch_tokens: usize, seed: u64) -> Self {
+        let order = (0..tokens as i64).collect();
+        Self { batch_tokens: batch_tokens.min(tokens), seed, epoch: None, order }
+    }
+
     /// The tokens of a step, from 0 on.
-    fn get(&self, step: u64) -> Tensor {
-        let size = self.batch_tokens.min(self.tokens);
-        let per_epoch = (self.tokens / size.max(1)).max(1) as u64;
+    fn get(&mut self, step: u64) -> Tensor {
+        let size = self.batch_tokens;
+        let per_epoch = (self.order.len() / size.max(1)).max(1) as u64;
         let (epoch, place) = (step / per_epoch, (step % per_epoch) as usize);
-        let mut order: Vec<i64> = (0..self.tokens as i64).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed ^ (epoch << 32)));
-        Tensor::from_slice(&order[place * size..][..size])
+        if self.epoch.replace(epoch) != Some(epoch) {
+            self.order.sort_unstable();
+            self.order.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed ^ (epoch << 32)));
+        }
+        Tensor::from_slice(&self.order[place * size..][..size])
     }
 }
 
