@@ -56,9 +56,32 @@ impl<'a> TextStream<'a> {
         if self.text.starts_with(decoded) {
             return String::new();
         }
-        let both = self.text.chars().zip(decoded.chars());
-        let common: usize = both.take_while(|(had, has)| had == has).map(|(had, _)| had.len_utf8()).sum();
+        let common = common_length(&self.text, decoded);
         decoded.clone_into(&mut self.text);
         decoded[common..].to_owned()
     }
+}
+
+/// Finds where the text of each token ends in `text`, the text of all `tokens`, in bytes: a token that
+/// completes no character ends where the one before it does.
+///
+/// # Errors
+/// The tokens have no text.
+pub fn token_ends(codec: &dyn TextCodec, tokens: &[Token], text: &str) -> anyhow::Result<Vec<usize>> {
+    let mut ends = Vec::with_capacity(tokens.len());
+    let mut end = 0;
+    for count in 1..=tokens.len() {
+        // The last token ends the text, whatever it stands for.
+        end = match count == tokens.len() {
+            true => text.len(),
+            false => common_length(&codec.decode(&tokens[..count])?, text).max(end),
+        };
+        ends.push(end);
+    }
+    Ok(ends)
+}
+
+/// Number of bytes of the characters that two texts begin with.
+fn common_length(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
 }

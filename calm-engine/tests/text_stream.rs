@@ -4,7 +4,7 @@
 
 use calm_core::Token;
 use calm_engine::engine::TextCodec;
-use calm_engine::text_stream::TextStream;
+use calm_engine::text_stream::{TextStream, token_ends};
 use proptest::prelude::*;
 
 const REPLACEMENT: char = '\u{fffd}';
@@ -43,6 +43,21 @@ proptest! {
             let is_certain = text.is_char_boundary(byte) && !text[..byte].ends_with(REPLACEMENT);
             prop_assert!(at <= byte && (at == byte || !is_certain));
         }
+    }
+
+    #[test]
+    fn tokens_end_where_their_last_whole_character_does(text in "[a-zé€😀]{0,20}") {
+        let ends = token_ends(&Bytes, &Bytes.encode(&text).unwrap(), &text).unwrap();
+        let last_boundary = |byte: usize| (0..=byte).rev().find(|&at| text.is_char_boundary(at)).unwrap();
+        prop_assert_eq!(ends, (1..=text.len()).map(last_boundary).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn all_tokens_together_end_with_the_text(tokens in proptest::collection::vec(0..257 as Token, 1..30)) {
+        let text = Bytes.decode(&tokens).unwrap();
+        let ends = token_ends(&Bytes, &tokens, &text).unwrap();
+        prop_assert!(ends.is_sorted() && ends.iter().all(|&end| text.is_char_boundary(end)));
+        prop_assert_eq!((ends.len(), ends.last()), (tokens.len(), Some(&text.len())));
     }
 
     #[test]

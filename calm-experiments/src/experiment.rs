@@ -13,6 +13,7 @@ use crate::config::Plan;
 use crate::dataset::Dataset;
 use crate::fitted::check_not_fitted_to;
 use crate::outputs::SplitOutputs;
+use crate::report::{self, Material, REPORT};
 use crate::runner::{OtherRuns, UnitCounts, Work, common, decode_missing};
 use crate::settings::{calibration_policies, certified_rows, sweep_policies, to_decode};
 use crate::statistics::{Results, certified_policies, compute};
@@ -199,8 +200,8 @@ fn finish(
     let calibration = decoded.read(&datasets.calibration, &calibration_policies(plan))?;
     let results = compute(plan, rows, &test, &calibration)?;
 
-    let files = ["sweep.csv", "calibration.csv", "trials.csv", SUMMARY].map(|name| out.join(name));
-    let [sweep, calibration, trials, summary] = &files;
+    let files = [REPORT, "sweep.csv", "calibration.csv", "trials.csv", SUMMARY].map(|name| out.join(name));
+    let [page, sweep, calibration, trials, summary_file] = &files;
     let write = || {
         write_csv(sweep, &results.sweep)?;
         write_csv(calibration, &results.calibration)?;
@@ -210,7 +211,11 @@ fn finish(
             decoding_seconds,
             total_seconds: clock.started.elapsed().as_secs_f64(),
         };
-        Summary::new(plan, &decoded.common, &results, units, times).write(summary)
+        let summary = Summary::new(plan, &decoded.common, &results, units, times);
+        let Decoded { store, common, .. } = decoded;
+        let material = Material { plan, results: &results, test: &test, store, common, summary: &summary };
+        report::write(&material, page)?;
+        summary.write(summary_file)
     };
     let unwritten = write().err();
     Ok(Report { results, files: files.to_vec(), unwritten, units, test: datasets.test })

@@ -14,6 +14,7 @@
 //! | [`statistics`] | metrics, certified thresholds |
 //! | [`trials`] | certified thresholds on random parts of the calibration examples |
 //! | [`plots`] | figures |
+//! | `report` | the page `report.html` |
 //! | [`summary`] | CSV files, `summary.json`, the final table |
 //!
 //! [`mod@certify`] takes the same way for one measure, one tolerance and one set of examples.
@@ -33,6 +34,7 @@ pub mod outputs;
 pub mod plots;
 pub mod program;
 mod progress;
+mod report;
 pub mod runner;
 pub mod settings;
 pub mod statistics;

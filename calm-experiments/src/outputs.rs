@@ -1,6 +1,6 @@
 //! The outputs of every setting on a split and what they took, read from the files of units.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Context;
 use calm_calibrate::{positive_part_risk_loss, signed_risk_loss};
@@ -28,6 +28,14 @@ pub(crate) struct Outputs {
     pub(crate) executed_layers: usize,
     pub(crate) flops: f64,
     pub(crate) bytes: f64,
+    /// Number of tokens that left after each layer, from the first on.
+    pub(crate) exits: Vec<usize>,
+    /// By position of the output, number of tokens there and the sum of their exit layers.
+    pub(crate) positions: Vec<(usize, usize)>,
+    /// Seconds of reading the sources.
+    pub(crate) encoder_seconds: f64,
+    /// Seconds of decoding by part of the call; none if no file says so.
+    pub(crate) parts: BTreeMap<&'static str, f64>,
     workers: Vec<usize>,
 }
 
@@ -107,6 +115,17 @@ impl<'a> SplitOutputs<'a> {
 }
 
 impl Outputs {
+    fn count_exits(&mut self, exit_layers: &[usize]) {
+        if self.positions.len() < exit_layers.len() {
+            self.positions.resize(exit_layers.len(), (0, 0));
+        }
+        for (&layer, (tokens, layers)) in exit_layers.iter().zip(&mut self.positions) {
+            self.exits[layer - 1] += 1;
+            *tokens += 1;
+            *layers += layer;
+        }
+    }
+
     /// What all examples took together.
     pub(crate) fn cost(&self) -> Cost {
         self.costs.iter().sum()
@@ -125,14 +144,24 @@ fn read_outputs(
         executed_layers: 0,
         flops: 0.0,
         bytes: 0.0,
+        exits: Vec::new(),
+        positions: Vec::new(),
+        encoder_seconds: 0.0,
+        parts: BTreeMap::new(),
         workers: Vec::new(),
     };
     for shard in &dataset.shards {
         let key = UnitKey::new(common, dataset.split, shard, policy);
         let (header, records) = store.read(&key, &dataset.examples[shard.range.clone()])?;
         outputs.workers.push(header.workers);
+        outputs.exits.resize(header.shape.num_layers, 0);
+        for (part, seconds) in &header.parts {
+            *outputs.parts.entry(part.name()).or_default() += seconds;
+        }
         for record in records {
             let generation = record.generation;
+            outputs.count_exits(&generation.exit_layers);
+            outputs.encoder_seconds += record.encoder_seconds;
             outputs.costs.push(Cost {
                 tokens: generation.tokens.len(),
                 exit_layers: generation.exit_layers.iter().sum(),

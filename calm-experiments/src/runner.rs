@@ -9,16 +9,19 @@ use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use calm_checkpoint::Model;
+use calm_core::profile::{self, Part, Profile};
 use calm_core::{DecodeOptions, Full, Generation, Policy, PolicySpec, Token};
 use calm_engine::batches::Batches;
 use calm_engine::decoding::{decode_batches, read_batch};
 use calm_engine::engine::{Engine, SourceForm, TextCodec, encode_source, missing_codec};
+use calm_engine::text_stream::token_ends;
 use calm_names::counted;
 
-use crate::dataset::{Dataset, Shard};
+use crate::dataset::{Dataset, Shard, Split};
 use crate::progress::Progress;
 use crate::unit::{Common, Header, Record, Store, UnitKey, UnitState};
 
@@ -215,10 +218,11 @@ impl Worker<'_> {
                     }
                 };
                 let options = DecodeOptions::new(self.common.max_tokens);
-                let generations = decode_batches(&read, &**policy, &options).with_context(place)?;
+                let (generations, profile) = profile::record(|| decode_batches(&read, &**policy, &options));
+                let generations = generations.with_context(place)?;
                 let encoder_seconds = read.iter().flat_map(|batch| vec![batch.seconds_per_row; batch.rows]);
                 let results = batches.in_input_order(generations.into_iter().zip(encoder_seconds));
-                self.write(job, key, &sources, results)?;
+                self.write(job, key, &sources, results, parts(&profile))?;
                 self.progress.unit_done();
             }
         }
@@ -232,16 +236,23 @@ impl Worker<'_> {
         key: &UnitKey,
         sources: &[Vec<Token>],
         results: Vec<(Generation, f64)>,
+        parts: Vec<(Part, f64)>,
     ) -> anyhow::Result<()> {
         let examples = &job.dataset.examples[job.shard.range.clone()];
         let mut records = Vec::with_capacity(examples.len());
         for ((example, source), (generation, encoder_seconds)) in examples.iter().zip(sources).zip(results) {
             let source_tokens = source.len();
             let (example, text) = (example.id.clone(), self.codec.decode(&generation.tokens)?);
-            records.push(Record { example, source_tokens, encoder_seconds, text, generation });
+            // Reports show test examples token by token.
+            let ends = match job.dataset.split {
+                Split::Test => token_ends(self.codec, &generation.tokens, &text)?,
+                Split::Calibration => Vec::new(),
+            };
+            records.push(Record { example, source_tokens, encoder_seconds, text, ends, generation });
         }
         let (shape, folder) = (self.model.shape().clone(), self.model.folder().map(Into::into));
-        self.store.write(&Header { unit: key.clone(), shape, workers: self.workers, folder }, &records)
+        let header = Header { unit: key.clone(), shape, workers: self.workers, folder, parts };
+        self.store.write(&header, &records)
     }
 
     fn tokenize(&self, job: &Job<'_>) -> anyhow::Result<Vec<Vec<Token>>> {
@@ -261,6 +272,15 @@ impl Worker<'_> {
         decode_batches(&first, &Full, &options)?;
         Ok(())
     }
+}
+
+/// The seconds of each part that took any. What is in no part counts for the loop.
+fn parts(profile: &Profile) -> Vec<(Part, f64)> {
+    let parts = Part::ALL.iter().map(|&part| {
+        let rest = if part == Part::Loop { profile.outside() } else { Duration::ZERO };
+        (part, (profile.of(part).own + rest).as_secs_f64())
+    });
+    parts.filter(|(_, seconds)| *seconds > 0.0).collect()
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

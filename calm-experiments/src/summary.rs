@@ -134,6 +134,22 @@ impl<'a> Summary<'a> {
 }
 
 impl Summary<'_> {
+    /// The processor and the number of its cores.
+    pub(crate) fn machine(&self) -> String {
+        let Machine { processor, architecture, cores, .. } = &self.machine;
+        format!("{}, {}", processor.as_deref().unwrap_or(architecture), counted(*cores, "core"))
+    }
+
+    /// The summary without the calibrations, which are most of it.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON, which does not happen.
+    pub(crate) fn without_p_values(&self) -> anyhow::Result<serde_json::Value> {
+        let mut summary = serde_json::to_value(self)?;
+        summary.as_object_mut().map(|keys| keys.remove("calibrations"));
+        Ok(summary)
+    }
+
     /// Writes it as JSON. Where nothing was decoded and only the times of the call would change, the summary
     /// of the call that decoded stays.
     ///
@@ -254,7 +270,7 @@ pub(crate) fn quality_of(row: &SweepRow, metric: Metric) -> f64 {
 }
 
 /// The static depth below all layers with the best quality, the shallowest one if there are several.
-fn best_static(results: &Results, quality: Metric) -> Option<&SweepRow> {
+pub(crate) fn best_static(results: &Results, quality: Metric) -> Option<&SweepRow> {
     let depths = results.sweep.iter().filter(|row| {
         row.policy == "static" && row.static_layers.is_some_and(|layers| layers < results.num_layers)
     });

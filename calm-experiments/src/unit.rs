@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
+use calm_core::profile::Part;
 use calm_core::{BackboneShape, Generation, PolicySpec};
 use calm_data::Example;
 use calm_files::hex;
@@ -70,6 +71,9 @@ pub struct Header {
     /// The model's folder, as it was called then; none for a model without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
+    /// Where the time of decoding went, in seconds; empty in files that do not say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<(Part, f64)>,
 }
 
 /// One example of a unit.
@@ -84,6 +88,9 @@ pub struct Record {
     pub encoder_seconds: f64,
     /// The output as a text.
     pub text: String,
+    /// Where the text of each token ends in it, in bytes; empty in files that do not say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<usize>,
     /// Output tokens, exit layers, confidence, executed layers, propagated entries, decoding time.
     #[serde(flatten)]
     pub generation: Generation,
@@ -298,6 +305,9 @@ impl Header {
     fn check(&self) -> anyhow::Result<()> {
         ensure!(self.shape.num_layers >= 1, "a decoder without layers");
         ensure!(self.unit.common.max_tokens >= 1, "outputs of at most 0 tokens");
+        for (part, seconds) in &self.parts {
+            ensure!(*seconds >= 0.0, "{seconds} seconds of {part}");
+        }
         Ok(())
     }
 }
@@ -334,6 +344,17 @@ impl Record {
         for (what, count) in [("executed", *executed_layers), ("propagated", *propagated)] {
             ensure!(count <= most, "{count} layers {what}, of at most {most}");
         }
+        let ends = &self.ends;
+        ensure!(
+            ends.is_empty() || ends.len() == tokens.len(),
+            "{} tokens, of which {} end somewhere",
+            tokens.len(),
+            ends.len()
+        );
+        ensure!(
+            ends.is_sorted() && ends.iter().all(|&end| self.text.is_char_boundary(end)),
+            "tokens end inside of characters, or in no order"
+        );
         for seconds in [*seconds, self.encoder_seconds] {
             ensure!(seconds >= 0.0, "{seconds} seconds");
         }

@@ -15,4 +15,7 @@ pub enum Error {
         /// What the drawing library said.
         reason: String,
     },
+    /// A chart of a page cannot be drawn; what the drawing library said.
+    #[error("cannot draw a chart: {0}")]
+    Inline(String),
 }

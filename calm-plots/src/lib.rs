@@ -41,6 +41,7 @@
 //! ```
 
 mod canvas;
+mod chart;
 mod clip;
 mod error;
 mod look;
@@ -50,6 +51,7 @@ mod save;
 pub use plotters::prelude::{DrawingBackend, RGBColor};
 
 pub use crate::canvas::{Canvas, Drawn, LegendEntry, Panel, Place, Point, legend_width};
+pub use crate::chart::Chart;
 pub use crate::error::Error;
 pub use crate::look::{Line, Look, Marker, REFERENCE};
 pub use crate::save::{Figure, save};

@@ -10,7 +10,7 @@ use crate::canvas::{Area, Canvas, Drawn, FONT};
 use crate::error::Error;
 
 /// Plotters places everything on whole numbers. An SVG is therefore drawn this much larger and shown smaller.
-const SVG_SCALE: u32 = 10;
+pub(crate) const SVG_SCALE: u32 = 10;
 
 /// Pixels of a PNG for each unit of the SVG.
 const PNG_SCALE: u32 = 2;
@@ -40,7 +40,6 @@ pub trait Figure {
 /// # Errors
 /// A file cannot be written, or the figure cannot be drawn.
 pub fn save(figure: &impl Figure, folder: &Path) -> Result<[PathBuf; 2], Error> {
-    register_bundled_font();
     let file = |extension: &str| folder.join(format!("{}.{extension}", figure.name()));
     let (svg_path, png_path) = (file("svg"), file("png"));
 
@@ -61,7 +60,7 @@ fn register_bundled_font() {
     });
 }
 
-fn draw_svg(figure: &impl Figure) -> Result<String, String> {
+pub(crate) fn draw_svg(figure: &impl Figure) -> Result<String, String> {
     let (width, height) = figure.size();
     let (fine_width, fine_height) = scaled(figure.size(), SVG_SCALE);
     let mut svg = String::new();
@@ -107,6 +106,7 @@ fn encode_png((width, height): (u32, u32), pixels: &[u8]) -> Result<Vec<u8>, png
 }
 
 fn draw<DB: DrawingBackend>(figure: &impl Figure, area: &Area<DB>, scale: u32) -> Result<(), String> {
+    register_bundled_font();
     area.fill(&WHITE)
         .and_then(|()| figure.draw(&Canvas::new(area, f64::from(scale))))
         .and_then(|()| area.present())

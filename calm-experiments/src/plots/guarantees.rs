@@ -2,7 +2,7 @@
 //! (the paper's figures B.1 and B.2), and over trials on random parts of the calibration split (its bands).
 
 use calm_plots::{
-    Canvas, DrawingBackend, Drawn, Figure, LegendEntry, Line, Look, Marker, Panel, Place, Point, REFERENCE,
+    Canvas, Chart, DrawingBackend, Drawn, Figure, LegendEntry, Line, Look, Marker, Place, Point, REFERENCE,
 };
 
 use super::looks::look_of;
@@ -11,22 +11,11 @@ use crate::statistics::{Guarantee, Results};
 
 const PANEL_HEIGHT: f64 = 260.0;
 
-/// Two panels for each objective, one below the other, with a line for each measure.
-pub(super) struct GuaranteesFigure {
+/// Two charts for each objective, one row of the figure each, with a line for each measure.
+pub(crate) struct GuaranteesFigure {
     name: &'static str,
-    loss_label: &'static str,
-    layers_label: &'static str,
-    objectives: Vec<ObjectivePanels>,
-    legend: Vec<LegendEntry>,
-    num_layers: f64,
-}
-
-/// One row of the figure.
-struct ObjectivePanels {
-    title: &'static str,
-    largest_delta: f64,
-    loss: Vec<(Look, Vec<Point>)>,
-    layers: Vec<(Look, Vec<Point>)>,
+    /// Loss and layers of each objective.
+    pub(crate) objectives: Vec<[Chart; 2]>,
 }
 
 /// What is drawn of a row of `calibration.csv` or `trials.csv`.
@@ -44,7 +33,7 @@ impl<'a> Drawable<'a> {
 
 impl GuaranteesFigure {
     /// The rows of `calibration.csv`; `None` if nothing was calibrated.
-    pub(super) fn certified(results: &Results) -> Option<Self> {
+    pub(crate) fn certified(results: &Results) -> Option<Self> {
         let rows = results.calibration.iter().map(|(guarantee, row)| {
             let point = |y| Point { x: guarantee.delta, y, spread: 0.0, open: row.fallback };
             Drawable { guarantee, loss: point(row.test_loss), layers: point(row.test_average_layers) }
@@ -59,7 +48,7 @@ impl GuaranteesFigure {
     }
 
     /// The rows of `trials.csv`; `None` if there were no trials.
-    pub(super) fn trials(results: &Results) -> Option<Self> {
+    pub(crate) fn trials(results: &Results) -> Option<Self> {
         let rows = results.trials.iter().map(|(guarantee, row)| {
             let point = |y, spread| Point { x: guarantee.delta, y, spread, open: row.certified == 0 };
             Drawable {
@@ -80,33 +69,52 @@ impl GuaranteesFigure {
         num_layers: usize,
     ) -> Option<Self> {
         let families = distinct(rows.iter().map(Drawable::family));
-        let panels = |objective| {
-            let rows = || rows.iter().filter(move |row| row.guarantee.objective == objective);
-            let lines = |point: fn(&Drawable<'_>) -> Point| -> Vec<(Look, Vec<Point>)> {
-                let points = |family| rows().filter(|row| row.family() == family).map(point).collect();
-                families.iter().map(|&family| (look_of(family), points(family))).collect()
-            };
-            ObjectivePanels {
-                title: match objective {
-                    "risk" => "risk consistency",
-                    "signed-risk" => "risk consistency, signed",
-                    _ => "textual consistency",
-                },
-                largest_delta: rows().map(|row| row.loss.x).fold(0.0, f64::max),
-                loss: lines(|row| row.loss),
-                layers: lines(|row| row.layers),
-            }
-        };
-        let objectives: Vec<ObjectivePanels> =
-            distinct(rows.iter().map(|row| row.guarantee.objective)).into_iter().map(panels).collect();
         let entry = |&family: &&str| LegendEntry::new(look_of(family), label(family));
         let mut legend: Vec<LegendEntry> = families.iter().map(entry).collect();
         legend.push(LegendEntry::new(REFERENCE, "loss = δ"));
         let open = Look { marker: Marker::Circle, line: Line::None, ..REFERENCE };
         legend.push(LegendEntry { open: true, ..LegendEntry::new(open, "none certified") });
-        let num_layers = num_layers as f64;
-        let figure = Self { name, loss_label, layers_label, objectives, legend, num_layers };
+        let charts = |objective| {
+            let rows = || rows.iter().filter(move |row| row.guarantee.objective == objective);
+            let lines = |point: fn(&Drawable<'_>) -> Point| -> Vec<(Look, Vec<Point>)> {
+                let points = |family| rows().filter(|row| row.family() == family).map(point).collect();
+                families.iter().map(|&family| (look_of(family), points(family))).collect()
+            };
+            let end = 1.05 * rows().map(|row| row.loss.x).fold(0.0, f64::max);
+            let losses = || rows().map(|row| row.loss);
+            let highest = losses().map(|point| point.y + point.spread).fold(end, f64::max);
+            let lowest = losses().map(|point| point.y - point.spread).fold(0.0, f64::min);
+            let mut loss = vec![(REFERENCE, vec![Point::new(0.0, 0.0), Point::new(end, end)])];
+            loss.extend(lines(|row| row.loss));
+            let chart = |y_label: &str, y, lines| Chart {
+                title: objective_title(objective).to_owned(),
+                x_label: "tolerance δ".to_owned(),
+                y_label: y_label.to_owned(),
+                x: 0.0..end,
+                y,
+                x_ticks: 6,
+                y_ticks: 6,
+                lines,
+                legend: legend.clone(),
+            };
+            let layers = lines(|row| row.layers);
+            [
+                chart(loss_label, 1.1 * lowest..highest, loss),
+                chart(layers_label, 0.0..num_layers as f64 + 0.4, layers),
+            ]
+        };
+        let objectives = distinct(rows.iter().map(|row| row.guarantee.objective)).into_iter().map(charts);
+        let figure = Self { name, objectives: objectives.collect() };
         (!figure.objectives.is_empty()).then_some(figure)
+    }
+}
+
+/// The name of an objective in titles.
+pub(crate) fn objective_title(objective: &str) -> &'static str {
+    match objective {
+        "risk" => "risk consistency",
+        "signed-risk" => "risk consistency, signed",
+        _ => "textual consistency",
     }
 }
 
@@ -120,29 +128,15 @@ impl Figure for GuaranteesFigure {
     }
 
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<'_, DB>) -> Drawn<DB> {
-        for (index, objective) in self.objectives.iter().enumerate() {
+        for (index, charts) in self.objectives.iter().enumerate() {
             let top = 8.0 + PANEL_HEIGHT * index as f64;
-            let end = 1.05 * objective.largest_delta;
-            let points = || objective.loss.iter().flat_map(|(_, points)| points);
-            let highest = points().map(|point| point.y + point.spread).fold(end, f64::max);
-            let lowest = points().map(|point| point.y - point.spread).fold(0.0, f64::min);
-            let mut loss = vec![(REFERENCE, vec![Point::new(0.0, 0.0), Point::new(end, end)])];
-            loss.extend(objective.loss.iter().cloned());
-            let panel = |left: f64, y_label, y| Panel {
-                place: Place { left, top, width: 345.0, height: PANEL_HEIGHT - 6.0 },
-                title: objective.title,
-                x_label: "tolerance δ",
-                y_label,
-                x: 0.0..end,
-                y,
-                x_ticks: 6,
-                y_ticks: 6,
-            };
-            canvas.panel(&panel(8.0, self.loss_label, 1.1 * lowest..highest), &loss)?;
-            let layers = panel(358.0, self.layers_label, 0.0..self.num_layers + 0.4);
-            canvas.panel(&layers, &objective.layers)?;
+            for (chart, left) in charts.iter().zip([8.0, 358.0]) {
+                let place = Place { left, top, width: 345.0, height: PANEL_HEIGHT - 6.0 };
+                canvas.panel(&chart.panel(place), &chart.lines)?;
+            }
         }
-        canvas.legend(716.0, 50.0, &self.legend)
+        let legend = self.objectives.first().map_or(&[][..], |[chart, _]| &chart.legend);
+        canvas.legend(716.0, 50.0, legend)
     }
 }
 

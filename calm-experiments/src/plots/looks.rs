@@ -6,7 +6,7 @@ use calm_plots::{Line, Look, Marker, REFERENCE, palette};
 /// Static depths.
 pub(super) const STATIC: Look = Look { colour: palette::INK, marker: Marker::Diamond, line: Line::Dashed };
 /// The oracle's point.
-pub(super) const ORACLE: Look = Look { colour: palette::PURPLE, marker: Marker::Star, line: Line::None };
+pub(crate) const ORACLE: Look = Look { colour: palette::PURPLE, marker: Marker::Star, line: Line::None };
 
 /// Colours and markers of the measures in the order of their table, from the start again where there are
 /// more.
@@ -20,7 +20,7 @@ const MEASURES_IN_ORDER: [Look; 6] = [
 ];
 
 /// The look of a family of policies: that of its measure, with a broken line for policies other than calm.
-pub(super) fn look_of(family: &str) -> Look {
+pub(crate) fn look_of(family: &str) -> Look {
     let Ok(policy) = PolicySpec::of_family(family, 1.0) else { return REFERENCE };
     let measure = policy.parameters().measure;
     let place = MEASURES.all().iter().position(|&kind| Some(kind) == measure);

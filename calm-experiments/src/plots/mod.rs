@@ -1,8 +1,8 @@
 //! The figures of a run.
 
-mod guarantees;
+pub(crate) mod guarantees;
 pub(crate) mod looks;
-mod quality;
+pub(crate) mod quality;
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ use crate::statistics::Results;
 /// # Errors
 /// A file cannot be written.
 pub fn draw_all(plan: &Plan, results: &Results, folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut files = Vec::from(save(&quality::QualityVsLayers::new(plan, results), folder)?);
+    let mut files =
+        Vec::from(save(&quality::QualityVsLayers(quality::quality_vs_layers(plan, results)), folder)?);
     let guarantees =
         [guarantees::GuaranteesFigure::certified(results), guarantees::GuaranteesFigure::trials(results)];
     for figure in guarantees.iter().flatten() {

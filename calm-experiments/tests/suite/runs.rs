@@ -142,6 +142,7 @@ fn every_file_of_a_run_is_there() {
     assert_eq!(
         names,
         [
+            "report.html",
             "sweep.csv",
             "calibration.csv",
             "trials.csv",

@@ -90,6 +90,7 @@ fn impossible_contents_are_decoded_again() {
     check("\"executed_layers\":", "\"executed_layers\":9223372036854775", "layers executed, of at most 48");
     check("\"propagated\":", "\"propagated\":922337203685477580", "layers propagated, of at most 48");
     check("\"encoder_seconds\":", "\"encoder_seconds\":-1", "seconds");
+    check("\"ends\":[", "\"ends\":[0,", "end somewhere");
     check("\"example\":\"test-", "\"example\":\"other-test-", "the example other-test-");
     check("\"examples\":10,", "\"examples\":10000000000,", "10 examples instead of 10000000000");
     check("\"num_layers\":4", "\"num_layers\":0", "a decoder without layers");

@@ -2,8 +2,8 @@ use std::fs;
 use std::ops::RangeInclusive;
 
 use calm_plots::{
-    Canvas, DrawingBackend, Drawn, Error, Figure, LegendEntry, Line, Look, Marker, Panel, Place, Point,
-    REFERENCE, legend_width, palette, save,
+    Canvas, Chart, DrawingBackend, Drawn, Error, Figure, LegendEntry, Line, Look, Marker, Panel, Place,
+    Point, REFERENCE, legend_width, palette, save,
 };
 use tempfile::TempDir;
 
@@ -208,4 +208,36 @@ fn a_legend_is_as_wide_as_its_longest_text() {
     assert_eq!(width(&["exit 1", "validation"]), width(&["validation"]));
     assert!(width(&["exit 1"]) < width(&["exit 10"]));
     assert_eq!(width(&["τ"]), width(&["t"]), "characters, not bytes");
+}
+
+/// In a page a chart has the page's colours for text and background, and its own for lines.
+#[test]
+fn a_chart_of_a_page_takes_its_colours_from_the_page() {
+    let chart = Chart {
+        title: String::new(),
+        x_label: "across".to_owned(),
+        y_label: "a < b".to_owned(),
+        x: 0.0..10.0,
+        y: 0.0..1.0,
+        x_ticks: 5,
+        y_ticks: 5,
+        lines: vec![(
+            Look { marker: Marker::Circle, ..Look::solid(palette::BLUE) },
+            vec![Point::new(0.0, 0.0), Point { open: true, ..Point::new(10.0, 1.0) }],
+        )],
+        legend: vec![LegendEntry::new(Look::solid(palette::BLUE), "blue")],
+    };
+    let svg = chart.inline_svg((320, 200), "a \"line\" & more").unwrap();
+    assert!(svg.starts_with(
+        "<svg viewBox=\"0 0 3200 2000\" role=\"img\" aria-label=\"a &quot;line&quot; &amp; more\">"
+    ));
+    assert!(svg.ends_with("</svg>"));
+    for part in [BLUE, "currentColor", "class=\"grid\"", "class=\"page\"", "across", "a &lt; b"] {
+        assert!(svg.contains(part), "{part}");
+    }
+    for part in ["#FFFFFF", "#282828", "font-family", "xmlns", "http"] {
+        assert!(!svg.contains(part), "{part}");
+    }
+    let swatch = chart.legend[0].swatch_svg().unwrap();
+    assert!(swatch.contains(BLUE) && swatch.contains("aria-hidden") && !swatch.contains("blue"));
 }
