@@ -108,6 +108,16 @@ pub trait DecoderSession {
     /// norm and K/V projections, nothing else (paper section 3.3.1). What is there already is replaced.
     fn propagate(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError>;
 
+    /// Gives entries that do not run `layer` copies of the keys and values of self-attention that they have
+    /// in the layer below; layer 1 has none. What is there already is replaced. Only
+    /// [`Skipped::Copied`](crate::Skipped::Copied) needs this.
+    ///
+    /// # Errors
+    /// The engine fails, or does without it.
+    fn copy_keys_values(&mut self, _layer: usize, _entries: &[Entry]) -> Result<(), EngineError> {
+        Err(EngineError::new("this engine does not copy keys and values from layer to layer"))
+    }
+
     /// States of entries, before any final norm: `[entries, d_model]`.
     fn hidden(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError>;
 

@@ -2,36 +2,39 @@
 //!
 //! A token that left at layer j has no K/V in the layers above. Either its state after layer j stands in for
 //! the states it never got: layer k > j projects that state with its own norm and weights (paper section
-//! 3.3.1). Or the layers run for it after all. Both may wait until a later token of the row runs layer k,
-//! which is when the K/V are read first: then those of all tokens that left since are computed at once, with
-//! the results that computing them step by step would have had. Layers that no token reaches again never get
-//! theirs.
+//! 3.3.1). Or layer k has a copy of the K/V of layer j. Or the layers run for it after all. All of it may
+//! wait until a later token of the row runs layer k, which is when the K/V are read first: then those of all
+//! tokens that left since are computed at once, with the results that computing them step by step would have
+//! had. Layers that no token reaches again never get theirs.
 
 use crate::backbone::{DecoderSession, Entry};
 use crate::error::EngineError;
+use crate::policy::Skipped;
 
 /// Bookkeeping of one decoding.
 pub(crate) struct Caches {
     num_rows: usize,
+    skipped: Skipped,
     /// By layer, then row: K/V of the positions below this number exist.
     filled: Vec<usize>,
-    /// Entries written by propagation, by row.
+    /// Entries written by propagation or copied, by row.
     propagated: Vec<usize>,
     /// Entries of the call being made, kept for its allocation.
     missing: Vec<Entry>,
 }
 
 impl Caches {
-    pub(crate) fn new(num_layers: usize, num_rows: usize) -> Self {
+    pub(crate) fn new(num_layers: usize, num_rows: usize, skipped: Skipped) -> Self {
         Self {
             num_rows,
+            skipped,
             filled: vec![0; num_layers * num_rows],
             propagated: vec![0; num_rows],
             missing: Vec::new(),
         }
     }
 
-    /// Entries written by propagation for `row`.
+    /// Entries written by propagation or copied for `row`.
     pub(crate) fn propagated(&self, row: usize) -> usize {
         self.propagated[row]
     }
@@ -53,7 +56,14 @@ impl Caches {
             self.missing.extend((*filled..position).map(|position| Entry { row, position }));
             *filled = position;
         }
-        if self.missing.is_empty() { Ok(()) } else { session.propagate(layer, &self.missing) }
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        match self.skipped {
+            // The layer below has all that this one lacks, since no token runs a layer before those below it.
+            Skipped::Copied => session.copy_keys_values(layer, &self.missing),
+            Skipped::Propagated | Skipped::Deferred(_) => session.propagate(layer, &self.missing),
+        }
     }
 
     /// The entries that `layer` has to run for when it runs for these, one of each row: those of their rows

@@ -19,7 +19,7 @@ pub(crate) struct Decoder<'a> {
     policy: &'a dyn Policy,
     /// Layers that run at most.
     depth: usize,
-    /// `None` where the layers above an exit are propagated.
+    /// `None` where the layers above an exit never run for the token that left.
     deferral: Option<Deferral>,
     options: &'a DecodeOptions,
     caches: Caches,
@@ -49,8 +49,9 @@ impl<'a> Decoder<'a> {
     ) -> Result<Self, EngineError> {
         let (shape, first_inputs) = (prompt.shape(), prompt.first_inputs());
         let rows = first_inputs.len();
-        let deferral = match policy.skipped() {
-            Skipped::Propagated => None,
+        let skipped = policy.skipped();
+        let deferral = match skipped {
+            Skipped::Propagated | Skipped::Copied => None,
             // Layers that run in the step of their token run as soon as it waits.
             Skipped::Deferred(deferral) if options.propagation == Propagation::Eager => {
                 Some(Deferral { cap: Some(1), ..deferral })
@@ -64,7 +65,7 @@ impl<'a> Decoder<'a> {
             depth,
             deferral,
             options,
-            caches: Caches::new(shape.num_layers, rows),
+            caches: Caches::new(shape.num_layers, rows, skipped),
             first_inputs,
             generations: vec![Generation::default(); rows],
             exits: vec![Exit::default(); rows],

@@ -25,7 +25,7 @@ pub struct Generation {
     /// Tokens of the last layer that an exit head was not sure of there, so that the whole head was asked.
     #[serde(default)]
     pub fallbacks: usize,
-    /// K/V entries (one layer, one position) that were written by propagation.
+    /// K/V entries (one layer, one position) that were written by propagation, or copied.
     pub propagated: usize,
     /// Decoding time of the batch divided by its rows. The encoder is not in it.
     pub seconds: f64,

@@ -98,7 +98,8 @@ fn flags() {
     check(
         "--policy fast",
         "unknown policy `fast`: there are full, static, oracle, calm, patience, shallow-deep, shallow-deep-beta, \
-         shallow-deep-published and self-speculative",
+         shallow-deep-published, self-speculative, shallow-cache, oracle-copied, perturbed-sampling and \
+         perturbed-layer",
     );
     check("--policy calm-state", "a policy calm is written calm-MEASURE-THRESHOLD[-tauDECAY]");
     check("--policy static-5", "static depth must be from 1 to the decoder's 4 layers, not 5");

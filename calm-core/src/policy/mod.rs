@@ -6,7 +6,9 @@ mod calm;
 mod full;
 mod oracle;
 mod patience;
+mod perturbed;
 mod self_speculative;
+mod shallow_cache;
 mod shallow_deep;
 mod shallow_deep_online;
 mod spec;
@@ -34,6 +36,11 @@ pub static POLICIES: Table<PolicyKind> = Table::new(&[
     &shallow_deep_online::SHALLOW_DEEP_BETA,
     &shallow_deep_online::SHALLOW_DEEP_PUBLISHED,
     &self_speculative::SELF_SPECULATIVE,
+    // The experiments of the paper's section 3.3.
+    &shallow_cache::SHALLOW_CACHE,
+    &oracle::ORACLE_COPIED,
+    &perturbed::PERTURBED_SAMPLING,
+    &perturbed::PERTURBED_LAYER,
 ]);
 
 /// A policy that can be chosen by name and parameters.
@@ -111,7 +118,7 @@ pub trait StepPolicy {
 pub struct Decision {
     /// The confidence that was tested, if any was.
     pub confidence: Option<f32>,
-    /// The layer that the entry leaves at: this one or, where layers are propagated, an earlier one, whose
+    /// The layer that the entry leaves at: this one or, where layers are not deferred, an earlier one, whose
     /// state the policy has put back. `None` for an entry that stays.
     pub exit_layer: Option<usize>,
     /// The token of an entry that leaves, where the test has given it. If it has not, the head is asked.
@@ -123,6 +130,9 @@ pub struct Decision {
 pub enum Skipped {
     /// The state that the token left with stands in for those it never got (the CALM paper, section 3.3.1).
     Propagated,
+    /// The keys and values of the last layer that the token ran stand in for theirs, as they are. This is
+    /// what the paper compares propagation with (section 3.3.1), and costs much quality.
+    Copied,
     /// They run after all, for all tokens of the row that wait together with the one that needs them, so that
     /// K/V are exact (synchronized parallel decoding: Bae et al., FREE, EMNLP 2023). Those that nobody needs
     /// never run.

@@ -1,4 +1,4 @@
-use super::{Decision, Policy, PolicyKind, StepPolicy};
+use super::{Decision, Policy, PolicyKind, Skipped, StepPolicy};
 use crate::backbone::{Entry, Token};
 use crate::error::DecodeError;
 use crate::layer::Layer;
@@ -27,6 +27,32 @@ impl Policy for Oracle {
 
     fn begin_step(&self, _: usize) -> Box<dyn StepPolicy + '_> {
         Box::new(Step { layers: Vec::new() })
+    }
+}
+
+pub(super) static ORACLE_COPIED: PolicyKind = PolicyKind {
+    name: "oracle-copied",
+    about: "the oracle, but skipped layers get the keys and values of the exit layer as they are",
+    make: |_, _| Ok(Box::new(OracleCopied)),
+    ..ORACLE
+};
+
+/// The oracle with copies of the exit layer's keys and values in the layers above, in place of their own
+/// projections of its state (paper section 3.3.1): what propagation is good for.
+#[derive(Debug, Clone, Copy)]
+struct OracleCopied;
+
+impl Policy for OracleCopied {
+    fn skipped(&self) -> Skipped {
+        Skipped::Copied
+    }
+
+    fn can_sample(&self) -> bool {
+        Oracle.can_sample()
+    }
+
+    fn begin_step(&self, max_tokens: usize) -> Box<dyn StepPolicy + '_> {
+        Oracle.begin_step(max_tokens)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::threshold::Threshold;
 /// A kind of policy with its parameters. It is written as its id, short and fit for file names: `full`,
 /// `static-3`, `oracle`, `calm-state-0.85`, with a decay `calm-softmax-0.85-tau4`, with tests after some
 /// layers alone `calm-state-0.85-exits2.4`; `shallow-deep-4-0.9`, with at most 8 tokens that wait
-/// `shallow-deep-4-0.9-cap8`; `self-speculative-draft3.4`.
+/// `shallow-deep-4-0.9-cap8`; `self-speculative-draft3.4`; `perturbed-layer-5`.
 #[derive(Clone, Copy)]
 pub struct PolicySpec {
     kind: &'static PolicyKind,
@@ -37,6 +37,8 @@ pub struct Parameters {
     pub cap: Option<usize>,
     /// How tokens are drafted; `None` where a policy finds out what is fastest.
     pub draft: Option<Draft>,
+    /// Position in the output, from 0.
+    pub position: Option<usize>,
 }
 
 /// How tokens are drafted, written as in `draft3.4`: with 3 layers, 4 at a time.
@@ -71,13 +73,15 @@ pub enum Parameter {
     Cap,
     /// [`Parameters::draft`], written as in `draft3.4`. It may be left out.
     Draft,
+    /// [`Parameters::position`], written as a number.
+    Position,
 }
 
 /// The measure of a policy that names none.
 const DEFAULT_MEASURE: &MeasureKind = &crate::measure::SOFTMAX;
 
 impl Parameter {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Layers,
         Self::Measure,
         Self::Threshold,
@@ -85,6 +89,7 @@ impl Parameter {
         Self::MeasureOrSoftmax,
         Self::Cap,
         Self::Draft,
+        Self::Position,
     ];
 
     /// The name in messages.
@@ -96,6 +101,7 @@ impl Parameter {
             Self::Exits => "set of exits",
             Self::Cap => "cap",
             Self::Draft => "draft",
+            Self::Position => "position",
         }
     }
 
@@ -109,6 +115,7 @@ impl Parameter {
             Self::MeasureOrSoftmax => "[-MEASURE]",
             Self::Cap => "[-capTOKENS]",
             Self::Draft => "[-draftLAYERS.TOKENS]",
+            Self::Position => "-POSITION",
         }
     }
 
@@ -120,6 +127,7 @@ impl Parameter {
             Self::Exits => parameters.exits.is_some(),
             Self::Cap => parameters.cap.is_some(),
             Self::Draft => parameters.draft.is_some(),
+            Self::Position => parameters.position.is_some(),
         }
     }
 
@@ -319,6 +327,10 @@ impl PolicySpec {
                     let text = tagged(&mut rest, "draft")?;
                     parameters.draft = text.map(|text| draft(text).ok_or_else(malformed)).transpose()?;
                 }
+                Parameter::Position => {
+                    let position = part(&mut rest).and_then(|text| text.parse().ok());
+                    parameters.position = Some(position.ok_or_else(malformed)?);
+                }
             }
         }
         if rest.is_some() { Err(malformed()) } else { Ok(parameters) }
@@ -335,7 +347,7 @@ impl PolicySpec {
     /// Writes the id, with other text in place of the threshold if there is any.
     fn write(&self, formatter: &mut fmt::Formatter<'_>, threshold_as: Option<&str>) -> fmt::Result {
         formatter.write_str(self.kind.name)?;
-        let Parameters { layers, measure, threshold, exits, cap, draft } = self.parameters;
+        let Parameters { layers, measure, threshold, exits, cap, draft, position } = self.parameters;
         for parameter in self.kind.parameters {
             match parameter {
                 Parameter::Layers => write!(formatter, "-{}", layers.unwrap_or_default())?,
@@ -354,6 +366,7 @@ impl PolicySpec {
                     named.map_or(Ok(()), |measure| write!(formatter, "-{}", measure.name))?;
                 }
                 Parameter::Cap => cap.map_or(Ok(()), |cap| write!(formatter, "-cap{cap}"))?,
+                Parameter::Position => write!(formatter, "-{}", position.unwrap_or_default())?,
                 Parameter::Draft => draft.map_or(Ok(()), |draft| write!(formatter, "-draft{draft}"))?,
             }
         }

@@ -196,6 +196,10 @@ enum Setting {
     Full,
     Static(usize),
     Oracle,
+    OracleCopied,
+    ShallowCache(usize),
+    PerturbedSampling(usize),
+    PerturbedLayer(usize),
     Patience(usize),
     Calm { measure: Chosen, threshold: f64, decay: Option<f64>, exits: Option<Exits> },
     ShallowDeep { layers: usize, measure: &'static MeasureKind, threshold: f64, cap: Option<usize> },
@@ -207,6 +211,10 @@ impl Setting {
             Setting::Full => Box::new(Full),
             Setting::Static(layers) => Box::new(StaticDepth { layers }),
             Setting::Oracle => Box::new(Oracle),
+            Setting::OracleCopied => spec("oracle-copied").make(toy).unwrap(),
+            Setting::ShallowCache(layers) => spec(&format!("shallow-cache-{layers}")).make(toy).unwrap(),
+            Setting::PerturbedSampling(at) => spec(&format!("perturbed-sampling-{at}")).make(toy).unwrap(),
+            Setting::PerturbedLayer(at) => spec(&format!("perturbed-layer-{at}")).make(toy).unwrap(),
             Setting::Patience(layers) => spec(&format!("patience-{layers}")).make(toy).unwrap(),
             Setting::Calm { measure, threshold, decay, exits } => {
                 let threshold = Threshold::new(threshold, decay).unwrap();
@@ -227,6 +235,16 @@ impl Setting {
             Setting::Full => naive::decode(toy, source, max_tokens, Rule::Fixed(toy.num_layers())),
             Setting::Static(layers) => naive::decode(toy, source, max_tokens, Rule::Fixed(layers)),
             Setting::Oracle => naive::decode(toy, source, max_tokens, Rule::Agreement),
+            Setting::OracleCopied => naive::decode(toy, source, max_tokens, Rule::AgreementCopied),
+            Setting::ShallowCache(layers) => naive::decode(toy, source, max_tokens, Rule::LastToken(layers)),
+            Setting::PerturbedSampling(position) => {
+                let rule = Rule::Changed { position, layer: toy.num_layers(), rank: 10 };
+                naive::decode(toy, source, max_tokens, rule)
+            }
+            Setting::PerturbedLayer(position) => {
+                let rule = Rule::Changed { position, layer: 1, rank: 1 };
+                naive::decode(toy, source, max_tokens, rule)
+            }
             Setting::Patience(layers) => naive::decode(toy, source, max_tokens, Rule::Patience(layers)),
             Setting::Calm { threshold: 1.0, .. } | Setting::ShallowDeep { threshold: 1.0, .. } => {
                 naive::decode(toy, source, max_tokens, Rule::Fixed(toy.num_layers()))
@@ -256,7 +274,9 @@ impl Setting {
     /// Layers that ran for each token of an output, where each layer ran as late as may be.
     fn executed(&self, num_layers: usize, exit_layers: &[usize]) -> Vec<usize> {
         match *self {
-            Setting::Oracle => vec![num_layers; exit_layers.len()],
+            Setting::Oracle | Setting::OracleCopied | Setting::ShallowCache(_) => {
+                vec![num_layers; exit_layers.len()]
+            }
             Setting::ShallowDeep { cap, .. } => {
                 let (mut executed, mut waiting) = (exit_layers.to_vec(), 0);
                 for at in 0..exit_layers.len() {
@@ -316,6 +336,10 @@ fn settings(num_layers: usize) -> impl Strategy<Value = Setting> {
         1 => Just(Setting::Full),
         1 => (1..=num_layers).prop_map(Setting::Static),
         2 => Just(Setting::Oracle),
+        2 => Just(Setting::OracleCopied),
+        2 => (1..=num_layers).prop_map(Setting::ShallowCache),
+        1 => (0..12_usize).prop_map(Setting::PerturbedSampling),
+        1 => (0..12_usize).prop_map(Setting::PerturbedLayer),
         2 => (1..4_usize).prop_map(Setting::Patience),
         8 => calm,
         6 => shallow_deep,
@@ -424,6 +448,10 @@ fn equivalent_policies_give_the_same() {
         assert_eq!(outcomes(&sample(spec, 4)), outcomes(&sample(other, 4)), "{spec} and {other}");
     };
     check(PolicySpec::full(), PolicySpec::fixed(4));
+    check(PolicySpec::full(), spec("shallow-cache-4"));
+    // No output is as long.
+    check(PolicySpec::full(), spec("perturbed-sampling-12"));
+    check(PolicySpec::full(), spec("perturbed-layer-12"));
     for measure in MEASURES.all() {
         check(PolicySpec::full(), spec(&format!("calm-{measure}-1")));
         check(PolicySpec::full(), spec(&format!("calm-{measure}-1-tau4")));
@@ -433,9 +461,14 @@ fn equivalent_policies_give_the_same() {
 /// The tests of this module would show little if exits, ends and propagation were rare in the toy.
 #[test]
 fn the_toy_exercises_the_loop() {
-    for id in
-        ["calm-softmax-0.4", "calm-softmax-0.4-tau4", "calm-state-0.85", "calm-classifier-0.6", "oracle"]
-    {
+    for id in [
+        "calm-softmax-0.4",
+        "calm-softmax-0.4-tau4",
+        "calm-state-0.85",
+        "calm-classifier-0.6",
+        "oracle",
+        "oracle-copied",
+    ] {
         let spec = spec(id);
         let generations = sample(spec, 4);
         let first = usize::from(id.starts_with("calm-state"));
@@ -448,6 +481,47 @@ fn the_toy_exercises_the_loop() {
         assert!((10..75).contains(&ended), "{spec}: {ended} of {} ended", generations.len());
         assert!(generations.iter().map(|g| g.propagated).sum::<usize>() > 100, "{spec}");
     }
+}
+
+/// An output is the full model's before the position, and is decoded on from the substitute.
+#[test]
+fn a_perturbed_output_has_one_token_changed() {
+    let full = sample(spec("full"), 4);
+    for position in [0, 1, 3, 7] {
+        for (kind, always_differs) in [("sampling", true), ("layer", false)] {
+            let perturbed = sample(spec(&format!("perturbed-{kind}-{position}")), 4);
+            let (mut changed, mut ended) = (0, 0);
+            for (full, perturbed) in full.iter().zip(&perturbed) {
+                assert!(perturbed.exit_layers.iter().all(|&layers| layers == 4));
+                assert_eq!(perturbed.fallbacks, 0);
+                if full.tokens.len() <= position {
+                    assert_eq!(outcome(perturbed), outcome(full));
+                    continue;
+                }
+                assert_eq!(perturbed.tokens[..position], full.tokens[..position]);
+                let differs = perturbed.tokens[position] != full.tokens[position];
+                assert!(differs || !always_differs, "{kind} {position}");
+                assert!(differs || outcome(perturbed) == outcome(full), "{kind} {position}");
+                changed += usize::from(differs);
+                ended += usize::from(perturbed.tokens.len() == position + 1);
+            }
+            assert!(changed > 10 && ended > 0, "{kind} {position}: {changed} changed, {ended} ended");
+        }
+    }
+}
+
+/// What missing states do, and copies in their place, shows in the outputs.
+#[test]
+fn caches_of_lower_layers_change_outputs() {
+    let tokens = |id: &str| -> Vec<Vec<Token>> {
+        sample(spec(id), 4).into_iter().map(|generation| generation.tokens).collect()
+    };
+    let all = ["full", "shallow-cache-1", "shallow-cache-2", "oracle", "oracle-copied"].map(tokens);
+    for (number, outputs) in all.iter().enumerate() {
+        assert!(!all[..number].contains(outputs));
+    }
+    // The last layer's keys and values are made from the state after the one below it in any case.
+    assert_eq!(all[0], tokens("shallow-cache-3"));
 }
 
 #[test]

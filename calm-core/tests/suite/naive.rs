@@ -12,6 +12,12 @@ pub(crate) enum Rule<'a> {
     Fixed(usize),
     /// After the first layer that agrees with the last.
     Agreement,
+    /// The same, but layers above an exit have the keys and values of the exit layer.
+    AgreementCopied,
+    /// After this layer, with the token of the last.
+    LastToken(usize),
+    /// After the last layer, but at this position with a layer's token of this rank, from 1.
+    Changed { position: usize, layer: usize, rank: usize },
     /// After the first layer but the last that agrees with so many before it.
     Patience(usize),
     /// After the first of these layers with confidence >= threshold(t), with the token that goes with it.
@@ -43,6 +49,7 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
     let source = toy.source_states(source);
     let mut decoded = Decoded::default();
     let is_exact = matches!(rule, Rule::ShallowDeep(..));
+    let is_copied = matches!(rule, Rule::AgreementCopied);
     for position in 0..max_tokens {
         let mut inputs = vec![START];
         inputs.extend(&decoded.tokens);
@@ -55,8 +62,12 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
                 let state = if has_left && !is_exact {
                     states[s][layer - 1].clone()
                 } else {
-                    let kv: Vec<_> =
-                        states.iter().map(|state| toy.key_value(layer, &state[layer - 1])).collect();
+                    let key_value = |(at, state): (usize, &Vec<Vector>)| {
+                        let left = decoded.exit_layers.get(at).filter(|_| is_copied);
+                        let layer = left.map_or(layer, |&left| layer.min(left));
+                        toy.key_value(layer, &state[layer - 1])
+                    };
+                    let kv: Vec<_> = states.iter().enumerate().map(key_value).collect();
                     toy.block(layer, &states[s][layer - 1], &kv, &source)
                 };
                 states[s].push(state);
@@ -76,7 +87,17 @@ pub(crate) fn decode(toy: &Toy, source: &[Token], max_tokens: usize, rule: Rule<
         };
         let exit = match rule {
             Rule::Fixed(layer) => layer,
-            Rule::Agreement => (1..=num_layers)
+            Rule::LastToken(layer) => {
+                token = Some(token_at(num_layers));
+                layer
+            }
+            Rule::Changed { position: changed, layer, rank } => {
+                let mut ranked: Vec<Token> = (0..logits[layer].len() as Token).collect();
+                ranked.sort_by(|a, b| logits[layer][*b as usize].total_cmp(&logits[layer][*a as usize]));
+                token = (position == changed).then(|| ranked[rank - 1]);
+                num_layers
+            }
+            Rule::Agreement | Rule::AgreementCopied => (1..=num_layers)
                 .find(|&layer| token_at(layer) == token_at(num_layers))
                 .expect("the last agrees"),
             Rule::Patience(patience) => (patience + 1..num_layers)

@@ -62,6 +62,10 @@ fn policies_are_written_as_their_ids() {
     check("shallow-deep-2-state-0.5-tau4-cap08", "shallow-deep-2-state-0.5-tau4-cap8");
     check("self-speculative", "self-speculative");
     check("self-speculative-draft2.4", "self-speculative-draft2.4");
+    check("oracle-copied", "oracle-copied");
+    check("shallow-cache-01", "shallow-cache-1");
+    check("perturbed-sampling-0", "perturbed-sampling-0");
+    check("perturbed-layer-07", "perturbed-layer-7");
 }
 
 #[test]
@@ -73,7 +77,8 @@ fn badly_written_policies_are_refused() {
     let unknown = |name: &str| {
         format!(
             "unknown policy `{name}`: there are full, static, oracle, calm, patience, shallow-deep, \
-             shallow-deep-beta, shallow-deep-published and self-speculative"
+             shallow-deep-beta, shallow-deep-published, self-speculative, shallow-cache, oracle-copied, \
+             perturbed-sampling and perturbed-layer"
         )
     };
     check("fast", &unknown("fast"));
@@ -118,6 +123,16 @@ fn badly_written_policies_are_refused() {
     check("self-speculative-draft2.3-cap2", form);
     check("self-speculative-draft0.3", "a draft needs at least 1 layer and at least 1 token, as in draft3.4");
     check("self-speculative-draft2.0", "a draft needs at least 1 layer and at least 1 token, as in draft3.4");
+    check("oracle-copied-1", "a policy oracle-copied is written oracle-copied");
+    check("oracle-copy", "a policy oracle is written oracle");
+    check("shallow-cache", "a policy shallow-cache is written shallow-cache-LAYERS");
+    check("shallow-cache-0", "the policy shallow-cache needs at least 1 layer");
+    let form = "a policy perturbed-layer is written perturbed-layer-POSITION";
+    check("perturbed-layer", form);
+    check("perturbed-layer--1", form);
+    check("perturbed-layer-1.5", form);
+    check("perturbed-layer-1-2", form);
+    check("perturbed-1", &unknown("perturbed"));
     check("calm-state-1.5", "threshold must be from 0 to 1, not 1.5");
     check("calm-state-NaN", "threshold must be from 0 to 1, not NaN");
     check("calm-state-0.5-tauinf", "decay must be a finite number not below 0, not inf");
@@ -138,6 +153,8 @@ fn policies_that_a_backbone_cannot_follow_are_refused() {
     );
     check(Toy::new(3, 0), "shallow-deep-3-0.5", PolicyError::Exits { layer: 3, num_layers: 3 });
     check(Toy::new(3, 0), "self-speculative-draft3.2", PolicyError::Exits { layer: 3, num_layers: 3 });
+    let message = "a shallow cache must be made of 1 to the decoder's 3 layers, not 4";
+    check(Toy::new(3, 0), "shallow-cache-4", PolicyError::Form(message.to_owned()));
     // Other measures do not look at it.
     for toy in [Toy::new(3, 0).with_classifier(None), Toy::new(3, 0).with_classifier(Some(vec![]))] {
         spec("calm-state-0.5").make(&toy).unwrap();
@@ -156,6 +173,11 @@ fn some_policies_are_the_full_model() {
     check("shallow-deep-2-1", true);
     check("shallow-deep-2-0.999", false);
     check("self-speculative", false);
+    check("oracle-copied", false);
+    check("shallow-cache-3", true);
+    check("shallow-cache-1", false);
+    check("perturbed-sampling-0", false);
+    check("perturbed-layer-1000", false);
 }
 
 proptest! {

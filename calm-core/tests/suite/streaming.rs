@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use crate::toy::Toy;
 
 /// Policies of every kind for a decoder of at least three layers.
-const IDS: [&str; 16] = [
+const IDS: [&str; 20] = [
     "full",
     "static-2",
     "oracle",
@@ -29,6 +29,10 @@ const IDS: [&str; 16] = [
     "self-speculative-draft1.3",
     "self-speculative-draft2.1",
     "self-speculative-draft2.8",
+    "shallow-cache-1",
+    "oracle-copied",
+    "perturbed-sampling-1",
+    "perturbed-layer-1",
 ];
 
 struct Case {

@@ -54,6 +54,10 @@ fn names_are_distinct_and_have_a_line_of_help() {
             "shallow-deep-beta",
             "shallow-deep-published",
             "self-speculative",
+            "shallow-cache",
+            "oracle-copied",
+            "perturbed-sampling",
+            "perturbed-layer",
         ],
     );
     let message = |table: &Table<_>| table.get("sofmax").err().unwrap().to_string();
@@ -77,7 +81,8 @@ fn ids() -> Vec<String> {
             Some((before, _)) => format!("{before}-0.5-tau2"),
             None => form.split('[').next().unwrap_or_default().to_owned(),
         };
-        let form = without_optional(form).replace("[-MEASURE]", "").replace("LAYERS", "2");
+        let form =
+            without_optional(form).replace("[-MEASURE]", "").replace("LAYERS", "2").replace("POSITION", "3");
         match policy.parameters.contains(&Parameter::Measure) {
             true => ids.extend(MEASURES.all().iter().map(|measure| form.replace("MEASURE", measure.name))),
             false => ids.push(form),
@@ -132,7 +137,7 @@ fn every_policy_decodes_as_it_did() {
     }
 }
 
-const GOLDEN: [(&str, u32, usize, bool); 27] = [
+const GOLDEN: [(&str, u32, usize, bool); 31] = [
     ("full", 10_470, 1272, false),
     ("static-2", 12_268, 670, true),
     ("oracle", 10_655, 733, true),
@@ -156,6 +161,10 @@ const GOLDEN: [(&str, u32, usize, bool); 27] = [
     ("shallow-deep-beta-2-0.5", 10_470, 1250, false),
     ("shallow-deep-published-2-0.5", 10_470, 1250, false),
     ("self-speculative", 10_470, 1272, false),
+    ("shallow-cache-2", 11_011, 620, true),
+    ("oracle-copied", 10_148, 739, true),
+    ("perturbed-sampling-3", 10_447, 1236, false),
+    ("perturbed-layer-3", 10_644, 1276, false),
     ("calm-softmax-0.5-exits1.3", 10_308, 917, true),
     ("calm-agreement_pruned-0.5-tau2-exits2.3", 9_687, 853, false),
     ("shallow-deep-2-state-0.5-cap3", 11_463, 706, false),

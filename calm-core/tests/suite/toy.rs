@@ -287,7 +287,7 @@ struct Session<'a> {
     rows: Vec<Row>,
     /// How many calls of embed there were.
     steps: usize,
-    /// Layer and step of the last propagation.
+    /// Layer and step in which entries were propagated or copied last.
     filled_at: Option<(usize, usize)>,
 }
 
@@ -322,6 +322,8 @@ struct CachedEntry {
     kv: (Vector, Vector),
     /// The layer whose state it was made of.
     from: usize,
+    /// Whether it is a copy of another layer's.
+    is_copied: bool,
 }
 
 impl Row {
@@ -342,6 +344,18 @@ impl Session<'_> {
         let is_forgotten = at.step < self.steps && at.layer() == self.toy.num_layers();
         assert!(!is_forgotten, "what the last layer made of {entry:?} is forgotten");
         &at.states[at.layer()]
+    }
+
+    /// Makes sure that entries lack the keys and values of a layer.
+    fn check_filling(&mut self, layer: usize, entries: &[Entry]) {
+        check_order(entries);
+        let at = Some((layer, self.steps));
+        assert_ne!(at, self.filled_at, "one call for all entries of a layer and step");
+        self.filled_at = at;
+        for &entry in entries {
+            let left = self.at(entry).layer();
+            assert!(left < layer, "layer {layer} ran itself at position {}", entry.position);
+        }
     }
 }
 
@@ -372,7 +386,11 @@ impl DecoderSession for Session<'_> {
             let state = self.state(*entry).clone();
             assert_eq!(self.at(*entry).layer(), layer - 1, "layers run in order");
             let kv = self.toy.key_value(layer, &state);
-            self.rows[entry.row].store(layer, entry.position, CachedEntry { kv, from: layer - 1 });
+            self.rows[entry.row].store(
+                layer,
+                entry.position,
+                CachedEntry { kv, from: layer - 1, is_copied: false },
+            );
         }
         let mut ran = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -381,7 +399,8 @@ impl DecoderSession for Session<'_> {
             for (at, cached) in row.cache[layer - 1][..=entry.position].iter().enumerate() {
                 let cached = cached.as_ref().expect("K/V of earlier positions exist");
                 let left = row.tokens[at].layer();
-                assert_eq!(cached.from, left.min(layer - 1), "layer {layer} at position {at}");
+                let from = if cached.is_copied { left - 1 } else { left.min(layer - 1) };
+                assert_eq!(cached.from, from, "layer {layer} at position {at}");
                 kv.push(cached.kv.clone());
             }
             ran.push(self.toy.block(layer, self.state(*entry), &kv, &row.source));
@@ -395,15 +414,25 @@ impl DecoderSession for Session<'_> {
     }
 
     fn propagate(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
-        check_order(entries);
-        let at = Some((layer, self.steps));
-        assert_ne!(at, self.filled_at, "one call for all entries of a layer and step");
-        self.filled_at = at;
+        self.check_filling(layer, entries);
         for &entry in entries {
             let left = self.at(entry).layer();
-            assert!(left < layer, "layer {layer} ran itself at position {}", entry.position);
             let kv = self.toy.key_value(layer, self.state(entry));
-            self.rows[entry.row].store(layer, entry.position, CachedEntry { kv, from: left });
+            self.rows[entry.row].store(
+                layer,
+                entry.position,
+                CachedEntry { kv, from: left, is_copied: false },
+            );
+        }
+        Ok(())
+    }
+
+    fn copy_keys_values(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
+        self.check_filling(layer, entries);
+        for &Entry { row, position } in entries {
+            let below = self.rows[row].cache[layer - 2][position].clone();
+            let below = below.expect("K/V of the layer below exist");
+            self.rows[row].store(layer, position, CachedEntry { is_copied: true, ..below });
         }
         Ok(())
     }
