@@ -163,6 +163,16 @@ impl KeysValues {
         }
     }
 
+    /// Reads the key and the value of one position, [key heads * d_kv] each. Written again they are the same.
+    pub(crate) fn read(&self, position: usize) -> [Vec<f32>; 2] {
+        let (width, capacity) = (self.heads.d_kv, self.capacity);
+        match &self.numbers {
+            Numbers::F32(tables) => tables.read(position, width, capacity),
+            Numbers::F16(tables) => tables.read(position, width, capacity),
+            Numbers::Bf16(tables) => tables.read(position, width, capacity),
+        }
+    }
+
     /// Makes twice the room, so that each entry is moved once on average.
     fn grow(&mut self, least: usize) {
         let capacity = least.max(2 * self.capacity).max(SMALLEST_CAPACITY).next_multiple_of(LANES);
@@ -194,6 +204,13 @@ impl<E: Element> Tables<E> {
                 *to = E::round(*value);
             }
         }
+    }
+
+    fn read(&self, position: usize, width: usize, capacity: usize) -> [Vec<f32>; 2] {
+        let key = self.keys.chunks_exact(capacity).map(|of_positions| of_positions[position].widen());
+        let of_heads = self.values.chunks_exact(capacity * width);
+        let value = of_heads.flat_map(|of_head| &of_head[position * width..][..width]);
+        [key.collect(), value.map(|element| element.widen()).collect()]
     }
 
     /// Copies whatever there is of one head, or of one element of it, to the front of its new room.

@@ -169,6 +169,17 @@ impl<D: Decoder> DecoderSession for Session<'_, D> {
         Ok(())
     }
 
+    fn copy_keys_values(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
+        let _part = profile::enter(Part::Propagation);
+        let [below, caches] = &mut self.memory.caches[layer - 2..layer] else { return Ok(()) };
+        for &Entry { row, position } in entries {
+            let position = self.before[row] + position;
+            let [key, value] = below.own[row].read(position);
+            caches.own[row].write(position, &key, &value);
+        }
+        Ok(())
+    }
+
     fn hidden(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
         let states = self.states(entries);
         Ok(Matrix { data: Vec::from_iter(states.rows()).concat(), columns: states.width() })

@@ -3,6 +3,7 @@
 mod attendance;
 mod attention;
 mod blocks;
+mod caches;
 mod head;
 mod products;
 mod team;

@@ -4,6 +4,7 @@ use calm_checkpoint::{CacheType, LoadOptions, Model};
 use calm_core::{PolicySpec, Propagation};
 
 use crate::logits::{distance, logits};
+use crate::reference::local_errors::check_copies;
 use crate::reference::shared::{cases, check_entries, check_speculation, checkpoint, decode_cases};
 use crate::reference::{damaged, names, open};
 
@@ -42,6 +43,16 @@ fn entries_are_the_same_in_any_calls() {
                 check_entries(&*model(name, cache_type, threads), 0.0);
             }
         }
+    }
+}
+
+#[test]
+fn layers_have_copies_of_keys_and_values() {
+    for cache_type in NARROW {
+        let load = |folder: &std::path::Path| {
+            open(folder, &options(cache_type, 2)).map_err(|error| error.to_string())
+        };
+        check_copies(&load, 0.0);
     }
 }
 

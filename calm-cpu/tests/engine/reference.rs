@@ -10,6 +10,8 @@ use calm_cpu::{Llama, T5, WeightType};
 mod beam_cases;
 #[path = "../../../calm-model/tests/reference/damaged.rs"]
 pub(crate) mod damaged;
+#[path = "../../../calm-model/tests/reference/local_errors.rs"]
+pub(crate) mod local_errors;
 #[path = "../../../calm-model/tests/reference/cases.rs"]
 pub(crate) mod shared;
 
@@ -86,6 +88,22 @@ fn drafts_that_are_verified_give_the_full_model() {
             let stayed = check_speculation(&*model(name, weight_type, 2), &full);
             assert!(stayed > 100, "{name} {weight_type}: {stayed}");
         }
+    }
+}
+
+#[test]
+fn layers_have_copies_of_keys_and_values() {
+    for &weight_type in WeightType::ALL {
+        local_errors::check_copies(&|folder| load(folder, weight_type), 0.0);
+    }
+}
+
+#[test]
+fn experiments_on_local_errors_are_the_same_in_any_batch() {
+    for name in names() {
+        let mut full = cases(name);
+        full.retain(|case| case.policy == PolicySpec::full());
+        local_errors::check_policies(&*model(name, WeightType::F32, 2), &full);
     }
 }
 

@@ -180,6 +180,10 @@ pub(crate) fn check_too_large(parts: &Parts, load: Load<'_>) {
                 "calm-state-0.999",
                 "calm-pruned-0-exits2",
                 "calm-state-0-exits2",
+                "shallow-cache-1",
+                "oracle-copied",
+                "perturbed-sampling-0",
+                "perturbed-layer-1",
             ] {
                 let policy = policy.parse::<PolicySpec>().unwrap();
                 let made = policy.make(&*model).unwrap();
