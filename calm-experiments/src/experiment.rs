@@ -97,20 +97,56 @@ pub fn run(
 /// another model.
 pub fn run_statistics(plan: &Plan, out: &Path) -> anyhow::Result<Report> {
     let clock = Clock::start();
-    let datasets = Datasets::read(plan)?;
-    let store = Store::new(out);
-    let header = store.any_header()?;
-    check_model(&plan.model, &header)?;
-    let common = Common {
-        max_tokens: plan.max_tokens,
-        max_source_tokens: plan.max_source_tokens,
-        batch_size: plan.batch_size,
-        ..header.unit.common
-    };
-    let num_layers = header.shape.num_layers;
-    let decoded = Decoded { store, common, num_layers };
-    let rows = decoded.rows(plan, &datasets)?;
+    let Opened { datasets, decoded, rows } = Opened::new(plan, out)?;
     finish(plan, out, datasets, &decoded, &rows, UnitCounts::default(), clock)
+}
+
+/// What an earlier run has decoded.
+pub(crate) struct Opened {
+    datasets: Datasets,
+    decoded: Decoded,
+    rows: Vec<PolicySpec>,
+}
+
+impl Opened {
+    /// Finds the files of a run in its folder.
+    ///
+    /// # Errors
+    /// As [`run_statistics`] has them.
+    pub(crate) fn new(plan: &Plan, out: &Path) -> anyhow::Result<Self> {
+        let datasets = Datasets::read(plan)?;
+        let store = Store::new(out);
+        let header = store.any_header()?;
+        check_model(&plan.model, &header)?;
+        let common = Common {
+            max_tokens: plan.max_tokens,
+            max_source_tokens: plan.max_source_tokens,
+            batch_size: plan.batch_size,
+            ..header.unit.common
+        };
+        let num_layers = header.shape.num_layers;
+        let decoded = Decoded { store, common, num_layers };
+        let rows = decoded.rows(plan, &datasets)?;
+        Ok(Self { datasets, decoded, rows })
+    }
+
+    /// The outputs of every row of the sweep.
+    ///
+    /// # Errors
+    /// A unit is missing, damaged or of another run.
+    pub(crate) fn test(&self) -> anyhow::Result<SplitOutputs<'_>> {
+        self.decoded.read(&self.datasets.test, &self.rows)
+    }
+
+    /// The examples that thresholds are certified with.
+    pub(crate) fn calibration_examples(&self) -> &Dataset {
+        &self.datasets.calibration
+    }
+
+    /// The files of units, and what these have in common.
+    pub(crate) fn units(&self) -> (&Store, &Common) {
+        (&self.decoded.store, &self.decoded.common)
+    }
 }
 
 /// Refuses files that another checkpoint has decoded. One that is not there any more is known by its name

@@ -19,7 +19,7 @@
 //!
 //! [`mod@certify`] takes the same way for one measure, one tolerance and one set of examples.
 //!
-//! [`comparison`] runs several tasks and makes one table of them.
+//! [`comparison`] runs several [`tasks`] and makes one table of them, [`paper`] the paper's figures.
 //!
 //! [`experiment::run`] ties them together for any engine, [`plots::draw_all`] adds the figures;
 //! [`program::main`] runs both for the command line.
@@ -31,6 +31,7 @@ pub mod dataset;
 pub mod experiment;
 pub mod fitted;
 pub mod outputs;
+pub mod paper;
 pub mod plots;
 pub mod program;
 mod progress;
@@ -39,5 +40,6 @@ pub mod runner;
 pub mod settings;
 pub mod statistics;
 pub mod summary;
+pub mod tasks;
 pub mod trials;
 pub mod unit;

@@ -12,13 +12,15 @@ use clap::Parser;
 
 use crate::comparison::{self, Comparison, RunOptions};
 use crate::config::Plan;
+use crate::paper::{self, Paper};
 use crate::runner::OtherRuns;
 use crate::unit::Store;
 use crate::{config, experiment, plots, summary};
 
 /// Runs an experiment: decodes the test and calibration splits with every setting of the configuration,
 /// certifies thresholds, and writes CSV files, a summary and figures. A run that was interrupted goes on
-/// where it stopped. A configuration with [[tasks]] is a comparison of methods on several tasks.
+/// where it stopped. A configuration with [[tasks]] is a comparison of methods on several tasks,
+/// or makes the figures of the paper.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -51,6 +53,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut overrides = arguments.overrides.clone();
     overrides.extend(arguments.engine.threads.map(|threads| format!("threads={threads}")));
     signals::advise("what was decoded stays, and the same command goes on from there");
+    if let Some(paper) = Paper::load(&arguments.config, &overrides)? {
+        return arguments.show_paper(&paper);
+    }
     match Comparison::load(&arguments.config, &overrides)? {
         Some(comparison) => arguments.compare(&comparison),
         None => {
@@ -68,11 +73,7 @@ impl Arguments {
             engine_arguments.check_decoded_by(&Store::new(&out).any_header()?.unit.common.device)?;
             experiment::run_statistics(plan, &out)?
         } else {
-            experiment::run(plan, &out, finished_run, || {
-                let engine = Engine::load(&plan.model, &options)?;
-                note_unused_tensors(&engine);
-                Ok(engine)
-            })?
+            experiment::run(plan, &out, finished_run, || load(&plan.model, &options))?
         };
         let figures = match report.unwritten {
             None => plots::draw_all(plan, &report.results, &out.join("plots")).map_err(Into::into),
@@ -85,18 +86,23 @@ impl Arguments {
     }
 
     fn compare(self, comparison: &Comparison) -> anyhow::Result<()> {
-        let (finished_run, statistics_only) = (self.finished_run(), self.statistics_only);
         let (_, first) = &comparison.tasks[0];
-        let (out, _, engine) = self.prepare(first)?;
-        let options = RunOptions { engine, finished_run, statistics_only };
-        let load = |model: &Path, options: &EngineOptions| {
-            let engine = Engine::load(model, options)?;
-            note_unused_tensors(&engine);
-            Ok(engine)
-        };
+        let (out, options) = self.prepare_tasks(first)?;
         let report = comparison::run(comparison, &out, &options, &load)?;
         calm_files::print(|out| writeln!(out, "{}\n", report.table))?;
         print_files(report.files.iter())
+    }
+
+    fn show_paper(self, paper: &Paper) -> anyhow::Result<()> {
+        let (out, options) = self.prepare_tasks(paper.first_plan())?;
+        print_files(paper::run(paper, &out, &options, &load)?.iter())
+    }
+
+    /// The folder of the results of several tasks, and how to run them.
+    fn prepare_tasks(self, first: &Plan) -> anyhow::Result<(PathBuf, RunOptions)> {
+        let (finished_run, statistics_only) = (self.finished_run(), self.statistics_only);
+        let (out, _, engine) = self.prepare(first)?;
+        Ok((out, RunOptions { engine, finished_run, statistics_only }))
     }
 
     fn finished_run(&self) -> OtherRuns {
@@ -112,6 +118,12 @@ impl Arguments {
         rayon::ThreadPoolBuilder::new().num_threads(options.workers).build_global()?;
         Ok((out, engine_arguments, options))
     }
+}
+
+fn load(model: &Path, options: &EngineOptions) -> anyhow::Result<Engine> {
+    let engine = Engine::load(model, options)?;
+    note_unused_tensors(&engine);
+    Ok(engine)
 }
 
 fn print_files<'a>(files: impl Iterator<Item = &'a PathBuf> + Clone) -> anyhow::Result<()> {

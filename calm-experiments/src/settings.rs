@@ -26,6 +26,10 @@ fn rows(plan: &Plan, num_layers: usize, families: impl Iterator<Item = PolicySpe
     policies.extend(families);
     let others: Vec<_> = plan.policies.iter().filter(|policy| !policies.contains(policy)).copied().collect();
     policies.extend(others);
+    // What only the page of the paper's figures needs.
+    let of_page = plan.raw.paper.iter().flat_map(|paper| &paper.policies);
+    let of_page: Vec<_> = of_page.filter(|policy| !policies.contains(policy)).copied().collect();
+    policies.extend(of_page);
     policies
 }
 

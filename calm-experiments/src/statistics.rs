@@ -184,6 +184,22 @@ pub fn compute(
     })
 }
 
+/// The trials of every guarantee on one split, which takes the place of the calibration split.
+///
+/// # Errors
+/// A threshold was not decoded on it, or its examples are too few to be divided.
+pub(crate) fn trials_on(plan: &Plan, pool: &SplitOutputs<'_>) -> anyhow::Result<Vec<(Guarantee, TrialsRow)>> {
+    let pairs: Vec<_> = plan
+        .objectives
+        .iter()
+        .flat_map(|objective| plan.series.iter().map(move |series| (objective, series)))
+        .collect();
+    let trials = pairs.par_iter().map(|(objective, series)| {
+        repeat(plan, objective, series, pool, losses_of_series(objective, series, pool)?)
+    });
+    Ok(trials.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
 fn sweep_row(plan: &Plan, test: &SplitOutputs<'_>, policy: PolicySpec) -> anyhow::Result<SweepRow> {
     let (outputs, full) = (test.of(policy)?, test.of(PolicySpec::full())?);
     let references = test.dataset.references();

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use calm_calibrate::Tolerance;
-use calm_engine::engine::{Engine, EngineOptions};
 use calm_engine::limits::{AT_LEAST_ONE, REPETITIONS};
 use calm_files::{Document, Error};
 use calm_plots::save;
@@ -21,13 +20,9 @@ use calm_plots::save;
 use self::figure::ComparisonFigure;
 use self::speed::Speeds;
 use self::table::{ComparisonRow, rows_of_task, write_rows};
-use crate::config::{ObjectiveKind, Plan, RawCompare, plan_of};
-use crate::experiment;
-use crate::plots;
-use crate::runner::OtherRuns;
-
-/// The list of tasks in a configuration.
-pub const TASKS: &str = "tasks";
+use crate::config::{ObjectiveKind, Plan, RawCompare};
+pub use crate::tasks::{LoadEngine, RunOptions};
+use crate::tasks::{Task, run_task, tasks_of};
 
 /// A checked comparison.
 #[derive(Debug, Clone)]
@@ -75,35 +70,17 @@ impl Comparison {
     }
 
     fn new(document: &Document) -> Result<Option<Self>, Error> {
-        let count = document.count_tables(TASKS)?;
-        if count == 0 {
-            return Ok(None);
-        }
         let (mut tasks, mut compare) = (Vec::new(), None);
-        for index in 0..count {
-            let task = document.clone().with_table_of(TASKS, index);
-            let plan = plan_of(&task)?;
-            let Some(name) = plan.raw.task.clone() else {
-                return Err(
-                    task.invalid(&format!("{TASKS}[{index}]"), "needs a name, as `task = \"translation\"`")
-                );
-            };
-            if name.is_empty()
-                || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-            {
-                return Err(task.invalid("task", "must be of letters, digits, hyphens and underscores"));
-            }
-            if tasks.iter().any(|(other, _): &(String, Plan)| *other == name) {
-                return Err(task.invalid("task", format!("{name} is there twice")));
-            }
-            let of_task = ComparePlan::new(plan.raw.compare.as_ref(), &plan, &task)?;
+        for Task { name, plan, document } in tasks_of(document)? {
+            let of_task = ComparePlan::new(plan.raw.compare.as_ref(), &plan, &document)?;
             if compare.as_ref().is_some_and(|compare| *compare != of_task) {
-                return Err(task.invalid("compare", "must be the same for all tasks"));
+                return Err(document.invalid("compare", "must be the same for all tasks"));
             }
             compare = Some(of_task);
             tasks.push((name, plan));
         }
-        let name = tasks[0].1.name.clone();
+        let Some((_, first)) = tasks.first() else { return Ok(None) };
+        let name = first.name.clone();
         Ok(compare.map(|compare| Self { name, compare, tasks }))
     }
 }
@@ -156,20 +133,6 @@ pub struct ComparisonReport {
     pub files: Vec<PathBuf>,
 }
 
-/// How a comparison is run.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
-    /// The engine of the experiments.
-    pub engine: EngineOptions,
-    /// What becomes of finished runs of other models or data.
-    pub finished_run: OtherRuns,
-    /// Whether tables are made of what an earlier run has left, and nothing is decoded.
-    pub statistics_only: bool,
-}
-
-/// Loads the model of a folder.
-pub type LoadEngine<'a> = &'a dyn Fn(&Path, &EngineOptions) -> anyhow::Result<Engine>;
-
 /// Runs all tasks below the folder `out`, measures speeds, and writes `compare.csv`, `speed.csv` and a figure
 /// for each engine and batch size. `load` is called for each task, and again for each engine.
 ///
@@ -183,18 +146,8 @@ pub fn run(
 ) -> anyhow::Result<ComparisonReport> {
     let (mut files, mut results, mut tests) = (Vec::new(), Vec::new(), Vec::new());
     for (name, plan) in &comparison.tasks {
-        calm_files::tell(format_args!("{name}"));
-        let folder = out.join(name);
-        let report = if options.statistics_only {
-            experiment::run_statistics(plan, &folder)?
-        } else {
-            experiment::run(plan, &folder, options.finished_run, || load(&plan.model, &options.engine))?
-        };
-        if let Some(error) = report.unwritten {
-            return Err(error);
-        }
-        files.extend(report.files);
-        files.extend(plots::draw_all(plan, &report.results, &folder.join("plots"))?);
+        let (report, of_task) = run_task((name, plan), out, options, load)?;
+        files.extend(of_task);
         results.push(report.results);
         tests.push(report.test);
     }

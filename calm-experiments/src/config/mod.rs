@@ -12,8 +12,8 @@ use calm_files::{Document, Error};
 
 pub use plan::{DatasetPlan, Objective, ObjectiveKind, Plan, Series, label, loss_kind, policy_at};
 pub use raw::{
-    RawCalibration, RawCompare, RawConfig, RawData, RawDecode, RawMeasure, RawPlots, RawSeries, RawSweep,
-    RawTrials, StaticLayers,
+    PaperDataset, PaperModel, RawCalibration, RawCompare, RawConfig, RawData, RawDecode, RawMeasure,
+    RawPaper, RawPlots, RawSeries, RawSweep, RawTrials, StaticLayers,
 };
 
 /// Reads a configuration file, applies `overrides` (each `KEY.PATH=VALUE`, a TOML value or else a string) and

@@ -252,6 +252,9 @@ impl Plan {
             value.map_or(Ok(()), |value| limit.check(value)).map_err(|wrong| document.invalid(key, wrong))?;
         }
         check_distinct(document, "sweep.policies", &raw.sweep.policies)?;
+        if let Some(paper) = &raw.paper {
+            check_distinct(document, "paper.policies", &paper.policies)?;
+        }
         if let StaticLayers::Some(layers) = &raw.sweep.static_layers {
             check_distinct(document, "sweep.static_layers", layers)?;
             if let Some(index) = layers.iter().position(|&layers| layers == 0) {

@@ -42,6 +42,46 @@ pub struct RawConfig {
     /// What a comparison of several tasks shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compare: Option<RawCompare>,
+    /// What the task stands for on the page of the paper's figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paper: Option<RawPaper>,
+}
+
+/// What a task stands for on the page of the paper's figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawPaper {
+    /// The paper's dataset that the task is the counterpart of.
+    pub dataset: PaperDataset,
+    /// Whether the model is the counterpart of the paper's first one or of its second one.
+    #[serde(default)]
+    pub model: PaperModel,
+    /// Policies that are decoded on the test split for the page alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicySpec>,
+}
+
+/// A dataset of the paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PaperDataset {
+    /// Summaries of news (CNN/DailyMail).
+    CnnDm,
+    /// English to French (WMT15).
+    Wmt,
+    /// Questions about a text (SQuAD 1.1).
+    Squad,
+}
+
+/// A model of the paper.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PaperModel {
+    /// That of its main results, with eight decoder layers.
+    #[default]
+    Main,
+    /// That of its appendix B.3, with twelve.
+    Second,
 }
 
 /// What a comparison shows.

@@ -8,6 +8,7 @@ use calm_plots::{
 use super::looks::look_of;
 use crate::config::label;
 use crate::statistics::{Guarantee, Results};
+use crate::trials::TrialsRow;
 
 const PANEL_HEIGHT: f64 = 260.0;
 
@@ -48,8 +49,8 @@ impl GuaranteesFigure {
     }
 
     /// The rows of `trials.csv`; `None` if there were no trials.
-    pub(crate) fn trials(results: &Results) -> Option<Self> {
-        let rows = results.trials.iter().map(|(guarantee, row)| {
+    pub(crate) fn trials(trials: &[(Guarantee, TrialsRow)], num_layers: usize) -> Option<Self> {
+        let rows = trials.iter().map(|(guarantee, row)| {
             let point = |y, spread| Point { x: guarantee.delta, y, spread, open: row.certified == 0 };
             Drawable {
                 guarantee,
@@ -58,7 +59,7 @@ impl GuaranteesFigure {
             }
         });
         let (loss_label, layers_label) = ("loss, mean ± std over trials", "layers, mean ± std over trials");
-        Self::new("trials", loss_label, layers_label, rows.collect(), results.num_layers)
+        Self::new("trials", loss_label, layers_label, rows.collect(), num_layers)
     }
 
     fn new(

@@ -18,8 +18,10 @@ use crate::statistics::Results;
 pub fn draw_all(plan: &Plan, results: &Results, folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut files =
         Vec::from(save(&quality::QualityVsLayers(quality::quality_vs_layers(plan, results)), folder)?);
-    let guarantees =
-        [guarantees::GuaranteesFigure::certified(results), guarantees::GuaranteesFigure::trials(results)];
+    let guarantees = [
+        guarantees::GuaranteesFigure::certified(results),
+        guarantees::GuaranteesFigure::trials(&results.trials, results.num_layers),
+    ];
     for figure in guarantees.iter().flatten() {
         files.extend(save(figure, folder)?);
     }

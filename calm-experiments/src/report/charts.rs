@@ -15,7 +15,7 @@ const FEWEST_OUTPUTS: usize = 10;
 
 /// A chart as a page shows it.
 #[derive(Debug, Serialize)]
-pub(super) struct ChartView {
+pub(crate) struct ChartView {
     svg: String,
     legend: Vec<Entry>,
 }
@@ -29,7 +29,7 @@ struct Entry {
 
 impl ChartView {
     /// Draws a chart, which `description` tells to those who cannot see it.
-    pub(super) fn new(chart: &Chart, description: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(chart: &Chart, description: &str) -> anyhow::Result<Self> {
         let entry = |entry: &LegendEntry| {
             Ok::<_, anyhow::Error>(Entry { swatch: entry.swatch_svg()?, text: entry.text.clone() })
         };

@@ -7,8 +7,10 @@ use serde::Serialize;
 use super::Material;
 use super::shown::Shown;
 use crate::config::{Objective, ObjectiveKind};
+use crate::dataset::Dataset;
 use crate::outputs::distances;
-use crate::unit::{Record, UnitKey};
+use crate::settings::decoded_as;
+use crate::unit::{Common, Record, Store, UnitKey};
 
 /// Everything that is embedded for the explorer.
 #[derive(Serialize)]
@@ -75,7 +77,13 @@ impl<'a> ExplorerData<'a> {
             let texts = &material.test.of(setting.policy)?.texts;
             let distance = distances(plan.textual_distance(), texts, full)?;
             let risks = material.test.losses(&risk, setting.policy)?;
-            let records = records(material, setting.policy)?;
+            let records = records(
+                material.store,
+                material.common,
+                dataset,
+                setting.policy,
+                material.results.num_layers,
+            )?;
             let numbers = distance.into_iter().zip(risks);
             for ((example, record), (distance, risk_difference)) in
                 examples.iter_mut().zip(records).zip(numbers)
@@ -93,33 +101,42 @@ impl<'a> ExplorerData<'a> {
     }
 }
 
-/// The records of a setting for all test examples, in their order.
-fn records(material: &Material<'_>, policy: PolicySpec) -> anyhow::Result<Vec<Record>> {
-    let dataset = material.test.dataset;
-    let policy = crate::settings::decoded_as(policy, material.results.num_layers);
+/// The records of a setting for all examples of a split, in their order.
+///
+/// # Errors
+/// A unit is missing, damaged or of another run.
+pub(crate) fn records(
+    store: &Store,
+    common: &Common,
+    dataset: &Dataset,
+    policy: PolicySpec,
+    num_layers: usize,
+) -> anyhow::Result<Vec<Record>> {
+    let policy = decoded_as(policy, num_layers);
     let mut records = Vec::with_capacity(dataset.examples.len());
     for shard in &dataset.shards {
-        let key = UnitKey::new(material.common, dataset.split, shard, policy);
-        let of_shard = material.store.read(&key, &dataset.examples[shard.range.clone()]);
+        let key = UnitKey::new(common, dataset.split, shard, policy);
+        let of_shard = store.read(&key, &dataset.examples[shard.range.clone()]);
         records.extend(of_shard.with_context(|| format!("the outputs of {policy}"))?.1);
     }
     Ok(records)
 }
 
+/// The text of each token of an output. Files of earlier versions tell the text as a whole, which is that of
+/// the first token then.
+pub(crate) fn pieces(record: &Record) -> Vec<String> {
+    let Record { text, ends, generation, .. } = record;
+    if ends.is_empty() {
+        let rest = std::iter::repeat(String::new());
+        return std::iter::once(text.clone()).chain(rest).take(generation.tokens.len()).collect();
+    }
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    starts.zip(ends).map(|(start, &end)| text[start..end].to_owned()).collect()
+}
+
 impl OutputView {
     fn new(record: Record, distance: f64, risk_difference: f64) -> Self {
-        let Record { text, ends, generation, .. } = record;
-        let tokens = match ends.is_empty() {
-            // Files of earlier versions tell the text as a whole.
-            true => std::iter::once(text)
-                .chain(std::iter::repeat(String::new()))
-                .take(generation.tokens.len())
-                .collect(),
-            false => {
-                let starts = std::iter::once(0).chain(ends.iter().copied());
-                starts.zip(&ends).map(|(start, &end)| text[start..end].to_owned()).collect()
-            }
-        };
+        let (tokens, generation) = (pieces(&record), record.generation);
         let rounded = |value: f64, unit: f64| (value * unit).round() / unit;
         let confidence = generation.confidence.iter();
         Self {

@@ -3,11 +3,11 @@
 //! [`view`] says what stands on the page, [`explorer`] what its explorer knows of each output, [`charts`]
 //! draws, and [`page`] puts all of it into the templates below `templates/`.
 
-mod charts;
-mod explorer;
-mod page;
+pub(crate) mod charts;
+pub(crate) mod explorer;
+pub(crate) mod page;
 mod shown;
-mod view;
+pub(crate) mod view;
 
 use std::path::Path;
 

@@ -7,12 +7,15 @@ use minijinja::{Environment, UndefinedBehavior};
 use serde::Serialize;
 
 /// The page of one run.
-pub(super) const REPORT: &str = "report.html";
+pub(crate) const REPORT: &str = "report.html";
+/// The page of the paper's figures.
+pub(crate) const PAPER: &str = "paper.html";
 
-const TEMPLATES: [(&str, &str); 3] = [
+const TEMPLATES: [(&str, &str); 4] = [
     ("base.html", include_str!("templates/base.html")),
     ("macros.html", include_str!("templates/macros.html")),
     (REPORT, include_str!("templates/report.html")),
+    (PAPER, include_str!("templates/paper.html")),
 ];
 
 const STYLE: &str = include_str!("templates/style.css");
@@ -22,7 +25,7 @@ const EXPLORER: &str = include_str!("templates/explorer.js");
 ///
 /// # Errors
 /// A template asks for what the view does not have.
-pub(super) fn render(template: &str, view: &impl Serialize) -> anyhow::Result<String> {
+pub(crate) fn render(template: &str, view: &impl Serialize) -> anyhow::Result<String> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -37,7 +40,7 @@ pub(super) fn render(template: &str, view: &impl Serialize) -> anyhow::Result<St
 }
 
 /// A difference with its sign, none where it rounds to nothing.
-pub(super) fn signed(value: f64, digits: usize) -> String {
+pub(crate) fn signed(value: f64, digits: usize) -> String {
     let text = format!("{value:+.digits$}");
     if text.chars().any(|digit| ('1'..='9').contains(&digit)) {
         text.replace('-', "−")
@@ -47,6 +50,6 @@ pub(super) fn signed(value: f64, digits: usize) -> String {
 }
 
 /// JSON that may stand in a `<script>`: no text in it ends the element.
-pub(super) fn embedded_json(value: &impl Serialize) -> anyhow::Result<String> {
+pub(crate) fn embedded_json(value: &impl Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c"))
 }

@@ -54,7 +54,7 @@ struct Card {
 
 /// The colour of a layer's tokens, and of the text on it.
 #[derive(Serialize)]
-struct LayerColour {
+pub(crate) struct LayerColour {
     layer: usize,
     background: String,
     text: &'static str,
@@ -192,7 +192,10 @@ impl View {
             cards: cards(plan, results, &headlines),
             quality: ChartView::new(&quality, &spoken)?,
             guarantees: guarantees(GuaranteesFigure::certified(results), "on the test split")?,
-            trials: guarantees(GuaranteesFigure::trials(results), "mean and deviation over trials")?,
+            trials: guarantees(
+                GuaranteesFigure::trials(&results.trials, num_layers),
+                "mean and deviation over trials",
+            )?,
             trial_note: trial_note(results, plan),
             objectives: plan
                 .objectives
@@ -299,7 +302,7 @@ fn full(results: &Results) -> Option<&SweepRow> {
 }
 
 impl LayerColour {
-    fn new(layer: usize, num_layers: usize) -> Self {
+    pub(crate) fn new(layer: usize, num_layers: usize) -> Self {
         // Light for tokens that leave early, dark for those that take all layers.
         let colour = palette::viridis(num_layers - layer, num_layers);
         let text = if palette::is_light(colour) { "#000" } else { "#fff" };

@@ -24,12 +24,26 @@ fn goes_without() -> bool {
     std::env::var_os("CALM_NO_BROWSER").is_some()
 }
 
+/// Runs a configuration of the project with these settings.
+fn run_in_small(config: &str, settings: &[&str]) -> PathBuf {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(config);
+    fs::remove_dir_all(&out).ok();
+    let output = Command::cargo_bin("calm-experiments")
+        .unwrap()
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .args([&format!("configs/{config}"), "--device", "cpu", "--out"])
+        .arg(&out)
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    out
+}
+
 /// The folder of a run of the bundled experiment in small.
 fn run() -> &'static Path {
     static RUN: OnceLock<PathBuf> = OnceLock::new();
     RUN.get_or_init(|| {
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
-        fs::remove_dir_all(&out).ok();
         let settings = [
             "data.test_examples=40",
             "data.calibration_examples=160",
@@ -39,16 +53,7 @@ fn run() -> &'static Path {
             "sweep.measure.agreement.thresholds=[0.98, 0.9, 0.6]",
             "calibration.trials.count=10",
         ];
-        let output = Command::cargo_bin("calm-experiments")
-            .unwrap()
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-            .args(["configs/wmt.toml", "--device", "cpu", "--out"])
-            .arg(&out)
-            .args(settings.iter().flat_map(|setting| ["--set", setting]))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        out
+        run_in_small("wmt.toml", &settings)
     })
 }
 
@@ -69,7 +74,11 @@ fn a_report_fits_every_screen_and_can_be_read_on_it() {
     if goes_without() {
         return;
     }
-    let browser = opened();
+    can_be_read_on_every_screen(&opened(), run());
+}
+
+/// Looks at a page on several screens, and leaves pictures of it in `folder`.
+fn can_be_read_on_every_screen(browser: &Browser, folder: &Path) {
     for scheme in ["light", "dark"] {
         for width in [360, 900, 1600] {
             browser.show_on(Screen { width, scheme });
@@ -79,10 +88,43 @@ fn a_report_fits_every_screen_and_can_be_read_on_it() {
             browser.run("document.querySelectorAll('details').forEach((details) => (details.open = true))");
             let faint = browser.run(include_str!("contrast.js"));
             assert_eq!(faint, Value::Array(Vec::new()), "{at}");
-            browser.picture(&run().join(format!("{scheme}-{width}.png")));
+            browser.picture(&folder.join(format!("{scheme}-{width}.png")));
         }
     }
     assert_eq!(browser.console(), Vec::<Value>::new());
+}
+
+#[test]
+fn the_page_of_the_papers_figures_can_be_read_on_every_screen() {
+    if goes_without() {
+        return;
+    }
+    let settings = [
+        "data.test_examples=24",
+        "data.calibration_examples=60",
+        "sweep.measures=[\"softmax\", \"classifier\"]",
+        "sweep.thresholds=[0.8, 0.4]",
+        "sweep.measure.classifier.thresholds=[0.9, 0.6]",
+        "sweep.static_layers=[2, 5]",
+        "calibration.trials.count=5",
+    ];
+    let out = run_in_small("paper.toml", &settings);
+    let browser = Browser::start();
+    browser.show_on(Screen { width: 1600, scheme: "light" });
+    browser.open(&out.join("report.html"));
+    can_be_read_on_every_screen(&browser, &out);
+    // Each section shows something, and each but that of the formula says how it compares.
+    let sections = browser.run(
+        "return [...document.querySelectorAll('section.figure')].map((section) => [
+           section.querySelector('h2').textContent,
+           section.querySelectorAll('svg[role=img], tbody tr, .example').length,
+         ])",
+    );
+    let sections = sections.as_array().unwrap();
+    assert_eq!(sections.len(), 16);
+    // So few examples certify nothing, so that no output is shown at certified thresholds.
+    let empty = sections.iter().filter(|section| section[1] == 0 && section[0] != "Figures 4 and B.5");
+    assert_eq!(empty.count(), 0, "{sections:?}");
 }
 
 #[test]

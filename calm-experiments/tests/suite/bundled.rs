@@ -9,6 +9,7 @@ use calm_data::read_examples;
 use calm_experiments::comparison::Comparison;
 use calm_experiments::config::{Plan, load, parse};
 use calm_experiments::dataset::Dataset;
+use calm_experiments::paper::Paper;
 use calm_metrics::{Loss, Metric};
 use tempfile::TempDir;
 
@@ -83,14 +84,14 @@ fn all_are_valid() {
             continue;
         }
         if path.extension().is_some_and(|extension| extension == "toml") {
-            if Comparison::load(&path, &[]).unwrap().is_none() {
+            if Paper::load(&path, &[]).unwrap().is_none() && Comparison::load(&path, &[]).unwrap().is_none() {
                 load(&path, &[]).unwrap();
             }
             names.push(path.file_name().unwrap().to_owned());
         }
     }
     names.sort();
-    assert_eq!(names, ["cnndm.toml", "compare.toml", "llm.toml", "squad.toml", "wmt.toml"]);
+    assert_eq!(names, ["cnndm.toml", "compare.toml", "llm.toml", "paper.toml", "squad.toml", "wmt.toml"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod comparison;
 mod configuration;
 mod datasets;
 mod made_up;
+mod paper;
 mod runs;
 mod trials;
 mod units;
