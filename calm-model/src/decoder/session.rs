@@ -99,6 +99,16 @@ impl<L: Layers> DecoderSession for Session<L> {
         Ok(())
     }
 
+    fn copy_keys_values(&mut self, layer: usize, entries: &[Entry]) -> Result<(), EngineError> {
+        let _part = profile::enter(Part::Propagation);
+        let _no_grad = tch::no_grad_guard();
+        let [below, cache] = &self.self_kv[layer - 2..layer] else { return Ok(()) };
+        let (below, cache) = (below.shallow_clone(), cache.shallow_clone());
+        let asked = self.asked(entries);
+        asked.places.write(&cache, &asked.places.read(&below));
+        Ok(())
+    }
+
     fn hidden(&mut self, entries: &[Entry]) -> Result<Matrix, EngineError> {
         let _no_grad = tch::no_grad_guard();
         Ok(to_matrix(&self.states(entries))?)

@@ -13,6 +13,8 @@ mod checkpoints;
 #[path = "../reference/damaged.rs"]
 mod damaged;
 mod gguf;
+#[path = "../reference/local_errors.rs"]
+mod local_errors;
 mod reference;
 #[path = "../reference/cases.rs"]
 mod shared;

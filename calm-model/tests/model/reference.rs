@@ -10,6 +10,7 @@ use calm_core::{
 use calm_model::{Llama, T5, Weights};
 use tch::Kind;
 
+use crate::local_errors::{check_copies, check_policies};
 use crate::shared::{
     Case, F32_TOLERANCE, LLAMA, cases, check, check_alone, check_entries, check_in_batches,
     check_speculation, decode_cases,
@@ -124,6 +125,25 @@ fn drafts_that_are_verified_give_the_full_model() {
         full.retain(|case| case.policy == PolicySpec::full());
         assert!(check_speculation(&*exact(name), &full) > 100);
         assert!(check_speculation(&*load(name), &full) > 100);
+    }
+}
+
+#[test]
+fn layers_have_copies_of_keys_and_values() {
+    // A layer projects queries, keys and values in one product, and propagation keys and values alone.
+    let load = |folder: &Path| {
+        let is_llama = calm_checkpoint::model_type(folder).unwrap() == "llama";
+        Ok(load_from(if is_llama { LLAMA[0] } else { "v1_1" }, folder))
+    };
+    check_copies(&load, tolerance());
+}
+
+#[test]
+fn experiments_on_local_errors_are_the_same_in_any_batch() {
+    for name in all() {
+        let mut full = cases(name);
+        full.retain(|case| case.policy == PolicySpec::full());
+        check_policies(&*exact(name), &full);
     }
 }
 
