@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use calm_engine::engine::load_codec;
 use calm_files::{Document, Error};
+use calm_names::counted;
 use serde::Serialize;
 
 use self::classifiers::ClassifierScore;
@@ -218,14 +219,18 @@ impl<'a> View<'a> {
         let (main, second) = (of(PaperModel::Main), of(PaperModel::Second));
         let on_test = |task: &TaskResult<'_>| task.test_trials.clone();
         let on_calibration = |task: &TaskResult<'_>| task.results.trials.clone();
-        let second_note = match second.first() {
-            Some(task) => format!(
-                "The paper's second model has twelve decoder layers; ours is {}, with {}.",
-                task.plan.model.display(),
-                task.results.num_layers
-            ),
-            None => "No task has a second model.".to_owned(),
-        };
+        let mut second_models: Vec<String> = second
+            .iter()
+            .map(|task| {
+                let layers = counted(task.results.num_layers, "decoder layer");
+                format!("{} with {layers}", task.plan.model.display())
+            })
+            .collect();
+        second_models.dedup();
+        let second_note = format!(
+            "The paper's has twelve decoder layers; here it is {}.",
+            if second_models.is_empty() { "missing".to_owned() } else { second_models.join(" and ") }
+        );
         let repeated = |split: &str, objective: &str| {
             format!(
                 "{objective} consistency over repeated calibrations, each on a random part of the {split} examples and measured \
@@ -264,7 +269,7 @@ impl<'a> View<'a> {
             guarantees::quality(
                 "Figure B.6",
                 &second,
-                &format!("As figure 3, for a second model. {second_note}"),
+                &format!("As figure 3, for the second model. {second_note}"),
             )?,
             guarantees::trials(
                 "Figure B.7",
