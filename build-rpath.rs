@@ -3,7 +3,7 @@
 
 // Cargo is told by standard output.
 #[allow(clippy::print_stdout)]
-fn main() {
+pub(crate) fn main() {
     println!("cargo:rerun-if-changed=../build-rpath.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     // The first one is set by torch-sys, and only for its direct dependents. A crate that has libtorch by way

@@ -30,12 +30,19 @@ const ONLY_FALLBACK: u8 = 3;
 /// Examples of a unit of work, which an interruption loses at most.
 const SHARD_SIZE: usize = 64;
 
-/// Certify a threshold: the least one whose expected loss is at most delta, with probability 1 - epsilon.
+const EXAMPLES: &str = "\
+Examples:
+  calm calibrate --model models/debian-en-fr --data data/translation/calibration.parquet --limit 400 --measure agreement --metric chrf --delta 0.1
+  calm calibrate --losses losses.csv --delta 0.1 --output result.json";
+
+/// Certify a threshold: the least one whose expected loss is at most delta.
 ///
-/// Either from a file of losses (--losses), or from a model and data (--model, --data), which are decoded
-/// first. Everything but the losses must be chosen before they are seen. Exit code 0: a threshold is
-/// certified; 3: only the full model holds the guarantee.
+/// That holds with probability 1 - epsilon over the draw of the examples. Losses come either from a file of
+/// losses (--losses), or from a model and data (--model, --data), which are decoded first. Everything but the
+/// losses must be chosen before they are seen. Exit code 0: a threshold is certified; 3: only the full model
+/// holds the guarantee.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("input").required(true).args(["losses", "model"])))]
 pub(crate) struct Arguments {
     /// CSV or Parquet with the columns threshold, example and loss, a row for each example at each threshold

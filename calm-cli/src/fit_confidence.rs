@@ -12,15 +12,19 @@ use calm_fit::reliability::{Reliability, draw};
 use crate::results::print_table;
 use crate::training_sources::TrainingSources;
 
-/// Fit the maps of the measures `agreement` and `beta`: from a confidence to the probability that a layer's
-/// token is the last layer's.
+const EXAMPLES: &str = "\
+Example:
+  calm fit-confidence --model models/debian-en-fr --data data/train/translation.parquet --limit 600 --experiment configs/wmt.toml";
+
+/// Fit the probabilities of the measures `agreement` and `beta` to a model's own outputs.
 ///
-/// The model decodes training sources at full depth; no labels are needed. Isotonic regressions go beside
-/// the model into calm.agreement.json, mixtures of Beta distributions into calm.beta.json; both files are
-/// part of its fingerprint. Beside a GGUF file they lie in a folder of its name that ends in .calm. None of
-/// the sources may be in what a guarantee is computed from later, which `calm calibrate` and experiments
-/// refuse.
+/// They map a confidence to the probability that a layer's token is the last layer's. The model decodes
+/// training sources at full depth; no labels are needed. Isotonic regressions go beside the model into
+/// calm.agreement.json, mixtures of Beta distributions into calm.beta.json; both files are part of its
+/// fingerprint. Beside a GGUF file they lie in a folder of its name that ends in .calm. None of the sources
+/// may be in what a guarantee is computed from later, which `calm calibrate` and experiments refuse.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Checkpoint directory: config.json, model.safetensors and tokenizer.json; or a GGUF file
     #[arg(long, value_name = "DIR")]

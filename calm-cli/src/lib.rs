@@ -7,6 +7,7 @@ mod calibrate;
 mod chat;
 mod fit_confidence;
 mod generate;
+mod manual;
 mod p_value;
 mod policy;
 mod results;
@@ -24,35 +25,47 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use calm_engine::program;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Text generation with as much computation per token as that token needs.
+///
+/// There is a command for each step: from data and a model to exits, a certified threshold, texts and scores.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "calm", version = env!("CALM_VERSION"), after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  calm calibrate --model models/debian-en-fr --data data/translation/calibration.parquet --limit 400 --measure state --metric chrf --delta 0.2
+  calm generate --model models/debian-en-fr --calibration calibration.json --input sources.jsonl --output texts.jsonl
+
+A threshold for which outputs are at most 0.2 from the full model's on average, and texts with it. `calm COMMAND --help`
+has an example of each command, units and defaults. Times are in seconds or as the flag says, lengths in tokens,
+layers counted from 1.";
+
+// In the order of the work.
 #[derive(Subcommand)]
 enum Command {
-    Bench(bench::Arguments),
-    Calibrate(Box<calibrate::Arguments>),
-    Chat(chat::Arguments),
-    FitConfidence(fit_confidence::Arguments),
-    /// Generate text for each line of a JSON Lines file
-    Generate(generate::Arguments),
-    /// Compute one p-value
-    PValue(p_value::Arguments),
-    Score(score::Arguments),
-    /// Train a multi-exit model and its exit classifier, or continue an interrupted training; with --heads,
-    /// train exit heads for a model that is there
-    #[cfg(feature = "libtorch")]
-    Train(Box<train::Arguments>),
-    Tune(tune::Arguments),
     /// Build datasets
     #[command(subcommand)]
     Data(DataCommand),
+    #[cfg(feature = "libtorch")]
+    Train(Box<train::Arguments>),
+    FitConfidence(fit_confidence::Arguments),
+    Tune(tune::Arguments),
+    Calibrate(Box<calibrate::Arguments>),
+    Generate(generate::Arguments),
+    Chat(chat::Arguments),
+    Bench(bench::Arguments),
+    Score(score::Arguments),
+    PValue(p_value::Arguments),
+    #[command(hide = true)]
+    Man(manual::ManArguments),
+    #[command(hide = true)]
+    Completions(manual::CompletionsArguments),
 }
 
 #[derive(Subcommand)]
@@ -62,15 +75,16 @@ enum DataCommand {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  calm data debian --out data")]
 struct DebianArguments {
     /// Directory that receives the datasets and the tokenizer
-    #[arg(long, default_value = "data")]
+    #[arg(long, value_name = "DIR", default_value = "data")]
     out: PathBuf,
     /// Directory of lists that apt fetched before; without it they are fetched into OUT/lists
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     lists: Option<PathBuf>,
     /// URL of a Debian mirror; that of the machine's own bookworm source if not given
-    #[arg(long)]
+    #[arg(long, value_name = "URL")]
     mirror: Option<String>,
     /// Releases beside bookworm whose translations are added to the training split
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "trixie,forky,bullseye")]
@@ -87,17 +101,21 @@ struct DebianArguments {
 pub fn main() -> ExitCode {
     let success = |()| ExitCode::SUCCESS;
     program::main(|arguments: Arguments| match arguments.command {
-        Command::Bench(arguments) => bench::run(&arguments).map(success),
-        Command::Calibrate(arguments) => calibrate::run(&arguments),
-        Command::Chat(arguments) => chat::run(&arguments).map(success),
-        Command::FitConfidence(arguments) => fit_confidence::run(&arguments).map(success),
-        Command::Generate(arguments) => generate::run(arguments).map(success),
-        Command::PValue(arguments) => p_value::run(&arguments).map(success),
-        Command::Score(arguments) => score::run(&arguments).map(success),
+        Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),
         #[cfg(feature = "libtorch")]
         Command::Train(arguments) => train::run(&arguments).map(success),
+        Command::FitConfidence(arguments) => fit_confidence::run(&arguments).map(success),
         Command::Tune(arguments) => tune::run(&arguments).map(success),
-        Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Generate(arguments) => generate::run(arguments).map(success),
+        Command::Chat(arguments) => chat::run(&arguments).map(success),
+        Command::Bench(arguments) => bench::run(&arguments).map(success),
+        Command::Score(arguments) => score::run(&arguments).map(success),
+        Command::PValue(arguments) => p_value::run(&arguments).map(success),
+        Command::Man(arguments) => manual::write_pages(&arguments, Arguments::command()).map(success),
+        Command::Completions(arguments) => {
+            manual::print_completions(&arguments, Arguments::command()).map(success)
+        }
     })
 }
 
@@ -129,4 +147,36 @@ fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {
         Ok(())
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands of a help's examples, which stand below it with two blanks before them.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let help = command.get_after_help().expect("no example").to_string();
+        help.lines().filter(|line| line.starts_with("  calm ")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_its_flags_allow() {
+        Arguments::command().debug_assert();
+        let (mut all, mut seen) = (vec![Arguments::command()], 0);
+        while let Some(command) = all.pop() {
+            all.extend(command.get_subcommands().filter(|command| !command.is_hide_set()).cloned());
+            if command.is_subcommand_required_set() && command.get_name() != "calm" {
+                continue;
+            }
+            let examples = examples(&command);
+            assert!(!examples.is_empty(), "{}", command.get_name());
+            for example in examples {
+                let words = example.split_whitespace().map(|word| word.trim_matches('\''));
+                let parsed = Arguments::try_parse_from(words);
+                assert!(parsed.is_ok(), "{example}: {}", parsed.err().expect("an error"));
+                seen += 1;
+            }
+        }
+        assert!(seen > 10, "{seen} examples");
+    }
 }

@@ -6,29 +6,39 @@ use anyhow::{Context, ensure};
 use calm_calibrate::{ErrorProbability, LogP, LossKind, LossSum, PValue, Tolerance};
 use calm_names::counted;
 
+/// Compute one p-value
 #[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  calm p-value --method hoeffding-bentkus --n 600 --sum-losses 41.5 --delta 0.1"
+)]
 pub(crate) struct Arguments {
     /// hoeffding, hoeffding-kl, binomial, bentkus, hoeffding-bentkus, betting or asymptotic
-    #[arg(long)]
+    #[arg(long, value_name = "P")]
     method: PValue,
     /// Number of examples
-    #[arg(long, required_unless_present = "losses")]
+    #[arg(long, value_name = "N", required_unless_present = "losses")]
     n: Option<usize>,
     /// Sum of their losses (not the mean)
-    #[arg(long, requires = "n", required_unless_present = "losses", conflicts_with = "losses")]
+    #[arg(
+        long,
+        value_name = "SUM",
+        requires = "n",
+        required_unless_present = "losses",
+        conflicts_with = "losses"
+    )]
     sum_losses: Option<f64>,
     /// CSV with a column `loss`, in the order of the data, instead of their sum: betting and asymptotic need
     /// it
-    #[arg(long)]
+    #[arg(long, value_name = "FILE.csv")]
     losses: Option<PathBuf>,
     /// Tolerated expected loss
-    #[arg(long)]
+    #[arg(long, value_name = "D")]
     delta: Tolerance,
     /// Level that the bets of betting are tuned for
-    #[arg(long, default_value = "0.05")]
+    #[arg(long, value_name = "E", default_value = "0.05")]
     epsilon: ErrorProbability,
     /// binary, unit or difference [default: binary for binomial, else unit]
-    #[arg(long)]
+    #[arg(long, value_name = "K")]
     loss_kind: Option<LossKind>,
 }
 

@@ -11,12 +11,18 @@ use calm_names::counted;
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// Score outputs against references, and compare them with those of another system.
+const EXAMPLES: &str = "\
+Examples:
+  calm score --metric bleu,chrf --hypotheses texts.jsonl --references data/translation/test.parquet
+  calm score --metric chrf --hypotheses early.txt --references reference.txt --baseline full.txt";
+
+/// Score outputs against references, and compare them with another system's.
 ///
 /// Files are text with a segment a line, or records: JSON Lines, JSON or Parquet, by the ending of the name
 /// (.jsonl, .json, .parquet) or else by the content. gzip may have compressed them. Scores, intervals,
 /// p-values and signatures are those of sacreBLEU 2.6, rouge-score 0.1.2 and the SQuAD 1.1 evaluation.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// bleu, chrf, chrf++, ter, rouge-1, rouge-2, rouge-l, rouge-lsum, token-f1 or exact
     #[arg(long, value_name = "M,M", value_delimiter = ',', required = true)]

@@ -13,7 +13,17 @@ use crate::train_heads::{self, HeadsArguments};
 /// Longer times are slips of the keyboard, and the clock has no room for the longest.
 const MOST_MINUTES: f64 = 365.0 * 24.0 * 60.0;
 
+const EXAMPLES: &str = "\
+Examples:
+  calm train configs/train/own-t5.toml --set output=models/mine
+  calm train --heads --model models/debian-en-fr --data data/train/translation.parquet --limit 400";
+
+/// Train a multi-exit model, or exit heads for a model that is there (--heads)
+///
+/// The exit classifier and the probabilities of `agreement` and `beta` are part of a multi-exit training. One
+/// that was interrupted goes on from its last checkpoint.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Configuration of the run, such as configs/train/bundled.toml
     #[arg(required_unless_present = "heads", conflicts_with = "heads")]

@@ -18,13 +18,18 @@ use crate::training_sources::TrainingSources;
 /// Candidates of each measure that are printed.
 const SHOWN: usize = 4;
 
-/// Choose the layers to test after and the measure, by the time that tokens take.
+const EXAMPLES: &str = "\
+Example:
+  calm tune --model models/debian-en-fr --data data/train/translation.parquet --experiment configs/wmt.toml";
+
+/// Choose the layers to test after and the measure, by the time of a token.
 ///
 /// Training sources are decoded at full depth, which tells how many layers and tests every set of exits needs
 /// for a share of tokens that are the last layer's; some of them are decoded again to measure what a layer
 /// and a test take on this machine. What is chosen is then certified like any other setting, by `calm
 /// calibrate` or an experiment: the guarantee is not computed from these sources.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Checkpoint directory or GGUF file with calm.agreement.json, which `calm fit-confidence` makes
     #[arg(long, value_name = "DIR")]

@@ -27,15 +27,21 @@ use self::report::{Measured, Report};
 use crate::policy::policy_help;
 use crate::results::print_table;
 
-/// Measure the speed of decoding: engines, weight types, policies and batch sizes by turns, whole calls with
-/// the encoder.
+const EXAMPLES: &str = "\
+Examples:
+  calm bench --model models/debian-en-fr --policy full --policy calm-agreement-0.9 --batch-size 1,16
+  calm bench --model random:t5-v1_1-small --dtype int8 --profile";
+
+/// Measure the speed of decoding.
 ///
+/// Engines, weight types, policies and batch sizes are measured by turns, in whole calls with the encoder.
 /// Every output has --new-tokens tokens: the end of a sequence does not end it. The fraction of the memory
 /// rate is that of reading the weights of the layers that ran and of the head once a step, beside what the
 /// machine's threads read at best, or on a GPU what a sum over a block of its memory reads; with weights that
 /// fit into a cache it can exceed 100 %. Where the system does not run all threads of the cpu engine, it goes
 /// on with fewer, and the report says so.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Checkpoint directory or GGUF file, or random:SHAPE for random weights of t5-small, t5-base, t5-large,
     /// t5-v1_1-small, -base or -large, smollm2-135m, smollm2-360m or tinyllama-1.1b

@@ -24,18 +24,28 @@ use crate::sampling::SamplingArguments;
 /// Batches decoded before their results are written.
 const BATCHES_PER_WRITE: usize = 64;
 
+const EXAMPLES: &str = "\
+Examples:
+  calm generate --model models/debian-en-fr --input sources.jsonl --policy calm-agreement-0.9 --output texts.jsonl
+  calm generate --model models/debian-en-fr --input - --calibration calibration.json";
+
+/// Generate text for each line of a JSON Lines file.
+///
+/// A line of the output has the text, its tokens, the layer after which each token left and its confidence
+/// there, and the average of these layers.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Directory with config.json, model.safetensors and, for text, tokenizer.json; or a GGUF file
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A {"source": "text"}, {"prompt": "text"}, {"messages": [{"role": "user", "content": "text"}]} or
     /// {"input_ids": [1, 2]} per line; - is standard input. Messages are for models with a chat template
-    #[arg(long)]
+    #[arg(long, value_name = "FILE.jsonl")]
     input: PathBuf,
     /// Receives a line per input line, in the same order; - is standard output. A file appears when all lines
     /// are there
-    #[arg(long, default_value = "-")]
+    #[arg(long, value_name = "FILE.jsonl", default_value = "-")]
     output: PathBuf,
     #[command(flatten)]
     policy: PolicyArguments,
@@ -62,14 +72,14 @@ pub(crate) struct Arguments {
     /// Sources are what a user says: put the model's template of conversations around them
     #[arg(long)]
     chat: bool,
-    /// Longest output
-    #[arg(long, default_value_t = 128)]
+    /// Longest output in tokens
+    #[arg(long, value_name = "N", default_value_t = 128)]
     max_tokens: usize,
-    /// Longer sources are cut; never if not given
-    #[arg(long)]
+    /// Longer sources are cut to so many tokens; never if not given
+    #[arg(long, value_name = "N")]
     max_source_tokens: Option<usize>,
     /// Rows decoded together
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     batch_size: usize,
     #[command(flatten)]
     sampling: SamplingArguments,
