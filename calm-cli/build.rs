@@ -24,8 +24,8 @@ fn main() {
     println!("cargo:rustc-env=CALM_VERSION={version} ({commit}{engines})");
 }
 
-/// The commit that is checked out and the file that changes with it, unless there is no git or the sources are
-/// no checkout of their own.
+/// The commit that is checked out and the file that changes with it, unless there is no git or the sources
+/// are no checkout of their own.
 fn checked_out() -> Option<(String, String)> {
     let arguments = ["rev-parse", "--show-prefix", "--git-path", "logs/HEAD", "--short=10", "HEAD"];
     let output =

@@ -108,6 +108,7 @@ impl Calibration {
 ///
 /// It is the minimum of the certified thresholds and 1 (Schuster et al. 2022, proposition 1).
 ///
+/// # Errors
 /// Fails on a loss outside the range of the declared kind, on a loss of the full model (threshold 1) that is
 /// not 0, on a p-value that does not hold for the kind of loss and on a procedure that does not fit the
 /// number of thresholds or examples. It is a result, not an error, if nothing is certified.
@@ -118,6 +119,9 @@ pub fn calibrate(table: &LossTable, options: &CalibrationOptions) -> Result<Cali
 /// Calibrates like [`calibrate`] for each of `deltas`, with less work than one after the other.
 ///
 /// Each result has its own guarantee; choosing among them by the outcome has none.
+///
+/// # Errors
+/// As [`calibrate`].
 pub fn calibrate_each(
     table: &LossTable,
     options: &CalibrationOptions,
@@ -159,6 +163,7 @@ impl Calibrator {
     /// The thresholds lie in `[0, 1]` and strictly descend. There will be a result for each of `deltas`; the
     /// `delta` of `options` is ignored.
     ///
+    /// # Errors
     /// Fails if there are no thresholds or examples, if thresholds are not in order, if the p-value does not
     /// hold for the kind of loss and if there are too few examples to be split.
     pub fn new(
@@ -202,6 +207,7 @@ impl Calibrator {
     /// The examples must come in the same order for every threshold, and that order must have been fixed
     /// without looking at the losses.
     ///
+    /// # Errors
     /// Fails on a loss outside the range of the declared kind, on a loss of the full model that is not 0 and
     /// if there are more losses than examples; then none of `losses` counts.
     ///
@@ -240,6 +246,7 @@ impl Calibrator {
 
     /// Returns the result for each delta.
     ///
+    /// # Errors
     /// Fails if a threshold lacks losses, and if a graph is for another number of thresholds.
     pub fn finish(self) -> Result<Vec<Calibration>, Error> {
         for (threshold_index, row) in self.rows.iter().enumerate() {

@@ -35,6 +35,7 @@ pub struct ExpectationControl {
 /// The theorem needs losses that never fall when the threshold does. The losses of early exits do fall, so
 /// each example's loss is replaced by its largest at this threshold or any above, which is monotone.
 ///
+/// # Errors
 /// Fails on a loss outside the range of `kind`.
 pub fn conformal_risk_control(
     table: &LossTable,

@@ -29,7 +29,10 @@ impl EProcess {
         Self { loss_kind, examples: 0, bets, capital: Capital::new(tolerance.get()) }
     }
 
-    /// Adds the next loss. Fails if it is outside the range of its kind, and then it does not count.
+    /// Adds the next loss.
+    ///
+    /// # Errors
+    /// Fails if it is outside the range of its kind, and then it does not count.
     pub fn push(&mut self, loss: f64) -> Result<(), Error> {
         self.loss_kind.check(&[loss], self.examples)?;
         let mut bet = [0.0];
@@ -85,9 +88,12 @@ pub struct SequentialCalibration {
 }
 
 impl SequentialCalibration {
-    /// Starts a calibration of `thresholds`. Fails unless they lie in `[0, 1)` and strictly descend.
+    /// Starts a calibration of `thresholds`.
     ///
     /// The full model, threshold 1, needs no test.
+    ///
+    /// # Errors
+    /// Fails unless they lie in `[0, 1)` and strictly descend.
     pub fn new(
         thresholds: &[f64],
         delta: Tolerance,
@@ -104,6 +110,7 @@ impl SequentialCalibration {
 
     /// Adds the losses of the next example at every threshold.
     ///
+    /// # Errors
     /// Fails if there are fewer or more, or on a loss outside the range of its kind; then the example does
     /// not count.
     pub fn push(&mut self, losses: &[f64]) -> Result<(), Error> {

@@ -36,7 +36,10 @@ enum Rest {
 }
 
 impl Evidence {
-    /// Starts without any loss. Fails if the p-value does not hold for the kind of loss.
+    /// Starts without any loss.
+    ///
+    /// # Errors
+    /// Fails if the p-value does not hold for the kind of loss.
     pub fn new(design: &SampleDesign, tolerances: &[Tolerance]) -> Result<Self, Error> {
         design.p_value.check(design.loss_kind)?;
         let rest = match design.p_value {
@@ -59,7 +62,10 @@ impl Evidence {
         Ok(evidence)
     }
 
-    /// Adds the next losses, in the order of the data. Fails at the first one outside the range of its kind.
+    /// Adds the next losses, in the order of the data.
+    ///
+    /// # Errors
+    /// Fails at the first one outside the range of its kind.
     pub fn push(&mut self, losses: &[f64]) -> Result<(), InvalidLoss> {
         self.sum.push(losses)?;
         match &mut self.rest {
@@ -83,12 +89,18 @@ impl Evidence {
         self.sum.examples()
     }
 
-    /// The mean loss so far. Fails if there were no losses.
+    /// The mean loss so far.
+    ///
+    /// # Errors
+    /// Fails if there were no losses.
     pub fn mean(&self) -> Result<f64, Error> {
         Ok(self.sum.total()?.mean())
     }
 
-    /// The p-value for the tolerance with this index. Fails if there were no losses.
+    /// The p-value for the tolerance with this index.
+    ///
+    /// # Errors
+    /// Fails if there were no losses.
     ///
     /// # Panics
     /// Panics if there are not that many tolerances.

@@ -74,6 +74,9 @@ impl LossKind {
 ///
 /// The positive part is taken per example, before any mean. It keeps the loss in `[0, 1]` and makes the
 /// calibration conservative: the mean of the positive parts is at least the positive part of the mean.
+///
+/// # Errors
+/// Fails if a risk is outside `[0, 1]`.
 pub fn positive_part_risk_loss(early_risk: f64, full_risk: f64) -> Result<f64, Error> {
     signed_risk_loss(early_risk, full_risk).map(|difference| difference.max(0.0))
 }
@@ -85,6 +88,9 @@ pub fn positive_part_risk_loss(early_risk: f64, full_risk: f64) -> Result<f64, E
 /// Its mean is the very quantity that the paper's definition 2 bounds, while the mean of
 /// [`positive_part_risk_loss`] is larger: 4 to 10 times larger for outputs that differ at random without
 /// being worse.
+///
+/// # Errors
+/// Fails if a risk is outside `[0, 1]`.
 pub fn signed_risk_loss(early_risk: f64, full_risk: f64) -> Result<f64, Error> {
     for (quantity, risk) in
         [("the early-exit output's risk", early_risk), ("the full output's risk", full_risk)]

@@ -13,7 +13,10 @@ pub struct LossSum {
 }
 
 impl LossSum {
-    /// Takes a sum. Fails unless there is an example and this many losses of this kind can have this sum.
+    /// Takes a sum.
+    ///
+    /// # Errors
+    /// Fails unless there is an example and this many losses of this kind can have this sum.
     pub fn new(sum: f64, examples: usize, kind: LossKind) -> Result<Self, Error> {
         if examples == 0 {
             return Err(Error::NoExamples);
@@ -29,6 +32,7 @@ impl LossSum {
 
     /// Adds up the losses of a sample with compensation.
     ///
+    /// # Errors
     /// Fails at the first loss outside the range of `kind`, and if there are no losses.
     pub fn of(losses: &[f64], kind: LossKind) -> Result<Self, Error> {
         let mut total = RunningSum::new(kind);

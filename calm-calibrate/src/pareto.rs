@@ -58,6 +58,7 @@ pub struct ParetoCalibration {
 /// does not depend, it tests them as a fixed sequence, each by the greatest of its risks' p-values. So a
 /// large grid costs no level, and the sequence avoids what fails early.
 ///
+/// # Errors
 /// Fails if there is no risk, cost or configuration, if counts differ, if a part would be empty, on a loss
 /// outside the range of its kind and on a cost that is not a number.
 pub fn pareto_testing(

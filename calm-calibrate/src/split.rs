@@ -16,6 +16,7 @@ pub struct Split {
 impl Split {
     /// Describes a division whose first part gets this share of the examples, rounded to a whole number.
     ///
+    /// # Errors
     /// Fails unless `0 < share < 1`.
     pub fn new(share: f64, seed: u64) -> Result<Self, Error> {
         if share > 0.0 && share < 1.0 {
@@ -43,6 +44,7 @@ impl Split {
     ///
     /// That suits p-values that depend on the order.
     ///
+    /// # Errors
     /// Fails if one of the parts would be empty.
     pub fn parts(&self, examples: usize) -> Result<(Vec<usize>, Vec<usize>), Error> {
         let mut first: Vec<usize> = (0..examples).collect();
@@ -55,7 +57,10 @@ impl Split {
         Ok((first, second))
     }
 
-    /// Tells for each example whether it belongs to the first part. Fails if one of the parts would be empty.
+    /// Tells for each example whether it belongs to the first part.
+    ///
+    /// # Errors
+    /// Fails if one of the parts would be empty.
     pub fn first_part(&self, examples: usize) -> Result<Vec<bool>, Error> {
         let mut is_first = vec![false; examples];
         self.parts(examples)?.0.into_iter().for_each(|index| is_first[index] = true);

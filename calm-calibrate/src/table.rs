@@ -13,6 +13,10 @@ impl LossTable {
     /// `thresholds` lie in `[0, 1]` and strictly descend, so that the most conservative one comes first. It
     /// makes no difference to a calibration whether threshold 1, the full model, is among them.
     /// [`calibrate`](crate::calibrate()) checks the losses against their declared kind.
+    ///
+    /// # Errors
+    /// Fails if there are no thresholds or no examples, if thresholds are out of their range or not in order,
+    /// and if they do not have as many losses each.
     pub fn new(thresholds: Vec<f64>, losses: Vec<Vec<f64>>) -> Result<Self, Error> {
         check_thresholds(&thresholds)?;
         if thresholds.len() != losses.len() {

@@ -58,14 +58,20 @@ pub struct Trial {
 }
 
 impl TrialOptions {
-    /// Returns the division of every trial. Fails on a share outside (0, 1) and if a part would be empty.
+    /// Returns the division of every trial.
     ///
     /// Many trials need less memory if each is divided when its turn comes, by [`split`](Self::split).
+    ///
+    /// # Errors
+    /// Fails on a share outside (0, 1) and if a part would be empty.
     pub fn splits(&self, examples: usize) -> Result<Vec<TrialSplit>, Error> {
         (0..self.trials).map(|trial| self.split(trial, examples)).collect()
     }
 
-    /// Returns the division of one trial. Fails as [`splits`](Self::splits) does.
+    /// Returns the division of one trial.
+    ///
+    /// # Errors
+    /// Fails as [`splits`](Self::splits) does.
     pub fn split(&self, trial: usize, examples: usize) -> Result<TrialSplit, Error> {
         let split = Split::new(self.calibration_share, self.seed.wrapping_add(trial as u64))?;
         let (calibration, mut test) = split.parts(examples)?;
@@ -78,6 +84,7 @@ impl TrialOptions {
 ///
 /// The result has a list of trials for each of `deltas`.
 ///
+/// # Errors
 /// Fails as [`calibrate`](crate::calibrate()) does.
 ///
 /// # Panics
@@ -100,6 +107,7 @@ pub fn run_trials(
 /// Does what [`run_trials`] does for one split: the result has a trial for each of `deltas`, whose index is
 /// 0.
 ///
+/// # Errors
 /// Fails as [`calibrate`](crate::calibrate()) does.
 ///
 /// # Panics

@@ -10,8 +10,10 @@ impl PValue {
     /// the bound.
     ///
     /// For binary losses and [`PValue::Binomial`] it is the bound of Clopper and Pearson. It can be negative
-    /// for differences. Fails for a p-value that does not hold for the losses' kind or needs more than their
-    /// sum.
+    /// for differences.
+    ///
+    /// # Errors
+    /// Fails for a p-value that does not hold for the losses' kind or needs more than their sum.
     pub fn upper_bound_of_sum(self, losses: LossSum, epsilon: ErrorProbability) -> Result<f64, Error> {
         self.check(losses.kind())?;
         let ln_bound = self.ln_bound_of_sum()?;
@@ -27,6 +29,7 @@ impl PValue {
     /// It is that of [`upper_bound_of_sum`](Self::upper_bound_of_sum) otherwise. The bets of
     /// [`PValue::Betting`] are tuned for `epsilon`.
     ///
+    /// # Errors
     /// Fails on a loss outside the range of `kind`, if there are no losses, and for a p-value that does not
     /// hold for `kind`.
     pub fn upper_bound(

@@ -91,6 +91,10 @@ pub struct Entry {
 /// Among equal logits the lowest token is the best, and logits that are not numbers never win: of an entry
 /// that has no others the best token is 0. By this the loop notices numbers that became too large, and looks
 /// at the entry's state.
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "all methods fail where the engine does, as the first one says"
+)]
 pub trait DecoderSession {
     /// Embeds `tokens[i]` as the input at `entries[i]`. Positions of a row have no gaps; one that was
     /// forgotten by [`crop`](Self::crop) comes again.

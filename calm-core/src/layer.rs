@@ -75,6 +75,9 @@ impl<'a> Layer<'a> {
     }
 
     /// Products of these states with `vector` `[d_model]`, one for each entry, without a copy of the states.
+    ///
+    /// # Errors
+    /// The engine fails.
     pub fn dot_hidden(&mut self, vector: &[f32]) -> Result<Vec<f64>, DecodeError> {
         let mut products = Vec::new();
         self.session.dot_hidden(self.entries, vector, &mut products)?;
@@ -83,12 +86,18 @@ impl<'a> Layer<'a> {
     }
 
     /// Replaces the states of some of the entries: `[entries, d_model]`.
+    ///
+    /// # Errors
+    /// The engine fails.
     pub fn set_hidden(&mut self, entries: &[Entry], states: &Matrix) -> Result<(), DecodeError> {
         Ok(self.session.set_hidden(entries, states)?)
     }
 
     /// Logits of the shared head on this layer's states, a product with the whole vocabulary:
     /// `[entries, vocab_size]`.
+    ///
+    /// # Errors
+    /// The engine fails.
     pub fn logits(&mut self) -> Result<Matrix, DecodeError> {
         let logits = self.session.logits(self.entries)?;
         expect_rows("the engine's logits", logits.num_rows(), self.entries)?;
@@ -97,6 +106,9 @@ impl<'a> Layer<'a> {
 
     /// Logits of the shared head on other states `[entries, d_model]` in place of the entries' own, for the
     /// tokens that the model's exit heads know: `[entries, tokens]`.
+    ///
+    /// # Errors
+    /// The engine fails, or the states are not as many as the entries.
     pub fn logits_of(&mut self, states: &Matrix) -> Result<Matrix, DecodeError> {
         expect_rows("the exit head", states.num_rows(), self.entries)?;
         let logits = self.session.logits_of(states)?;
@@ -105,6 +117,9 @@ impl<'a> Layer<'a> {
     }
 
     /// The best columns of such logits with their probability margins.
+    ///
+    /// # Errors
+    /// As [`logits_of`](Self::logits_of), or states or logits are not finite.
     pub fn top2_of(&mut self, states: &Matrix) -> Result<Vec<Top2>, DecodeError> {
         expect_rows("the exit head", states.num_rows(), self.entries)?;
         let top2 = self.session.top2_of(states)?;
@@ -115,6 +130,9 @@ impl<'a> Layer<'a> {
 
     /// Best tokens with their probability margins over the second best, which engines compute faster than
     /// logits.
+    ///
+    /// # Errors
+    /// The engine fails, or states or logits are not finite.
     pub fn top2(&mut self) -> Result<Vec<Top2>, DecodeError> {
         let top2 = self.session.top2(self.entries)?;
         expect_rows("the engine's top2", top2.len(), self.entries)?;
@@ -124,6 +142,9 @@ impl<'a> Layer<'a> {
 
     /// Best tokens as of [`top2`](Self::top2), with margins that are about the same and cost little beyond
     /// the token.
+    ///
+    /// # Errors
+    /// The engine fails, or states or logits are not finite.
     pub fn estimated_top2(&mut self) -> Result<Vec<Top2>, DecodeError> {
         let top2 = self.session.estimated_top2(self.entries)?;
         expect_rows("the engine's estimated_top2", top2.len(), self.entries)?;
@@ -132,6 +153,9 @@ impl<'a> Layer<'a> {
     }
 
     /// The `count` best tokens of each entry, ascending.
+    ///
+    /// # Errors
+    /// The engine fails, or states or logits are not finite.
     pub fn best_tokens(&mut self, count: usize) -> Result<Vec<Vec<Token>>, DecodeError> {
         let best = self.session.best_tokens(self.entries, count)?;
         expect_rows("the engine's best_tokens", best.len(), self.entries)?;
@@ -145,6 +169,9 @@ impl<'a> Layer<'a> {
     }
 
     /// Best tokens as of [`estimated_top2`](Self::estimated_top2), and about the `count` best ones.
+    ///
+    /// # Errors
+    /// The engine fails, or states or logits are not finite.
     pub fn shortlists(&mut self, count: usize) -> Result<Vec<Shortlist>, DecodeError> {
         let shortlists = self.session.shortlists(self.entries, count)?;
         expect_rows("the engine's shortlists", shortlists.len(), self.entries)?;
@@ -154,6 +181,9 @@ impl<'a> Layer<'a> {
 
     /// Best tokens and margins where each entry's vocabulary is its candidates alone: ascending, at least
     /// one.
+    ///
+    /// # Errors
+    /// The engine fails, or states or logits are not finite.
     pub fn top2_among(&mut self, candidates: &[&[Token]]) -> Result<Vec<Top2>, DecodeError> {
         let top2 = self.session.top2_among(self.entries, candidates)?;
         expect_rows("the engine's top2_among", top2.len(), self.entries)?;

@@ -98,6 +98,6 @@ pub use threshold::Threshold;
 
 /// Compiles and runs the code of these pages.
 #[cfg(doctest)]
-#[doc = include_str!("../../docs/new-policy.md")]
-#[doc = include_str!("../../docs/new-model.md")]
+#[doc = include_str!("../../docs/book/new-policy.md")]
+#[doc = include_str!("../../docs/book/new-model.md")]
 struct Pages;

@@ -36,6 +36,9 @@ const SCHEMA: &str = "message examples {
 const VALUES: [fn(&Row) -> &str; 4] = [|r| &r.id, |r| &r.package, |r| &r.source, |r| &r.target];
 
 /// Writes `rows` in their order as one zstd-compressed row group. The same rows give the same bytes.
+///
+/// # Errors
+/// The file cannot be written.
 pub fn write_rows(path: &Path, rows: &[Row]) -> Result<()> {
     let fails = Error::parquet(path);
     let level = ZstdLevel::try_new(19).map_err(&fails)?;
@@ -55,6 +58,9 @@ pub fn write_rows(path: &Path, rows: &[Row]) -> Result<()> {
 }
 
 /// Reads a file that [`write_rows`] wrote, or any other Parquet file with these four string columns.
+///
+/// # Errors
+/// The file cannot be read, is no Parquet file, or lacks one of the columns.
 pub fn read_rows(path: &Path) -> Result<Vec<Row>> {
     let file = ParquetFile::open(path)?;
     let columns = ["id", "package", "source", "target"];

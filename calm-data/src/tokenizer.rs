@@ -24,6 +24,9 @@ const UNKNOWN: usize = 2;
 /// The same texts always give the same tokenizer. The trainer passes its input through hash maps and its sums
 /// through threads, so it gets sorted words and runs on one thread, and what remains of the order of a hash
 /// set is corrected afterwards.
+///
+/// # Errors
+/// The texts have too few pieces for a vocabulary of this size.
 pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
     let mut words: BTreeMap<String, u32> = BTreeMap::new();
     for (text, count) in texts {
@@ -77,6 +80,9 @@ pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
 
 /// Returns the text as the tokenizer sees it. A text that is its own normal form survives encoding and
 /// decoding unchanged.
+///
+/// # Errors
+/// The normaliser cannot be made, which does not depend on the text.
 pub fn normalize(text: &str) -> Result<String> {
     let mut normalized = NormalizedString::from(text);
     normalizer().normalize(&mut normalized).map_err(Error::Tokenizer)?;
@@ -84,6 +90,9 @@ pub fn normalize(text: &str) -> Result<String> {
 }
 
 /// Writes `tokenizer.json`.
+///
+/// # Errors
+/// The file cannot be written.
 pub fn save(tokenizer: &Tokenizer, path: &Path) -> Result<()> {
     let mut json = tokenizer.to_string(true).map_err(Error::Tokenizer)?;
     json.push('\n');

@@ -246,6 +246,9 @@ impl Certificate {
     }
 
     /// What a program applies that takes the policy from here, in a line.
+    ///
+    /// # Errors
+    /// The certificate is of no policy that this program has.
     pub fn applied(&self) -> anyhow::Result<String> {
         let Calibration { delta, epsilon, examples, .. } = &self.calibration;
         let examples = counted(*examples, "example");

@@ -11,6 +11,7 @@ use crate::{Error, ErrorProbability, LossKind, Tolerance};
 /// It is meant for comparison. If the standard deviation is 0, the approximation is certain of its mean: p is
 /// 0 below `delta`, and 1 from there on. A single example has no standard deviation, and p is 1.
 ///
+/// # Errors
 /// Fails on a loss outside the range of `kind` and if there are no losses.
 pub fn asymptotic(losses: &[f64], kind: LossKind, tolerance: Tolerance) -> Result<LogP, Error> {
     let design = SampleDesign {

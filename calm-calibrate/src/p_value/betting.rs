@@ -20,6 +20,7 @@ use crate::{Error, ErrorProbability, LossKind, Tolerance};
 /// certified. `tuned_for` is the level at which the bets try to win soonest. The p-value holds at every
 /// level, but `tuned_for` must be chosen beforehand too.
 ///
+/// # Errors
 /// Fails on a loss outside the range of `kind` and if there are no losses.
 pub fn betting(
     losses: &[f64],

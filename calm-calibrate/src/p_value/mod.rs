@@ -92,7 +92,10 @@ impl PValue {
         }
     }
 
-    /// Fails if this p-value does not hold for losses of this kind.
+    /// Checks that this p-value holds for losses of a kind.
+    ///
+    /// # Errors
+    /// Fails if it does not.
     pub fn check(self, kind: LossKind) -> Result<(), Error> {
         if self == PValue::Binomial && kind != LossKind::Binary {
             return Err(Error::KindMismatch { p_value: self, kind });
@@ -102,6 +105,7 @@ impl PValue {
 
     /// Computes the p-value of a sample of which only the sum is known.
     ///
+    /// # Errors
     /// Fails if the p-value does not hold for losses of the sample's kind or needs every loss.
     pub fn of_sum(self, losses: LossSum, tolerance: Tolerance) -> Result<LogP, Error> {
         self.check(losses.kind())?;
@@ -113,6 +117,7 @@ impl PValue {
     /// The bets of [`PValue::Betting`] are tuned for the level `tuned_for`; the other p-values make no use of
     /// it.
     ///
+    /// # Errors
     /// Fails on a loss outside the range of `kind`, if there are no losses, and if the p-value does not hold
     /// for `kind`.
     pub fn of_losses(
@@ -151,20 +156,28 @@ impl PValue {
 pub struct LogP(f64);
 
 impl LogP {
-    /// Takes a logarithm. Fails unless `ln` is at most 0.
+    /// Takes a logarithm.
+    ///
+    /// # Errors
+    /// Fails unless `ln` is at most 0.
     pub fn from_ln(ln: f64) -> Result<Self, Error> {
         let found = || Error::OutOfRange { quantity: "log p", range: "[-inf, 0]", found: ln.to_string() };
         if ln <= 0.0 { Ok(Self(ln)) } else { Err(found()) }
     }
 
-    /// Takes a p-value. Fails unless `p` is in `[0, 1]`.
+    /// Takes a p-value.
+    ///
+    /// # Errors
+    /// Fails unless `p` is in `[0, 1]`.
     pub fn from_p(p: f64) -> Result<Self, Error> {
         let found = || Error::OutOfRange { quantity: "a p-value", range: "[0, 1]", found: p.to_string() };
         if (0.0..=1.0).contains(&p) { Ok(Self(p.ln())) } else { Err(found()) }
     }
 
-    /// Takes an e-value, given as its logarithm: 1 over it is a p-value (Markov's inequality). Fails if it is
-    /// NaN.
+    /// Takes an e-value, given as its logarithm: 1 over it is a p-value (Markov's inequality).
+    ///
+    /// # Errors
+    /// Fails if it is NaN.
     pub fn from_ln_e_value(ln_e_value: f64) -> Result<Self, Error> {
         if ln_e_value.is_nan() { Self::from_ln(ln_e_value) } else { Ok(Self::from_ln_bound(-ln_e_value)) }
     }

@@ -19,6 +19,7 @@ impl Graph {
     /// Hypothesis i is tested at `weights[i] * epsilon` first; once it is rejected, the fraction
     /// `transitions[i][j]` of its level goes to hypothesis j.
     ///
+    /// # Errors
     /// Fails unless all numbers are in `[0, 1]`, the weights and each row of transitions sum to at most 1,
     /// and no hypothesis gives to itself.
     pub fn new(weights: Vec<f64>, transitions: Vec<Vec<f64>>) -> Result<Self, Error> {
@@ -88,6 +89,7 @@ impl Graph {
 /// and the graph closes over the gap. The hypotheses that are rejected in the end do not depend on which one
 /// is taken first.
 ///
+/// # Errors
 /// Fails if the graph is for another number of hypotheses.
 pub fn graphical(log_p: &[LogP], graph: &Graph, epsilon: ErrorProbability) -> Result<Vec<usize>, Error> {
     let hypotheses = log_p.len();

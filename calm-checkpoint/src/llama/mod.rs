@@ -116,6 +116,9 @@ impl LlamaConfig {
     }
 
     /// Names the first key whose value makes no sense.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with that key.
     pub fn check(&self) -> Result<(), String> {
         check_sizes(&[
             ("hidden_size", self.hidden_size),

@@ -163,6 +163,9 @@ impl T5Config {
     }
 
     /// Names the first key whose value makes no sense.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with that key.
     pub fn check(&self) -> Result<(), String> {
         let positive = [
             ("d_model", self.d_model),

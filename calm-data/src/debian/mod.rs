@@ -136,6 +136,9 @@ pub struct TaskReport {
 /// Builds the corpus and the tokenizer under `options.out`.
 ///
 /// There are `TASK/{calibration,test}.parquet` and `train/TASK.parquet` for each task, and `tokenizer.json`.
+///
+/// # Errors
+/// A file cannot be fetched, read or written, or an index is not as Debian writes them.
 pub fn build(options: &BuildOptions) -> Result<BuildReport> {
     let documentation = documentation::named(&options.documentation)?;
     let lists = match &options.lists {

@@ -137,7 +137,7 @@ pub struct ComparisonReport {
 /// for each engine and batch size. `load` is called for each task, and again for each engine.
 ///
 /// # Errors
-/// As [`experiment::run`] has them; or an engine that is compared is not there.
+/// As [`crate::experiment::run`] has them; or an engine that is compared is not there.
 pub fn run(
     comparison: &Comparison,
     out: &Path,

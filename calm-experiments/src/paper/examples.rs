@@ -43,8 +43,8 @@ pub(super) fn section(main: &[&TaskResult<'_>]) -> anyhow::Result<Section> {
 }
 
 impl TaskResult<'_> {
-    /// The place of an example whose output changes at the larger tolerance and hardly at the smaller one, and
-    /// the two policies; `None` if they are not certified, or are the same.
+    /// The place of an example whose output changes at the larger tolerance and hardly at the smaller one,
+    /// and the two policies; `None` if they are not certified, or are the same.
     fn chosen(&self) -> anyhow::Result<Option<(usize, [PolicySpec; 2])>> {
         let certified = |delta: f64| {
             let (_, row) = self.results.calibration.iter().find(|(guarantee, row)| {

@@ -1,8 +1,8 @@
 //! The paper's figures and tables, each beside its counterpart on other tasks, on one page.
 //!
-//! A configuration with `[[tasks]]` whose tasks say what they stand for (`paper`) is such a page: each task is
-//! an experiment of its own, and the page is made of what these have left. What the paper says of the shape of
-//! a figure is a [`section::Claim`], which is tried on the numbers that were found.
+//! A configuration with `[[tasks]]` whose tasks say what they stand for (`paper`) is such a page: each task
+//! is an experiment of its own, and the page is made of what these have left. What the paper says of the
+//! shape of a figure is a `Claim` (`section.rs`), which is tried on the numbers that were found.
 
 mod classifiers;
 mod errors;
