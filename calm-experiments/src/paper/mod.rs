@@ -226,6 +226,7 @@ impl<'a> View<'a> {
                 format!("{} with {layers}", task.plan.model.display())
             })
             .collect();
+        second_models.sort_unstable();
         second_models.dedup();
         let second_note = format!(
             "The paper's has twelve decoder layers; here it is {}.",
