@@ -8,6 +8,7 @@ use calm_checkpoint::{checkpoint_fingerprint, fingerprint, folder_of};
 use calm_core::PolicySpec;
 use calm_engine::engine::Engine;
 
+use crate::answer::Answer;
 use crate::certify::check_policy;
 use crate::config::Plan;
 use crate::dataset::Dataset;
@@ -236,8 +237,9 @@ fn finish(
     let calibration = decoded.read(&datasets.calibration, &calibration_policies(plan))?;
     let results = compute(plan, rows, &test, &calibration)?;
 
-    let files = [REPORT, "sweep.csv", "calibration.csv", "trials.csv", SUMMARY].map(|name| out.join(name));
-    let [page, sweep, calibration, trials, summary_file] = &files;
+    let files = [REPORT, "results.md", "sweep.csv", "calibration.csv", "trials.csv", SUMMARY]
+        .map(|name| out.join(name));
+    let [page, answer, sweep, calibration, trials, summary_file] = &files;
     let write = || {
         write_csv(sweep, &results.sweep)?;
         write_csv(calibration, &results.calibration)?;
@@ -251,6 +253,7 @@ fn finish(
         let Decoded { store, common, .. } = decoded;
         let material = Material { plan, results: &results, test: &test, store, common, summary: &summary };
         report::write(&material, page)?;
+        calm_files::write_changed(answer, Answer::new(plan, &results).markdown(&plan.name))?;
         summary.write(summary_file)
     };
     let unwritten = write().err();

@@ -10,12 +10,13 @@ use calm_engine::program::{self, EngineArguments, note_unused_tensors};
 use calm_engine::signals;
 use clap::Parser;
 
+use crate::answer::Answer;
 use crate::comparison::{self, Comparison, RunOptions};
 use crate::config::Plan;
 use crate::paper::{self, Paper};
 use crate::runner::OtherRuns;
 use crate::unit::Store;
-use crate::{config, experiment, plots, summary};
+use crate::{config, experiment, plots};
 
 /// Runs an experiment: decodes the test and calibration splits with every setting of the configuration,
 /// certifies thresholds, and writes CSV files, a summary and figures. A run that was interrupted goes on
@@ -79,9 +80,9 @@ impl Arguments {
             None => plots::draw_all(plan, &report.results, &out.join("plots")).map_err(Into::into),
             Some(error) => Err(error),
         };
-        // The table can be read even where no file can be written.
-        let table = summary::table(plan, &report.results);
-        calm_files::print(|out| writeln!(out, "{table}\n"))?;
+        // The answer can be read even where no file can be written.
+        let answer = Answer::new(plan, &report.results).text();
+        calm_files::print(|out| writeln!(out, "{answer}\n"))?;
         print_files(report.files.iter().chain(&figures?))
     }
 

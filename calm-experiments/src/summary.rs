@@ -1,4 +1,4 @@
-//! What a run leaves beside its figures: the CSV files, `summary.json`, and the short table at the end.
+//! What a run leaves beside its figures and pages: the CSV files and `summary.json`.
 
 use std::path::Path;
 
@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use crate::config::{Plan, RawConfig};
 use crate::runner::UnitCounts;
-use crate::statistics::{Guarantee, Results, SweepRow};
-use crate::trials::TrialsRow;
+use crate::statistics::{Results, SweepRow};
 use crate::unit::Common;
 
 /// `summary.json`.
@@ -180,83 +179,6 @@ pub fn write_csv<T: Serialize>(path: &Path, rows: &[T]) -> anyhow::Result<()> {
         writer.serialize(row)?;
     }
     Ok(calm_files::write_changed(path, writer.into_inner()?)?)
-}
-
-/// The full model, the best static depth, the oracle, the certified thresholds and the trials, as a table of
-/// text.
-pub fn table(plan: &Plan, results: &Results) -> String {
-    let Some(full) = results.sweep.iter().find(|row| row.policy == "full") else { return String::new() };
-    let quality = plan.quality;
-    let mut lines = vec![format!("{:<26}{:>8}{:>10}{:>10}", "", "layers", quality.name(), "speed-up")];
-    let best_static = best_static(results, quality);
-    let static_name =
-        format!("best static depth, {}", best_static.and_then(|row| row.static_layers).unwrap_or(0));
-    let oracle = results.sweep.iter().find(|row| row.policy == "oracle");
-    let named =
-        [("full model", Some(full)), (static_name.as_str(), best_static), ("oracle (a bound)", oracle)];
-    for (name, row) in named.into_iter().filter_map(|(name, row)| Some((name, row?))) {
-        let (layers, quality) = (row.average_layers, quality_of(row, quality));
-        lines.push(format!("{name:<26}{layers:>8.2}{quality:>10.2}{:>10.2}", full.seconds / row.seconds));
-    }
-
-    let cell = "threshold layers speed-up";
-    lines.extend([String::new(), format!("{:<18}{}", "certified", series_names(plan, cell.len()))]);
-    lines.push(format!("{:<18}{}", "", format!("   {cell}").repeat(plan.series.len())));
-    lines.extend(guarantee_lines(plan, &results.calibration, |row| {
-        let threshold = if row.fallback { "none".to_owned() } else { row.threshold.to_string() };
-        format!("{threshold:>9} {:>6.2} {:>8.2}", row.test_average_layers, row.test_speedup)
-    }));
-    lines.extend(trials_table(plan, results));
-    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
-}
-
-/// How the trials went: for each guarantee the layers, and the violations on the pool and on the trials' test
-/// examples.
-fn trials_table(plan: &Plan, results: &Results) -> Vec<String> {
-    let Some((_, first)) = results.trials.first() else { return Vec::new() };
-    let TrialsRow { trials, calibration_examples, test_examples, .. } = first;
-    let cell = "layers   std  pool  test";
-    let mut lines = vec![
-        String::new(),
-        format!(
-            "{}, each calibrated on {calibration_examples} of the calibration examples and tested on \
-             the other {test_examples}:",
-            counted(*trials, "trial")
-        ),
-        "layers, and trials whose loss exceeds the tolerance on all these examples (pool) and on the tested ones"
-            .to_owned(),
-        format!("{:<18}{}", "", series_names(plan, cell.len())),
-        format!("{:<18}{}", "", format!("   {cell}").repeat(plan.series.len())),
-    ];
-    lines.extend(guarantee_lines(plan, &results.trials, |row| {
-        let (layers, std) = (row.average_layers_mean, row.average_layers_std);
-        format!("{layers:>6.2} {std:>5.2} {:>5} {:>5}", row.pool_violations, row.test_violations)
-    }));
-    let (accepted, epsilon) = (first.accepted_violations, plan.epsilon);
-    lines.push(format!("up to {accepted} pool violations are in keeping with epsilon = {epsilon}"));
-    lines
-}
-
-/// The names of the series, above columns of this width.
-fn series_names(plan: &Plan, width: usize) -> String {
-    plan.series.iter().map(|series| format!("   {:<width$}", series.label())).collect()
-}
-
-/// A line for each tolerance with a cell for each series, made of the row of this guarantee.
-fn guarantee_lines<T>(plan: &Plan, rows: &[(Guarantee, T)], cell: impl Fn(&T) -> String) -> Vec<String> {
-    let mut lines = Vec::new();
-    for objective in &plan.objectives {
-        for &delta in &objective.deltas {
-            let row = |series| {
-                let wanted = Guarantee::new(plan, objective, delta, series);
-                rows.iter().find(|(guarantee, _)| *guarantee == wanted)
-            };
-            let cells = plan.series.iter().filter_map(row).map(|(_, row)| format!("   {}", cell(row)));
-            let name = format!("{} {delta}", objective.kind);
-            lines.push(format!("{name:<18}{}", cells.collect::<String>()));
-        }
-    }
-    lines
 }
 
 /// The quality that figures and table show.

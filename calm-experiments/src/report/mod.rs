@@ -6,7 +6,7 @@
 pub(crate) mod charts;
 pub(crate) mod explorer;
 pub(crate) mod page;
-mod shown;
+pub(crate) mod shown;
 pub(crate) mod view;
 
 use std::path::Path;

@@ -19,16 +19,16 @@ pub(super) struct Shown {
 }
 
 /// The tolerance of an objective that a report is about.
-pub(super) struct Headline<'a> {
-    pub(super) objective: &'static str,
-    pub(super) delta: f64,
+pub(crate) struct Headline<'a> {
+    pub(crate) objective: &'static str,
+    pub(crate) delta: f64,
     /// The methods that are certified for it, the one with the fewest layers first.
-    pub(super) certified: Vec<(&'a Guarantee, &'a CalibrationRow)>,
+    pub(crate) certified: Vec<(&'a Guarantee, &'a CalibrationRow)>,
 }
 
 /// For each objective the tolerance next to the first one of the paper's table 2, or the next larger one that
 /// something is certified for.
-pub(super) fn headlines<'a>(plan: &Plan, results: &'a Results) -> Vec<Headline<'a>> {
+pub(crate) fn headlines<'a>(plan: &Plan, results: &'a Results) -> Vec<Headline<'a>> {
     let headline = |kind: ObjectiveKind, deltas: Vec<f64>| {
         let papers = if kind == ObjectiveKind::Textual { 0.1 } else { 0.02 };
         let nearest =
@@ -54,7 +54,7 @@ pub(super) fn headlines<'a>(plan: &Plan, results: &'a Results) -> Vec<Headline<'
 }
 
 /// The policy of a certified row.
-pub(super) fn policy_of(guarantee: &Guarantee, row: &CalibrationRow) -> Option<PolicySpec> {
+pub(crate) fn policy_of(guarantee: &Guarantee, row: &CalibrationRow) -> Option<PolicySpec> {
     PolicySpec::of_family(&guarantee.policy, row.threshold).ok()
 }
 

@@ -143,6 +143,7 @@ fn every_file_of_a_run_is_there() {
         names,
         [
             "report.html",
+            "results.md",
             "sweep.csv",
             "calibration.csv",
             "trials.csv",
