@@ -14,7 +14,7 @@ use crate::summary::quality_of;
 const WIDTH: usize = 100;
 
 /// The answer of one run.
-pub(crate) struct Answer {
+pub struct Answer {
     /// A sentence about the full model, and one for each kind of guarantee.
     sentences: Vec<String>,
     settings: Table,
@@ -29,7 +29,8 @@ struct Table {
 }
 
 impl Answer {
-    pub(crate) fn new(plan: &Plan, results: &Results) -> Self {
+    /// Finds it in the tables of a run.
+    pub fn new(plan: &Plan, results: &Results) -> Self {
         let settings = settings(plan, results);
         let certified = certified(plan, results);
         let notes = notes(plan, results);
@@ -37,7 +38,7 @@ impl Answer {
     }
 
     /// The answer for a terminal, in lines of at most 100 columns unless a name is longer.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let blocks = [
             self.sentences.join("\n"),
             self.settings.text(),
@@ -47,8 +48,8 @@ impl Answer {
         blocks.into_iter().filter(|block| !block.is_empty()).collect::<Vec<_>>().join("\n\n")
     }
 
-    /// The answer as Markdown.
-    pub(crate) fn markdown(&self, name: &str) -> String {
+    /// The answer as Markdown, under a heading of this name.
+    pub fn markdown(&self, name: &str) -> String {
         let sentences = self.sentences.iter().map(|sentence| format!("- {sentence}\n")).collect::<String>();
         let notes = self.notes.iter().map(|note| format!("\n{note}\n")).collect::<String>();
         format!("# {name}\n\n{sentences}\n{}\n{}{notes}", self.settings.markdown(), self.certified.markdown())
@@ -126,17 +127,15 @@ fn certified(plan: &Plan, results: &Results) -> Table {
                 .iter()
                 .min_by(|(_, a), (_, b)| a.test_average_layers.total_cmp(&b.test_average_layers));
             let name = format!("{} {delta}", objective.kind);
-            let of_all = format!("{} of {}", certified.len(), plan.series.len());
             let Some((guarantee, row)) = best else {
-                let empty = || String::new();
-                rows.push(vec![name, of_all, "none".to_owned(), empty(), empty(), empty(), empty(), empty()]);
+                let empty = String::new;
+                rows.push(vec![name, "none".to_owned(), empty(), empty(), empty(), empty(), empty()]);
                 continue;
             };
             let quality = row_of(guarantee, row, results).map(|row| quality_with_interval(row, plan));
             rows.push(vec![
                 name,
-                of_all,
-                label(&guarantee.policy),
+                short(&guarantee.policy),
                 row.threshold.to_string(),
                 format!("{:.2}", row.test_average_layers),
                 format!("{:.2}", row.test_speedup),
@@ -145,9 +144,15 @@ fn certified(plan: &Plan, results: &Results) -> Table {
             ]);
         }
     }
-    let head = ["guarantee", "certified", "fewest layers", "threshold", "layers", "speed-up", "loss"];
+    let head = ["guarantee", "fewest layers", "threshold", "layers", "speed-up", "loss"];
     let head = head.into_iter().chain([plan.quality.name()]).map(str::to_owned).collect();
     Table { head, rows }
+}
+
+/// The name of a family without its decay and exits, which the sentences and files have.
+fn short(family: &str) -> String {
+    let label = label(family);
+    label.split_once(" (").map_or(label.clone(), |(name, _)| name.to_owned())
 }
 
 fn notes(plan: &Plan, results: &Results) -> Vec<String> {

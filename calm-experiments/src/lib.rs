@@ -15,7 +15,7 @@
 //! | [`trials`] | certified thresholds on random parts of the calibration examples |
 //! | [`plots`] | figures |
 //! | `report` | the page `report.html` |
-//! | `answer` | what was found in few words, printed and as `results.md` |
+//! | [`answer`] | what was found in few words, printed and as `results.md` |
 //! | [`summary`] | CSV files, `summary.json` |
 //!
 //! [`mod@certify`] takes the same way for one measure, one tolerance and one set of examples.
@@ -25,7 +25,7 @@
 //! [`experiment::run`] ties them together for any engine, [`plots::draw_all`] adds the figures;
 //! [`program::main`] runs both for the command line.
 
-mod answer;
+pub mod answer;
 pub mod certify;
 pub mod comparison;
 pub mod config;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use calm_core::{Generation, PolicySpec, Token};
 use calm_engine::engine::TextCodec;
+use calm_experiments::answer::Answer;
 use calm_experiments::config::{Plan, parse};
 use calm_experiments::experiment::{Report, run, run_statistics};
 use calm_experiments::plots::draw_all;
@@ -129,6 +130,34 @@ fn tables_have_the_agreed_columns() {
          test_loss_p95,average_layers_mean,average_layers_std,average_layers_p5,average_layers_p95,speedup_mean,\
          speedup_std,test_violations,pool_violations,accepted_violations"
     );
+}
+
+/// The answer comes first, in lines that fit a terminal, and as Markdown with the same numbers.
+#[test]
+fn the_answer_of_a_run_is_short() {
+    let setting = Setting::new();
+    let report = setting.run("out", 2, &[]);
+    let plan = setting.plan(&[]);
+    let text = Answer::new(&plan, &report.results).text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("full model: 4 layers, BLEU "), "{text}");
+    // One line for each kind of guarantee: textual, risk and signed risk.
+    let is_certified = |line: &&str| line.contains(" of 4 layers, ") && line.contains(", certified for ");
+    let sentences = lines[1..4].iter().filter(|line| is_certified(line) || line.ends_with("is certified"));
+    assert_eq!(sentences.count(), 3, "{text}");
+    assert!(lines.iter().any(is_certified), "{text}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 100), "{text}");
+    let guarantees =
+        ["textual 0.1", "textual 0.3", "textual 0.6", "risk 0.25", "signed-risk 0.1", "signed-risk 0.2"];
+    let markdown = fs::read_to_string(setting.path("out/results.md")).unwrap();
+    for guarantee in guarantees {
+        let row = lines.iter().find(|line| line.starts_with(&format!("{guarantee} ")));
+        let cells: Vec<&str> = row.unwrap().split_whitespace().collect();
+        let of_markdown =
+            markdown.lines().find(|line| line.starts_with(&format!("| {guarantee} |"))).unwrap();
+        let same: Vec<&str> = of_markdown.split_whitespace().filter(|cell| *cell != "|").collect();
+        assert_eq!(cells, same);
+    }
 }
 
 #[test]

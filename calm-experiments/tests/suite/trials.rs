@@ -6,10 +6,10 @@ use calm_calibrate::{
     CalibrationOptions, ErrorProbability, LossKind, LossTable, PValue, Procedure, Tolerance, TrialOptions,
     calibrate,
 };
+use calm_experiments::answer::Answer;
 use calm_experiments::experiment::{run, run_statistics};
 use calm_experiments::plots::draw_all;
 use calm_experiments::runner::OtherRuns;
-use calm_experiments::summary::table;
 use calm_metrics::Loss;
 
 use crate::made_up::{NUM_LAYERS, engine};
@@ -195,7 +195,7 @@ fn without_trials_their_table_is_empty_and_there_is_no_figure() {
     assert_eq!(fs::read_to_string(setting.path("out/trials.csv")).unwrap(), "");
     draw_all(&plan, &report.results, &setting.path("out/plots")).unwrap();
     assert!(!setting.path("out/plots/trials.svg").exists());
-    assert!(!table(&plan, &report.results).contains("trials"));
+    assert!(!Answer::new(&plan, &report.results).text().contains("trials"));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn every_procedure_works_from_the_configuration() {
         assert!(results.trials.iter().all(|(guarantee, row)| guarantee.procedure == name && row.trials == 5));
         assert!(results.calibration.iter().any(|(_, row)| !row.fallback), "{name}");
         assert!(results.trials.iter().any(|(_, row)| row.certified == 5), "{name}");
-        let printed = table(&plan, &results);
+        let printed = Answer::new(&plan, &results).text();
         assert!(printed.contains("5 trials, each calibrated on 28 of the calibration examples"), "{printed}");
     }
 }
