@@ -174,3 +174,12 @@ fn caveats() {
     check(Metric::RougeL, &["ça", "...", ""], None);
     check(Metric::Chrf, &["привет"], None);
 }
+
+/// Tercom looks at 25 words on either side of the diagonal alone. sacreBLEU 2.6 counts 27 edits here, where 26
+/// insertions would do.
+#[test]
+fn ter_stays_within_its_beam() {
+    let reference = format!("a{}", " b".repeat(26));
+    let ter = sentence_ter("a", &[&reference], &Default::default()).unwrap();
+    assert_eq!((ter.edits, ter.ref_length), (27, 27.0));
+}
