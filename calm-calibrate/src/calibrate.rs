@@ -57,12 +57,12 @@ pub struct Calibration {
     pub fallback: bool,
     /// The certified thresholds, descending.
     pub certified: Vec<f64>,
-    /// All thresholds below 1, descending.
+    /// All thresholds below 1, from 0 on, descending.
     pub thresholds: Vec<f64>,
     /// The thresholds that were tested, in the order of testing: all of them, except with
     /// [`Procedure::Pareto`].
     pub sequence: Vec<f64>,
-    /// The mean loss at each threshold.
+    /// The mean loss at each of `thresholds`, in the range of the kind of loss.
     pub empirical_losses: Vec<f64>,
     /// The p-value of each threshold; 0 if it is below the smallest double.
     pub p_values: Vec<f64>,
@@ -109,9 +109,9 @@ impl Calibration {
 /// It is the minimum of the certified thresholds and 1 (Schuster et al. 2022, proposition 1).
 ///
 /// # Errors
-/// Fails on a loss outside the range of the declared kind, on a loss of the full model (threshold 1) that is
-/// not 0, on a p-value that does not hold for the kind of loss and on a procedure that does not fit the
-/// number of thresholds or examples. It is a result, not an error, if nothing is certified.
+/// A loss lies outside the range of the declared kind, the full model (threshold 1) has a loss that is not 0,
+/// the p-value does not hold for the kind of loss, or the procedure does not fit the number of thresholds or
+/// examples. It is a result, not an error, if nothing is certified.
 pub fn calibrate(table: &LossTable, options: &CalibrationOptions) -> Result<Calibration, Error> {
     Ok(calibrate_each(table, options, &[options.delta])?.swap_remove(0))
 }
@@ -121,7 +121,7 @@ pub fn calibrate(table: &LossTable, options: &CalibrationOptions) -> Result<Cali
 /// Each result has its own guarantee; choosing among them by the outcome has none.
 ///
 /// # Errors
-/// As [`calibrate`].
+/// What [`calibrate`] fails on.
 pub fn calibrate_each(
     table: &LossTable,
     options: &CalibrationOptions,
@@ -164,8 +164,8 @@ impl Calibrator {
     /// `delta` of `options` is ignored.
     ///
     /// # Errors
-    /// Fails if there are no thresholds or examples, if thresholds are not in order, if the p-value does not
-    /// hold for the kind of loss and if there are too few examples to be split.
+    /// There are no thresholds or examples, thresholds are not in order, the p-value does not hold for the
+    /// kind of loss, or there are too few examples to be split.
     pub fn new(
         thresholds: &[f64],
         examples: usize,
@@ -208,8 +208,8 @@ impl Calibrator {
     /// without looking at the losses.
     ///
     /// # Errors
-    /// Fails on a loss outside the range of the declared kind, on a loss of the full model that is not 0 and
-    /// if there are more losses than examples; then none of `losses` counts.
+    /// A loss lies outside the range of the declared kind, the full model has a loss that is not 0, or there
+    /// are more losses than examples; then none of `losses` counts.
     ///
     /// # Panics
     /// Panics if `threshold_index` is not below the number of thresholds.
@@ -247,7 +247,8 @@ impl Calibrator {
     /// Returns the result for each delta.
     ///
     /// # Errors
-    /// Fails if a threshold lacks losses, and if a graph is for another number of thresholds.
+    /// [`Error::ExampleCount`] for a threshold that lacks losses, and [`Error::InvalidGraph`] for a graph
+    /// that is for another number of thresholds.
     pub fn finish(self) -> Result<Vec<Calibration>, Error> {
         for (threshold_index, row) in self.rows.iter().enumerate() {
             if row.examples != self.examples {

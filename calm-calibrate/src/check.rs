@@ -9,14 +9,15 @@ use crate::{Calibration, Error, Procedure};
 const ROUNDING: f64 = 1e-9;
 
 impl Calibration {
-    /// Checks a result against itself.
+    /// Checks that the values agree with each other, as those of every result do.
     ///
     /// The thresholds descend, each has its loss and p-value in their ranges, and the procedure certifies
     /// from these p-values exactly what is said to be certified. Nothing tells whether the p-values are those
     /// of the losses, which are not part of the result.
     ///
     /// # Errors
-    /// Fails unless the values agree with each other, as those of every result do.
+    /// [`Error::Contradiction`], and what [`calibrate`](crate::calibrate()) says of thresholds, losses and
+    /// procedures.
     pub fn check(&self) -> Result<(), Error> {
         self.check_lists()?;
         let certified = self.certified_again()?;

@@ -12,7 +12,7 @@ pub struct ExpectationControl {
     pub threshold: f64,
     /// Whether nothing was accepted. Then `threshold` is 1, the full model.
     pub fallback: bool,
-    /// All thresholds below 1, descending.
+    /// All thresholds below 1, from 0 on, descending.
     pub thresholds: Vec<f64>,
     /// The bound `(sum + 1) / (n + 1)` of each threshold, of losses made monotone, that was compared with
     /// delta.
@@ -36,7 +36,7 @@ pub struct ExpectationControl {
 /// each example's loss is replaced by its largest at this threshold or any above, which is monotone.
 ///
 /// # Errors
-/// Fails on a loss outside the range of `kind`.
+/// [`Error::InvalidLossInTable`] for a loss outside the range of `kind`.
 pub fn conformal_risk_control(
     table: &LossTable,
     kind: LossKind,

@@ -32,7 +32,7 @@ impl EProcess {
     /// Adds the next loss.
     ///
     /// # Errors
-    /// Fails if it is outside the range of its kind, and then it does not count.
+    /// The loss is outside the range of its kind, and then it does not count.
     pub fn push(&mut self, loss: f64) -> Result<(), Error> {
         self.loss_kind.check(&[loss], self.examples)?;
         let mut bet = [0.0];
@@ -93,7 +93,7 @@ impl SequentialCalibration {
     /// The full model, threshold 1, needs no test.
     ///
     /// # Errors
-    /// Fails unless they lie in `[0, 1)` and strictly descend.
+    /// The thresholds do not lie in `[0, 1)` or do not strictly descend.
     pub fn new(
         thresholds: &[f64],
         delta: Tolerance,
@@ -111,8 +111,8 @@ impl SequentialCalibration {
     /// Adds the losses of the next example at every threshold.
     ///
     /// # Errors
-    /// Fails if there are fewer or more, or on a loss outside the range of its kind; then the example does
-    /// not count.
+    /// There are fewer or more losses than thresholds, or one is outside the range of its kind; then the
+    /// example does not count.
     pub fn push(&mut self, losses: &[f64]) -> Result<(), Error> {
         if losses.len() != self.thresholds.len() {
             let (expected, found) = (self.thresholds.len(), losses.len());

@@ -39,7 +39,7 @@ impl Evidence {
     /// Starts without any loss.
     ///
     /// # Errors
-    /// Fails if the p-value does not hold for the kind of loss.
+    /// [`Error::KindMismatch`] for a p-value that does not hold for the kind of loss.
     pub fn new(design: &SampleDesign, tolerances: &[Tolerance]) -> Result<Self, Error> {
         design.p_value.check(design.loss_kind)?;
         let rest = match design.p_value {
@@ -65,7 +65,7 @@ impl Evidence {
     /// Adds the next losses, in the order of the data.
     ///
     /// # Errors
-    /// Fails at the first one outside the range of its kind.
+    /// The first loss outside the range of its kind.
     pub fn push(&mut self, losses: &[f64]) -> Result<(), InvalidLoss> {
         self.sum.push(losses)?;
         match &mut self.rest {
@@ -92,7 +92,7 @@ impl Evidence {
     /// The mean loss so far.
     ///
     /// # Errors
-    /// Fails if there were no losses.
+    /// [`Error::NoExamples`]
     pub fn mean(&self) -> Result<f64, Error> {
         Ok(self.sum.total()?.mean())
     }
@@ -100,7 +100,7 @@ impl Evidence {
     /// The p-value for the tolerance with this index.
     ///
     /// # Errors
-    /// Fails if there were no losses.
+    /// [`Error::NoExamples`]
     ///
     /// # Panics
     /// Panics if there are not that many tolerances.

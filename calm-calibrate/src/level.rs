@@ -34,7 +34,7 @@ macro_rules! impl_open_unit_interval {
             /// Takes a number.
             ///
             /// # Errors
-            /// Fails unless `0 < value < 1`.
+            /// [`Error::OutOfRange`] unless `0 < value < 1`.
             pub fn new(value: f64) -> Result<Self, Error> {
                 if value > 0.0 && value < 1.0 { Ok(Self(value)) } else { Err(Self::out_of_range(value)) }
             }

@@ -76,7 +76,7 @@ impl LossKind {
 /// calibration conservative: the mean of the positive parts is at least the positive part of the mean.
 ///
 /// # Errors
-/// Fails if a risk is outside `[0, 1]`.
+/// [`Error::OutOfRange`] for a risk outside `[0, 1]`.
 pub fn positive_part_risk_loss(early_risk: f64, full_risk: f64) -> Result<f64, Error> {
     signed_risk_loss(early_risk, full_risk).map(|difference| difference.max(0.0))
 }
@@ -90,7 +90,7 @@ pub fn positive_part_risk_loss(early_risk: f64, full_risk: f64) -> Result<f64, E
 /// being worse.
 ///
 /// # Errors
-/// Fails if a risk is outside `[0, 1]`.
+/// [`Error::OutOfRange`] for a risk outside `[0, 1]`.
 pub fn signed_risk_loss(early_risk: f64, full_risk: f64) -> Result<f64, Error> {
     for (quantity, risk) in
         [("the early-exit output's risk", early_risk), ("the full output's risk", full_risk)]

@@ -16,7 +16,8 @@ impl LossSum {
     /// Takes a sum.
     ///
     /// # Errors
-    /// Fails unless there is an example and this many losses of this kind can have this sum.
+    /// [`Error::NoExamples`], and [`Error::ImpossibleSum`] for a sum that so many losses of this kind cannot
+    /// have.
     pub fn new(sum: f64, examples: usize, kind: LossKind) -> Result<Self, Error> {
         if examples == 0 {
             return Err(Error::NoExamples);
@@ -33,7 +34,7 @@ impl LossSum {
     /// Adds up the losses of a sample with compensation.
     ///
     /// # Errors
-    /// Fails at the first loss outside the range of `kind`, and if there are no losses.
+    /// The first loss outside the range of `kind`, and [`Error::NoExamples`].
     pub fn of(losses: &[f64], kind: LossKind) -> Result<Self, Error> {
         let mut total = RunningSum::new(kind);
         total.push(losses)?;

@@ -59,8 +59,8 @@ pub struct ParetoCalibration {
 /// large grid costs no level, and the sequence avoids what fails early.
 ///
 /// # Errors
-/// Fails if there is no risk, cost or configuration, if counts differ, if a part would be empty, on a loss
-/// outside the range of its kind and on a cost that is not a number.
+/// There is no risk, cost or configuration, counts differ, a part would be empty, a loss lies outside the
+/// range of its kind, or a cost is not a number.
 pub fn pareto_testing(
     risks: &[Risk<'_>],
     costs: &[Cost<'_>],

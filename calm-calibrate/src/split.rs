@@ -17,7 +17,7 @@ impl Split {
     /// Describes a division whose first part gets this share of the examples, rounded to a whole number.
     ///
     /// # Errors
-    /// Fails unless `0 < share < 1`.
+    /// [`Error::OutOfRange`] unless `0 < share < 1`.
     pub fn new(share: f64, seed: u64) -> Result<Self, Error> {
         if share > 0.0 && share < 1.0 {
             Ok(Self { share, seed })
@@ -30,7 +30,7 @@ impl Split {
         }
     }
 
-    /// The share of the first part.
+    /// The share of the first part, between 0 and 1.
     pub fn share(&self) -> f64 {
         self.share
     }
@@ -45,7 +45,7 @@ impl Split {
     /// That suits p-values that depend on the order.
     ///
     /// # Errors
-    /// Fails if one of the parts would be empty.
+    /// [`Error::TooFewToSplit`] if one of the parts would be empty.
     pub fn parts(&self, examples: usize) -> Result<(Vec<usize>, Vec<usize>), Error> {
         let mut first: Vec<usize> = (0..examples).collect();
         first.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed));
@@ -60,7 +60,7 @@ impl Split {
     /// Tells for each example whether it belongs to the first part.
     ///
     /// # Errors
-    /// Fails if one of the parts would be empty.
+    /// [`Error::TooFewToSplit`] if one of the parts would be empty.
     pub fn first_part(&self, examples: usize) -> Result<Vec<bool>, Error> {
         let mut is_first = vec![false; examples];
         self.parts(examples)?.0.into_iter().for_each(|index| is_first[index] = true);

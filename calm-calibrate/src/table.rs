@@ -15,8 +15,8 @@ impl LossTable {
     /// [`calibrate`](crate::calibrate()) checks the losses against their declared kind.
     ///
     /// # Errors
-    /// Fails if there are no thresholds or no examples, if thresholds are out of their range or not in order,
-    /// and if they do not have as many losses each.
+    /// There are no thresholds or examples, thresholds are not in order, or rows are missing or differ in
+    /// length.
     pub fn new(thresholds: Vec<f64>, losses: Vec<Vec<f64>>) -> Result<Self, Error> {
         check_thresholds(&thresholds)?;
         if thresholds.len() != losses.len() {
@@ -37,7 +37,7 @@ impl LossTable {
         Ok(Self { thresholds, losses })
     }
 
-    /// The thresholds, descending.
+    /// The thresholds, in `[0, 1]`, descending.
     pub fn thresholds(&self) -> &[f64] {
         &self.thresholds
     }

@@ -63,7 +63,7 @@ impl TrialOptions {
     /// Many trials need less memory if each is divided when its turn comes, by [`split`](Self::split).
     ///
     /// # Errors
-    /// Fails on a share outside (0, 1) and if a part would be empty.
+    /// The share is outside (0, 1), or a part would be empty.
     pub fn splits(&self, examples: usize) -> Result<Vec<TrialSplit>, Error> {
         (0..self.trials).map(|trial| self.split(trial, examples)).collect()
     }
@@ -71,7 +71,7 @@ impl TrialOptions {
     /// Returns the division of one trial.
     ///
     /// # Errors
-    /// Fails as [`splits`](Self::splits) does.
+    /// What [`splits`](Self::splits) fails on.
     pub fn split(&self, trial: usize, examples: usize) -> Result<TrialSplit, Error> {
         let split = Split::new(self.calibration_share, self.seed.wrapping_add(trial as u64))?;
         let (calibration, mut test) = split.parts(examples)?;
@@ -85,7 +85,7 @@ impl TrialOptions {
 /// The result has a list of trials for each of `deltas`.
 ///
 /// # Errors
-/// Fails as [`calibrate`](crate::calibrate()) does.
+/// What [`calibrate`](crate::calibrate()) fails on.
 ///
 /// # Panics
 /// Panics if a split has an index that is not below the number of examples.
@@ -108,7 +108,7 @@ pub fn run_trials(
 /// 0.
 ///
 /// # Errors
-/// Fails as [`calibrate`](crate::calibrate()) does.
+/// What [`calibrate`](crate::calibrate()) fails on.
 ///
 /// # Panics
 /// Panics if the split has an index that is not below the number of examples.

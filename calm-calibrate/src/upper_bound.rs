@@ -13,7 +13,7 @@ impl PValue {
     /// for differences.
     ///
     /// # Errors
-    /// Fails for a p-value that does not hold for the losses' kind or needs more than their sum.
+    /// The p-value does not hold for the losses' kind, or needs more than their sum.
     pub fn upper_bound_of_sum(self, losses: LossSum, epsilon: ErrorProbability) -> Result<f64, Error> {
         self.check(losses.kind())?;
         let ln_bound = self.ln_bound_of_sum()?;
@@ -30,8 +30,7 @@ impl PValue {
     /// [`PValue::Betting`] are tuned for `epsilon`.
     ///
     /// # Errors
-    /// Fails on a loss outside the range of `kind`, if there are no losses, and for a p-value that does not
-    /// hold for `kind`.
+    /// A loss lies outside the range of `kind`, there are no losses, or the p-value does not hold for `kind`.
     pub fn upper_bound(
         self,
         losses: &[f64],

@@ -26,7 +26,7 @@ const UNKNOWN: usize = 2;
 /// set is corrected afterwards.
 ///
 /// # Errors
-/// The texts have too few pieces for a vocabulary of this size.
+/// There is no text to learn from, or not enough of it for as many tokens.
 pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
     let mut words: BTreeMap<String, u32> = BTreeMap::new();
     for (text, count) in texts {
@@ -82,7 +82,7 @@ pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
 /// decoding unchanged.
 ///
 /// # Errors
-/// The normaliser cannot be made, which does not depend on the text.
+/// The normaliser fails.
 pub fn normalize(text: &str) -> Result<String> {
     let mut normalized = NormalizedString::from(text);
     normalizer().normalize(&mut normalized).map_err(Error::Tokenizer)?;

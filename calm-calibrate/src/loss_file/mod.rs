@@ -45,8 +45,8 @@ use crate::{Calibration, CalibrationOptions, Error, LossKind, LossTable, Toleran
 /// [`loss_file`](self) describes.
 ///
 /// # Errors
-/// Fails as that function does, and on a file that is not of this form; the message names the file, the line
-/// or row and the column or the example.
+/// What that function fails on, and a file that is not of this form; the message names the file, the line or
+/// row and the column or the example.
 pub fn calibrate_file(path: &Path, options: &CalibrationOptions) -> Result<Calibration, LossFileError> {
     LossFile::new(path).calibrate(options)
 }
@@ -56,8 +56,8 @@ pub fn calibrate_file(path: &Path, options: &CalibrationOptions) -> Result<Calib
 /// The examples are in the order in which they first appear.
 ///
 /// # Errors
-/// Fails on a file that is not of this form and on losses that are NaN or infinite.
-/// [`calibrate`](crate::calibrate()) checks that they are in the range of their kind.
+/// The file is not of this form, or has losses that are NaN or infinite. [`calibrate`](crate::calibrate())
+/// checks that they are in the range of their kind.
 pub fn read_table(path: &Path) -> Result<LossTable, LossFileError> {
     LossFile::new(path).read_table()
 }
@@ -83,7 +83,7 @@ impl LossFile {
     /// Calibrates like [`calibrate_file`].
     ///
     /// # Errors
-    /// As [`calibrate_file`].
+    /// What [`calibrate_file`] fails on.
     pub fn calibrate(&self, options: &CalibrationOptions) -> Result<Calibration, LossFileError> {
         Ok(self.calibrate_each(options, &[options.delta])?.swap_remove(0))
     }
@@ -91,7 +91,7 @@ impl LossFile {
     /// Calibrates like [`calibrate_each`](crate::calibrate_each), reading the file once for all of `deltas`.
     ///
     /// # Errors
-    /// As [`calibrate_file`].
+    /// What [`calibrate_file`] fails on.
     pub fn calibrate_each(
         &self,
         options: &CalibrationOptions,
@@ -106,7 +106,7 @@ impl LossFile {
     /// Reads all losses like [`read_table`].
     ///
     /// # Errors
-    /// As [`read_table`].
+    /// What [`read_table`] fails on.
     pub fn read_table(&self) -> Result<LossTable, LossFileError> {
         let empty_rows = |thresholds: &[f64], _examples: usize| Ok(vec![Vec::new(); thresholds.len()]);
         let (thresholds, losses) = self.read(None, empty_rows)?;

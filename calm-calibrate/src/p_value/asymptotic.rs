@@ -12,7 +12,7 @@ use crate::{Error, ErrorProbability, LossKind, Tolerance};
 /// 0 below `delta`, and 1 from there on. A single example has no standard deviation, and p is 1.
 ///
 /// # Errors
-/// Fails on a loss outside the range of `kind` and if there are no losses.
+/// A loss lies outside the range of `kind`, or there are no losses.
 pub fn asymptotic(losses: &[f64], kind: LossKind, tolerance: Tolerance) -> Result<LogP, Error> {
     let design = SampleDesign {
         p_value: PValue::Asymptotic,

@@ -21,7 +21,7 @@ use crate::{Error, ErrorProbability, LossKind, Tolerance};
 /// level, but `tuned_for` must be chosen beforehand too.
 ///
 /// # Errors
-/// Fails on a loss outside the range of `kind` and if there are no losses.
+/// A loss lies outside the range of `kind`, or there are no losses.
 pub fn betting(
     losses: &[f64],
     kind: LossKind,

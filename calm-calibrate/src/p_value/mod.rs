@@ -92,10 +92,10 @@ impl PValue {
         }
     }
 
-    /// Checks that this p-value holds for losses of a kind.
+    /// Checks that this p-value holds for losses of this kind.
     ///
     /// # Errors
-    /// Fails if it does not.
+    /// [`Error::KindMismatch`]
     pub fn check(self, kind: LossKind) -> Result<(), Error> {
         if self == PValue::Binomial && kind != LossKind::Binary {
             return Err(Error::KindMismatch { p_value: self, kind });
@@ -106,7 +106,7 @@ impl PValue {
     /// Computes the p-value of a sample of which only the sum is known.
     ///
     /// # Errors
-    /// Fails if the p-value does not hold for losses of the sample's kind or needs every loss.
+    /// The p-value does not hold for losses of the sample's kind, or needs every loss.
     pub fn of_sum(self, losses: LossSum, tolerance: Tolerance) -> Result<LogP, Error> {
         self.check(losses.kind())?;
         Ok(LogP::of_sum(losses, tolerance, self.ln_bound_of_sum()?))
@@ -118,8 +118,7 @@ impl PValue {
     /// it.
     ///
     /// # Errors
-    /// Fails on a loss outside the range of `kind`, if there are no losses, and if the p-value does not hold
-    /// for `kind`.
+    /// A loss lies outside the range of `kind`, there are no losses, or the p-value does not hold for `kind`.
     pub fn of_losses(
         self,
         losses: &[f64],
@@ -159,7 +158,7 @@ impl LogP {
     /// Takes a logarithm.
     ///
     /// # Errors
-    /// Fails unless `ln` is at most 0.
+    /// [`Error::OutOfRange`] unless `ln` is at most 0.
     pub fn from_ln(ln: f64) -> Result<Self, Error> {
         let found = || Error::OutOfRange { quantity: "log p", range: "[-inf, 0]", found: ln.to_string() };
         if ln <= 0.0 { Ok(Self(ln)) } else { Err(found()) }
@@ -168,7 +167,7 @@ impl LogP {
     /// Takes a p-value.
     ///
     /// # Errors
-    /// Fails unless `p` is in `[0, 1]`.
+    /// [`Error::OutOfRange`] unless `p` is in `[0, 1]`.
     pub fn from_p(p: f64) -> Result<Self, Error> {
         let found = || Error::OutOfRange { quantity: "a p-value", range: "[0, 1]", found: p.to_string() };
         if (0.0..=1.0).contains(&p) { Ok(Self(p.ln())) } else { Err(found()) }
@@ -177,7 +176,7 @@ impl LogP {
     /// Takes an e-value, given as its logarithm: 1 over it is a p-value (Markov's inequality).
     ///
     /// # Errors
-    /// Fails if it is NaN.
+    /// [`Error::OutOfRange`] for NaN.
     pub fn from_ln_e_value(ln_e_value: f64) -> Result<Self, Error> {
         if ln_e_value.is_nan() { Self::from_ln(ln_e_value) } else { Ok(Self::from_ln_bound(-ln_e_value)) }
     }
@@ -202,7 +201,7 @@ impl LogP {
         Self::from_ln_bound(ln_bound(losses.on_unit_interval(), delta))
     }
 
-    /// The logarithm itself.
+    /// The logarithm itself: at most 0, minus infinity for a p-value of 0.
     pub fn ln(self) -> f64 {
         self.0
     }

@@ -20,8 +20,8 @@ impl Graph {
     /// `transitions[i][j]` of its level goes to hypothesis j.
     ///
     /// # Errors
-    /// Fails unless all numbers are in `[0, 1]`, the weights and each row of transitions sum to at most 1,
-    /// and no hypothesis gives to itself.
+    /// [`Error::InvalidGraph`] unless all numbers are in `[0, 1]`, the weights and each row of transitions
+    /// sum to at most 1, and no hypothesis gives to itself.
     pub fn new(weights: Vec<f64>, transitions: Vec<Vec<f64>>) -> Result<Self, Error> {
         let hypotheses = weights.len();
         let wrong = |message: String| Err(Error::InvalidGraph { message });
@@ -90,7 +90,7 @@ impl Graph {
 /// is taken first.
 ///
 /// # Errors
-/// Fails if the graph is for another number of hypotheses.
+/// [`Error::InvalidGraph`] for a graph that is for another number of hypotheses.
 pub fn graphical(log_p: &[LogP], graph: &Graph, epsilon: ErrorProbability) -> Result<Vec<usize>, Error> {
     let hypotheses = log_p.len();
     if graph.hypotheses() != hypotheses {

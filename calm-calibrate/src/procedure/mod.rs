@@ -81,7 +81,7 @@ impl Procedure {
     /// `log_p` is in the order of testing, which for [`Procedure::Pareto`] is the sequence that was learnt.
     ///
     /// # Errors
-    /// Fails if the graph of [`Procedure::Graphical`] is for another number of hypotheses.
+    /// [`Error::InvalidGraph`] if the graph of [`Procedure::Graphical`] is for another number of hypotheses.
     pub fn reject(&self, log_p: &[LogP], epsilon: ErrorProbability) -> Result<Vec<usize>, Error> {
         match self {
             Procedure::Bonferroni => Ok(bonferroni(log_p, epsilon)),

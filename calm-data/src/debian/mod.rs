@@ -138,7 +138,8 @@ pub struct TaskReport {
 /// There are `TASK/{calibration,test}.parquet` and `train/TASK.parquet` for each task, and `tokenizer.json`.
 ///
 /// # Errors
-/// A file cannot be fetched, read or written, or an index is not as Debian writes them.
+/// An origin of documentation is not known, apt fetches nothing, a list, package or page cannot be read,
+/// there are too few examples for the held-out splits or the tokenizer, or a file cannot be written.
 pub fn build(options: &BuildOptions) -> Result<BuildReport> {
     let documentation = documentation::named(&options.documentation)?;
     let lists = match &options.lists {

@@ -31,7 +31,7 @@ pub const MOST_SAMPLES: usize = 10_000_000;
 /// Number of resamples drawn before they are scored, which bounds the memory that they take.
 const BLOCK: usize = 256;
 
-/// The interval in which the score of a corpus lies with 95 % confidence.
+/// The interval in which the score of a corpus lies with 95 % confidence, in percent as the score is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Mean score of the resamples.
@@ -47,9 +47,9 @@ pub struct Interval {
 /// How a system compares with a baseline on the same segments.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// Score of the baseline.
+    /// Score of the baseline, in percent.
     pub baseline: f64,
-    /// Score of the system.
+    /// Score of the system, in percent.
     pub system: f64,
     /// Probability of a difference at least as large in either direction, if the systems did not differ.
     ///
