@@ -15,8 +15,8 @@ impl LossTable {
     /// [`calibrate`](crate::calibrate()) checks the losses against their declared kind.
     ///
     /// # Errors
-    /// There are no thresholds or examples, thresholds are not in order, or rows are missing or differ in
-    /// length.
+    /// There are no thresholds or examples, thresholds are out of their range or not in order, or rows are
+    /// missing or differ in length.
     pub fn new(thresholds: Vec<f64>, losses: Vec<Vec<f64>>) -> Result<Self, Error> {
         check_thresholds(&thresholds)?;
         if thresholds.len() != losses.len() {

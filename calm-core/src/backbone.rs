@@ -19,9 +19,9 @@ pub type Token = u32;
 pub struct BackboneShape {
     /// Decoder layers, L in the paper; at least 1. Layers count from 1.
     pub num_layers: usize,
-    /// Width of the residual stream.
+    /// Width of the residual stream: numbers of a state.
     pub d_model: usize,
-    /// Columns of the logits.
+    /// Columns of the logits: tokens that the head knows.
     pub vocab_size: usize,
     /// The tokens that end a generation.
     pub eos_tokens: Vec<Token>,
@@ -75,7 +75,7 @@ pub trait Prompt {
 /// One token of a row: where it stands in the batch and in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry {
-    /// Row of the batch.
+    /// Row of the batch, from 0.
     pub row: usize,
     /// Position in the row's output, from 0.
     pub position: usize,

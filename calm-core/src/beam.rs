@@ -20,7 +20,7 @@ pub struct BeamOptions {
     /// The score of a hypothesis that has ended is the logarithm of its probability divided by its length to
     /// the power of this: 0 is the probability itself, larger ones prefer longer outputs.
     pub length_penalty: f64,
-    /// Longest output.
+    /// Longest output in tokens.
     pub max_tokens: usize,
 }
 

@@ -11,7 +11,8 @@ use crate::exits::Exits;
 use crate::generation::Generation;
 use crate::policy::PolicySpec;
 
-/// What a decoder takes for one token, in FLOPs or in bytes.
+/// What a decoder takes for one token, in FLOPs or in bytes: a multiplication and an addition are two FLOPs,
+/// and bytes are those of weights and caches that are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// A layer, whatever the token attends to.
@@ -96,7 +97,7 @@ impl BackboneShape {
 /// The exit tests of one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tests {
-    /// Number of tests.
+    /// Number of tests of a token, at most one after each layer.
     pub count: usize,
     /// Whether the last of them let the token leave, so that the head is not asked again. A test after the
     /// last layer counts as one that does: tokens that it does not let leave are counted as

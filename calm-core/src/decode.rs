@@ -24,7 +24,7 @@ pub enum Propagation {
 /// How to decode, whatever the policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodeOptions {
-    /// Longest output; also N of the decaying threshold.
+    /// Longest output in tokens; also N of the decaying threshold.
     pub max_tokens: usize,
     /// When the K/V of skipped layers are computed.
     pub propagation: Propagation,

@@ -85,7 +85,7 @@ pub enum ExitHead {
 pub struct HeadNorm {
     /// `[d_model]`
     pub weight: Vec<f32>,
-    /// What is added to the mean square.
+    /// What is added to the mean square before its root is taken.
     pub epsilon: f32,
 }
 

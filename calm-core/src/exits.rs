@@ -44,12 +44,12 @@ impl Exits {
         (1..num_layers.min(Self::MAX + 1)).fold(Self(0), |set, layer| Self(set.0 | bit(layer)))
     }
 
-    /// Whether the policy tests after this layer.
+    /// Whether the policy tests after this layer, counted from 1.
     pub fn contains(self, layer: usize) -> bool {
         (1..=Self::MAX).contains(&layer) && self.0 & bit(layer) != 0
     }
 
-    /// The layers, ascending.
+    /// The layers, counted from 1, ascending.
     pub fn layers(self) -> impl Iterator<Item = usize> {
         (1..=Self::MAX).filter(move |&layer| self.contains(layer))
     }

@@ -12,7 +12,7 @@ pub struct HeadConfidence {
     pub weight: Vec<f32>,
     /// Weight of [`margin_feature`](HeadConfidence::margin_feature).
     pub margin: f32,
-    /// What is added.
+    /// What is added to the weighted sum, in logarithms of odds.
     pub bias: f32,
 }
 
@@ -20,7 +20,7 @@ pub struct HeadConfidence {
 const NEAREST: f64 = 1e-4;
 
 impl HeadConfidence {
-    /// The probability for an entry with this state, where the head says this.
+    /// The probability for an entry with this state `[d_model]`, where the head says this.
     pub fn of(&self, state: &[f32], top2: Top2) -> f32 {
         let sum = dot(&self.weight, state) * Self::state_factor(state)
             + f64::from(self.margin) * Self::margin_feature(top2.margin)
@@ -28,13 +28,13 @@ impl HeadConfidence {
         (1.0 / (1.0 + (-sum).exp())) as f32
     }
 
-    /// What a state is multiplied with to have a mean square of 1.
+    /// What a state `[d_model]` is multiplied with to have a mean square of 1.
     pub fn state_factor(state: &[f32]) -> f64 {
         let mean = dot(state, state) / state.len().max(1) as f64;
         mean.max(f64::MIN_POSITIVE).sqrt().recip()
     }
 
-    /// The logarithm of the odds of a margin.
+    /// The logarithm of the odds of a margin, which is from 0 to 1.
     pub fn margin_feature(margin: f32) -> f64 {
         let margin = f64::from(margin).clamp(NEAREST, 1.0 - NEAREST);
         (margin / (1.0 - margin)).ln()

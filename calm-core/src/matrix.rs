@@ -6,7 +6,7 @@ use crate::backbone::Token;
 /// A row-major matrix.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Matrix {
-    /// Rows one after the other.
+    /// Rows one after the other: `[num_rows, columns]`.
     pub data: Vec<f32>,
     /// Length of a row.
     pub columns: usize,

@@ -82,7 +82,7 @@ pub fn train(texts: &[(&str, u32)], vocab_size: u32) -> Result<Tokenizer> {
 /// decoding unchanged.
 ///
 /// # Errors
-/// The normaliser fails.
+/// The normaliser cannot be made, which does not depend on the text.
 pub fn normalize(text: &str) -> Result<String> {
     let mut normalized = NormalizedString::from(text);
     normalizer().normalize(&mut normalized).map_err(Error::Tokenizer)?;

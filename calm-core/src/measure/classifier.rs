@@ -16,9 +16,9 @@ pub(super) static CLASSIFIER: MeasureKind = MeasureKind {
 /// The early-exit classifier of the paper (section 3.5), a logistic regression on the state for all layers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExitClassifier {
-    /// One weight per element of the state, `d_model` in all.
+    /// One weight for each number of a state: `[d_model]`.
     pub weight: Vec<f32>,
-    /// The intercept.
+    /// The intercept, in logarithms of odds.
     pub bias: f32,
 }
 

@@ -169,7 +169,7 @@ pub trait StepMeasure {
 /// What a measure says of one entry after one layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Confidence {
-    /// Compared with the threshold.
+    /// Compared with the threshold, which lies from 0 to 1: the larger, the surer.
     pub value: f32,
     /// The token that the entry would leave with, where the measure knows it. If it does not, the head is
     /// asked.
