@@ -175,8 +175,8 @@ fn caveats() {
     check(Metric::Chrf, &["привет"], None);
 }
 
-/// Tercom looks at 25 words on either side of the diagonal alone. sacreBLEU 2.6 counts 27 edits here, where 26
-/// insertions would do.
+/// Tercom looks at 25 words on either side of the diagonal alone. sacreBLEU 2.6 counts 27 edits here, where
+/// 26 insertions would do.
 #[test]
 fn ter_stays_within_its_beam() {
     let reference = format!("a{}", " b".repeat(26));
