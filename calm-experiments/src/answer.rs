@@ -1,12 +1,11 @@
 //! What a run has found, in few words: the best certified threshold for each kind of guarantee, then a table.
 //! The same is printed and written as Markdown.
 
-use calm_core::PolicySpec;
 use calm_names::counted;
 
 use crate::config::{Plan, label};
 use crate::report::page::signed;
-use crate::report::shown::{Headline, headlines, policy_of};
+use crate::report::shown::{Headline, certified_at, headlines, policy_of};
 use crate::statistics::{CalibrationRow, Guarantee, Results, SweepRow};
 use crate::summary::quality_of;
 
@@ -59,7 +58,7 @@ impl Answer {
 /// `agreement at 0.9: 2.44 of 8 layers, 1.43 x, BLEU 33.2 (−1.2), certified for textual 0.1`.
 fn sentences(plan: &Plan, results: &Results) -> Vec<String> {
     let quality_name = plan.quality.label();
-    let Some(full) = full(results) else { return Vec::new() };
+    let Some(full) = results.full() else { return Vec::new() };
     let full_quality = quality_of(full, plan.quality);
     let mut sentences = vec![format!(
         "full model: {}, {quality_name} {full_quality:.1} ({:.1} to {:.1})",
@@ -97,8 +96,8 @@ fn settings(plan: &Plan, results: &Results) -> Table {
         format!("best static depth, {}", best_static.and_then(|row| row.static_layers).unwrap_or(0));
     let oracle = results.sweep.iter().find(|row| row.policy == "oracle");
     let named =
-        [("full model", full(results)), (static_name.as_str(), best_static), ("oracle (a bound)", oracle)];
-    let full_seconds = full(results).map_or(0.0, |full| full.seconds);
+        [("full model", results.full()), (static_name.as_str(), best_static), ("oracle (a bound)", oracle)];
+    let full_seconds = results.full().map_or(0.0, |full| full.seconds);
     let rows = named.into_iter().filter_map(|(name, row)| {
         let row = row?;
         Some(vec![
@@ -117,17 +116,9 @@ fn certified(plan: &Plan, results: &Results) -> Table {
     let mut rows = Vec::new();
     for objective in &plan.objectives {
         for delta in &objective.deltas {
-            let is_of = |(guarantee, row): &&(Guarantee, CalibrationRow)| {
-                guarantee.objective == objective.kind.name()
-                    && guarantee.delta == delta.get()
-                    && !row.fallback
-            };
-            let certified: Vec<_> = results.calibration.iter().filter(is_of).collect();
-            let best = certified
-                .iter()
-                .min_by(|(_, a), (_, b)| a.test_average_layers.total_cmp(&b.test_average_layers));
             let name = format!("{} {delta}", objective.kind);
-            let Some((guarantee, row)) = best else {
+            let best = certified_at(results, objective.kind.name(), delta.get());
+            let Some((guarantee, row)) = best.first() else {
                 let empty = String::new;
                 rows.push(vec![name, "none".to_owned(), empty(), empty(), empty(), empty(), empty()]);
                 continue;
@@ -176,14 +167,9 @@ fn notes(plan: &Plan, results: &Results) -> Vec<String> {
     notes
 }
 
-fn full(results: &Results) -> Option<&SweepRow> {
-    results.sweep.iter().find(|row| row.policy == "full")
-}
-
 /// The row of the sweep of a certified threshold.
 fn row_of<'a>(guarantee: &Guarantee, row: &CalibrationRow, results: &'a Results) -> Option<&'a SweepRow> {
-    let policy: PolicySpec = policy_of(guarantee, row)?;
-    results.sweep.iter().find(|row| row.spec == policy)
+    results.row(policy_of(guarantee, row)?)
 }
 
 fn quality_with_interval(row: &SweepRow, plan: &Plan) -> String {

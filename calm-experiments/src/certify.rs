@@ -105,7 +105,10 @@ pub fn certify(
     decode_missing(engine, &common, std::slice::from_ref(&decoding), &store, OtherRuns::Overwrite)?;
 
     let outputs = SplitOutputs::read(&store, &common, &dataset, &policies, num_layers)?;
-    let losses = plan.series.policies().map(|policy| outputs.losses(&plan.objective, policy));
+    let losses = plan
+        .series
+        .policies()
+        .map(|policy| outputs.losses((plan.objective.kind, plan.objective.loss), policy));
     let losses = losses.collect::<anyhow::Result<Vec<_>>>()?;
     let table = loss_table(&plan.series.levels(num_layers), &losses, &dataset.random_order(plan.seed))?;
     let calibration = calibrate(&table, &plan.options)?;

@@ -8,7 +8,7 @@ use calm_core::PolicySpec;
 use calm_metrics::Loss;
 use rayon::prelude::*;
 
-use crate::config::{Objective, ObjectiveKind};
+use crate::config::ObjectiveKind;
 use crate::dataset::Dataset;
 use crate::settings::decoded_as;
 use crate::unit::{Common, Store, UnitKey};
@@ -89,17 +89,21 @@ impl<'a> SplitOutputs<'a> {
         self.by_policy.get(&id).with_context(|| format!("{policy} was not decoded"))
     }
 
-    /// The loss of each example under an objective (paper Eq. 10 and 11).
-    pub(crate) fn losses(&self, objective: &Objective, policy: PolicySpec) -> anyhow::Result<Vec<f64>> {
+    /// The loss of each example under a kind of objective, measured so (paper Eq. 10 and 11).
+    pub(crate) fn losses(
+        &self,
+        (kind, loss): (ObjectiveKind, Loss),
+        policy: PolicySpec,
+    ) -> anyhow::Result<Vec<f64>> {
         let (early, full) = (&self.of(policy)?.texts, &self.of(PolicySpec::full())?.texts);
-        let loss_of_risks = match objective.kind {
-            ObjectiveKind::Textual => return Ok(distances(objective.loss, early, full)?),
+        let loss_of_risks = match kind {
+            ObjectiveKind::Textual => return Ok(distances(loss, early, full)?),
             ObjectiveKind::Risk => positive_part_risk_loss,
             ObjectiveKind::SignedRisk => signed_risk_loss,
         };
         let references = self.dataset.references();
-        let early = objective.loss.of_each(early, &references)?;
-        let full = objective.loss.of_each(full, &references)?;
+        let early = loss.of_each(early, &references)?;
+        let full = loss.of_each(full, &references)?;
         let pairs = early.into_iter().zip(full);
         Ok(pairs.map(|(early, full)| loss_of_risks(early, full)).collect::<Result<_, _>>()?)
     }

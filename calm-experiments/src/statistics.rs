@@ -130,6 +130,18 @@ pub struct Results {
     pub workers: Vec<usize>,
 }
 
+impl Results {
+    /// The row of the sweep of a policy, if it was decoded on the test split.
+    pub(crate) fn row(&self, policy: PolicySpec) -> Option<&SweepRow> {
+        self.sweep.iter().find(|row| row.spec == policy)
+    }
+
+    /// The full model's row, which every sweep has.
+    pub(crate) fn full(&self) -> Option<&SweepRow> {
+        self.row(PolicySpec::full())
+    }
+}
+
 impl Guarantee {
     pub(crate) fn new(plan: &Plan, objective: &Objective, delta: Tolerance, series: &Series) -> Self {
         Self {
@@ -158,11 +170,7 @@ pub fn compute(
 ) -> anyhow::Result<Results> {
     let sweep = sweep_policies.par_iter().map(|&policy| sweep_row(plan, test, policy));
     let sweep = sweep.collect::<anyhow::Result<Vec<_>>>()?;
-    let pairs: Vec<_> = plan
-        .objectives
-        .iter()
-        .flat_map(|objective| plan.series.iter().map(move |s| (objective, s)))
-        .collect();
+    let pairs = guaranteed(plan);
     let order = calibration.dataset.random_order(plan.seed);
     let certified = pairs.par_iter().map(|(objective, series)| {
         let losses = losses_of_series(objective, series, calibration)?;
@@ -184,16 +192,18 @@ pub fn compute(
     })
 }
 
+/// Each objective with each series that it is certified for.
+fn guaranteed(plan: &Plan) -> Vec<(&Objective, &Series)> {
+    let of_objective = |objective| plan.series.iter().map(move |series| (objective, series));
+    plan.objectives.iter().flat_map(of_objective).collect()
+}
+
 /// The trials of every guarantee on one split, which takes the place of the calibration split.
 ///
 /// # Errors
 /// A threshold was not decoded on it, or its examples are too few to be divided.
 pub(crate) fn trials_on(plan: &Plan, pool: &SplitOutputs<'_>) -> anyhow::Result<Vec<(Guarantee, TrialsRow)>> {
-    let pairs: Vec<_> = plan
-        .objectives
-        .iter()
-        .flat_map(|objective| plan.series.iter().map(move |series| (objective, series)))
-        .collect();
+    let pairs = guaranteed(plan);
     let trials = pairs.par_iter().map(|(objective, series)| {
         repeat(plan, objective, series, pool, losses_of_series(objective, series, pool)?)
     });
@@ -274,7 +284,7 @@ fn losses_of_series(
     series: &Series,
     calibration: &SplitOutputs<'_>,
 ) -> anyhow::Result<Vec<Vec<f64>>> {
-    series.policies().map(|policy| calibration.losses(objective, policy)).collect()
+    series.policies().map(|policy| calibration.losses((objective.kind, objective.loss), policy)).collect()
 }
 
 /// Which of a series a calibration at these levels has certified; `None` if that is the full model alone,
@@ -304,7 +314,7 @@ fn certify(
             fallback: certified.fallback,
             calibration_examples: certified.examples,
             empirical_loss: certified.empirical_loss(),
-            test_loss: mean(&test.losses(objective, policy)?),
+            test_loss: mean(&test.losses((objective.kind, objective.loss), policy)?),
             test_average_layers: cost.average_layers(),
             test_speedup: full.seconds / cost.seconds,
         };

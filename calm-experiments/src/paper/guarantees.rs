@@ -48,8 +48,7 @@ pub(super) fn quality(
         let (plan, results) = (task.plan, task.results);
         section.chart(&task.title(), &quality_vs_layers(plan, results))?;
         let quality = |row: &SweepRow| quality_of(row, plan.quality);
-        let find = |policy: PolicySpec| results.sweep.iter().find(|row| row.spec == policy);
-        let Some(full) = find(PolicySpec::full()).map(quality) else { continue };
+        let Some(full) = results.full().map(quality) else { continue };
         // The fewest layers at which at most this much is lost.
         let lost = 0.05 * full;
         let fewest = |measure: &str| {
@@ -192,9 +191,7 @@ impl TaskResult<'_> {
             true => PolicySpec::full(),
             false => PolicySpec::of_family(&guarantee.policy, row.threshold).ok()?,
         };
-        let flops = |policy: PolicySpec| {
-            self.results.sweep.iter().find(|row| row.spec == policy).map(|row| row.flops_per_token)
-        };
+        let flops = |policy: PolicySpec| self.results.row(policy).map(|row| row.flops_per_token);
         let reduction = flops(PolicySpec::full())? / flops(policy)?;
         Some([row.test_average_layers, reduction, row.test_speedup])
     }

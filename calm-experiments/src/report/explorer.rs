@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Material;
 use super::shown::Shown;
-use crate::config::{Objective, ObjectiveKind};
+use crate::config::ObjectiveKind;
 use crate::dataset::Dataset;
 use crate::outputs::distances;
 use crate::settings::decoded_as;
@@ -63,20 +63,11 @@ impl<'a> ExplorerData<'a> {
                 outputs: Vec::with_capacity(shown.len()),
             })
             .collect();
-        let risk = Objective {
-            kind: ObjectiveKind::SignedRisk,
-            loss: plan.risk(),
-            p_value: calm_calibrate::PValue::default_for(crate::config::loss_kind(
-                ObjectiveKind::SignedRisk,
-                plan.risk(),
-            )),
-            deltas: Vec::new(),
-        };
         let full = &material.test.of(PolicySpec::full())?.texts;
         for setting in shown {
             let texts = &material.test.of(setting.policy)?.texts;
             let distance = distances(plan.textual_distance(), texts, full)?;
-            let risks = material.test.losses(&risk, setting.policy)?;
+            let risks = material.test.losses((ObjectiveKind::SignedRisk, plan.risk()), setting.policy)?;
             let records = records(
                 material.store,
                 material.common,

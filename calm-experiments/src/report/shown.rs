@@ -34,11 +34,7 @@ pub(crate) fn headlines<'a>(plan: &Plan, results: &'a Results) -> Vec<Headline<'
         let nearest =
             deltas.iter().copied().min_by(|a, b| (a - papers).abs().total_cmp(&(b - papers).abs()))?;
         let at = |delta: f64| {
-            let rows = results.calibration.iter().filter(|(guarantee, row)| {
-                guarantee.objective == kind.name() && guarantee.delta == delta && !row.fallback
-            });
-            let mut certified: Vec<_> = rows.map(|(guarantee, row)| (guarantee, row)).collect();
-            certified.sort_by(|(_, a), (_, b)| a.test_average_layers.total_cmp(&b.test_average_layers));
+            let certified = certified_at(results, kind.name(), delta);
             Headline { objective: kind.name(), delta, certified }
         };
         let not_smaller = deltas.iter().filter(|&&delta| delta >= nearest);
@@ -53,6 +49,20 @@ pub(crate) fn headlines<'a>(plan: &Plan, results: &'a Results) -> Vec<Headline<'
         .collect()
 }
 
+/// What is certified for a tolerance, the method with the fewest layers first.
+pub(crate) fn certified_at<'a>(
+    results: &'a Results,
+    objective: &str,
+    delta: f64,
+) -> Vec<(&'a Guarantee, &'a CalibrationRow)> {
+    let rows = results.calibration.iter().filter(|(guarantee, row)| {
+        guarantee.objective == objective && guarantee.delta == delta && !row.fallback
+    });
+    let mut certified: Vec<_> = rows.map(|(guarantee, row)| (guarantee, row)).collect();
+    certified.sort_by(|(_, a), (_, b)| a.test_average_layers.total_cmp(&b.test_average_layers));
+    certified
+}
+
 /// The policy of a certified row.
 pub(crate) fn policy_of(guarantee: &Guarantee, row: &CalibrationRow) -> Option<PolicySpec> {
     PolicySpec::of_family(&guarantee.policy, row.threshold).ok()
@@ -63,7 +73,7 @@ pub(super) fn shown(plan: &Plan, results: &Results) -> Vec<Shown> {
     let mut found: Vec<Shown> = Vec::new();
     let mut add = |policy: PolicySpec, note: String| {
         // A threshold that was not decoded on the test split has nothing to show.
-        if !results.sweep.iter().any(|row| row.spec == policy) {
+        if results.row(policy).is_none() {
             return;
         }
         match found.iter_mut().find(|shown| shown.policy == policy) {

@@ -13,7 +13,7 @@ use super::shown::{Headline, Shown, headlines, policy_of, shown};
 use crate::config::{Plan, label};
 use crate::plots::guarantees::{GuaranteesFigure, objective_title};
 use crate::plots::quality::quality_vs_layers;
-use crate::statistics::{CalibrationRow, Guarantee, Results, SweepRow};
+use crate::statistics::{CalibrationRow, Guarantee, Results};
 use crate::summary::quality_of;
 
 /// The whole page.
@@ -63,7 +63,7 @@ pub(crate) struct LayerColour {
 /// Loss and layers against the tolerance.
 #[derive(Serialize)]
 struct GuaranteeView {
-    title: &'static str,
+    title: String,
     loss: ChartView,
     layers: ChartView,
 }
@@ -168,7 +168,7 @@ impl View {
                 let view = |[loss, layers]: &[calm_plots::Chart; 2]| {
                     let spoken = |y: &str| format!("{y} against the tolerance delta, {what}");
                     Ok(GuaranteeView {
-                        title: objective_named(&loss.title),
+                        title: loss.title.clone(),
                         loss: ChartView::new(loss, &spoken("Mean loss"))?,
                         layers: ChartView::new(layers, &spoken("Average layers"))?,
                     })
@@ -233,14 +233,6 @@ fn flat<T: Serialize>(rows: &[(Guarantee, T)]) -> anyhow::Result<Vec<serde_json:
     rows.iter().map(|(guarantee, row)| Ok(serde_json::to_value(Flat { guarantee, row })?)).collect()
 }
 
-fn objective_named(title: &str) -> &'static str {
-    ["risk", "signed-risk", "textual"]
-        .into_iter()
-        .map(objective_title)
-        .find(|known| *known == title)
-        .unwrap_or_default()
-}
-
 fn facts(material: &Material<'_>) -> Vec<(&'static str, String)> {
     let Material { plan, results, test, common, summary, .. } = material;
     let calibration = results.calibration.first().map_or(0, |(_, row)| row.calibration_examples);
@@ -259,7 +251,7 @@ fn facts(material: &Material<'_>) -> Vec<(&'static str, String)> {
 }
 
 fn cards(plan: &Plan, results: &Results, headlines: &[Headline<'_>]) -> Vec<Card> {
-    let Some(full) = full(results) else { return Vec::new() };
+    let Some(full) = results.full() else { return Vec::new() };
     let quality_name = plan.quality.label();
     let mut cards = vec![Card {
         title: "full model".to_owned(),
@@ -295,10 +287,6 @@ fn cards(plan: &Plan, results: &Results, headlines: &[Headline<'_>]) -> Vec<Card
         });
     }
     cards
-}
-
-fn full(results: &Results) -> Option<&SweepRow> {
-    results.sweep.iter().find(|row| row.policy == "full")
 }
 
 impl LayerColour {
@@ -353,9 +341,9 @@ impl ObjectiveView {
 
 impl Quality {
     fn of(policy: PolicySpec, plan: &Plan, results: &Results) -> Option<Self> {
-        let row = results.sweep.iter().find(|row| row.spec == policy)?;
+        let row = results.row(policy)?;
         let value = quality_of(row, plan.quality);
-        let full = full(results).map_or(value, |full| quality_of(full, plan.quality));
+        let full = results.full().map_or(value, |full| quality_of(full, plan.quality));
         Some(Self { value, low: row.quality_low, high: row.quality_high, difference: value - full })
     }
 }
@@ -417,9 +405,9 @@ fn times(shown: &[Shown], material: &Material<'_>) -> anyhow::Result<Vec<TimeRow
 }
 
 fn efficiency(shown: &[Shown], plan: &Plan, results: &Results) -> Vec<EfficiencyRow> {
-    let Some(full) = full(results) else { return Vec::new() };
+    let Some(full) = results.full() else { return Vec::new() };
     let row = |shown: &Shown| {
-        let row = results.sweep.iter().find(|row| row.spec == shown.policy)?;
+        let row = results.row(shown.policy)?;
         Some(EfficiencyRow {
             id: shown.id.clone(),
             note: shown.note.clone(),
