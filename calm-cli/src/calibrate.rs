@@ -142,6 +142,10 @@ struct ModelArguments {
     /// Column of a text that follows the source after ` context: `
     #[arg(long, value_name = "COLUMN", requires = "model")]
     context_column: Option<String>,
+    /// Column of what examples belong to that come in groups, such as the document of a sentence: losses are
+    /// averaged within each group, and the guarantee is for groups
+    #[arg(long, value_name = "COLUMN", requires = "model")]
+    group_column: Option<String>,
     /// Put in front of every source, here and by `calm generate --calibration`
     #[arg(long, value_name = "TEXT", requires = "model", default_value = "")]
     prefix: String,
@@ -273,11 +277,12 @@ impl Arguments {
             }
             (None, None) => bail!("--model needs --measure or --policy"),
         };
-        let kind = loss_kind(model.objective, model.metric);
+        let kind = loss_kind(model.objective, model.metric, model.group_column.is_some());
         let options = self.options(kind)?;
         let objective = Objective {
             kind: model.objective,
             loss: model.metric,
+            loss_kind: kind,
             p_value: options.p_value,
             deltas: vec![self.delta],
         };
@@ -291,6 +296,7 @@ impl Arguments {
                     target: model.target_column.clone(),
                     context: model.context_column.clone(),
                     prefix: model.prefix.clone(),
+                    group: model.group_column.clone(),
                     ..Columns::default()
                 },
             },

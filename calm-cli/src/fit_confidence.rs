@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use calm_checkpoint::folder_of;
 use calm_core::{AGREEMENT_FILE, BETA_FILE, Exits};
 use calm_engine::engine::Engine;
-use calm_engine::program::{EngineArguments, note_unused_tensors};
+use calm_engine::program::{EngineArguments, introduce};
 use calm_fit::reliability::{Reliability, draw};
 
 use crate::results::print_table;
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for file in &fitted_files {
         calm_files::check_output(file, &[])?;
     }
-    note_unused_tensors(&engine);
+    introduce(&engine);
     let (sources, observations) = arguments.sources.observe(&mut engine, &arguments.exits)?;
     let reliability = calm_fit::fit_beside(&folder, &observations, &sources)?;
     let mut written = fitted_files.to_vec();

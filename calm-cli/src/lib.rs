@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use calm_engine::program;
+use calm_engine::program::{self, LogArguments};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// Text generation with as much computation per token as that token needs.
@@ -35,6 +35,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    log: LogArguments,
 }
 
 const EXAMPLES: &str = "\
@@ -99,8 +101,15 @@ struct DebianArguments {
 
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
+    program::main(|arguments: Arguments| {
+        arguments.log.begin();
+        run(arguments.command)
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let success = |()| ExitCode::SUCCESS;
-    program::main(|arguments: Arguments| match arguments.command {
+    match command {
         Command::Data(DataCommand::Debian(arguments)) => build_debian(&arguments).map(success),
         #[cfg(feature = "libtorch")]
         Command::Train(arguments) => train::run(&arguments).map(success),
@@ -116,7 +125,7 @@ pub fn main() -> ExitCode {
         Command::Completions(arguments) => {
             manual::print_completions(&arguments, Arguments::command()).map(success)
         }
-    })
+    }
 }
 
 fn build_debian(arguments: &DebianArguments) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use calm_engine::engine::{Engine, SourceForm, TextCodec, encode_source};
 use calm_engine::limits::{AT_LEAST_ONE, TOKENS, check_flags};
 use calm_experiments::comparison::Comparison;
 use calm_experiments::config::{self, Plan};
-use calm_experiments::dataset::random_order;
+use calm_experiments::groups::Groups;
 use calm_files::tell;
 use calm_fit::Observations;
 use calm_names::counted;
@@ -107,7 +107,7 @@ impl TrainingSources {
             refused.check(path)?;
             let examples = read_examples(path, &columns)?;
             let (mut taken, mut left_out) = (0, 0);
-            for index in random_order(&examples, self.seed) {
+            for index in Groups::new(&examples).random_order(self.seed) {
                 if taken == self.limit {
                     break;
                 }

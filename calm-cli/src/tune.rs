@@ -8,7 +8,7 @@ use calm_checkpoint::folder_of;
 use calm_core::{AgreementMaps, MeasureKind, Token};
 use calm_engine::engine::Engine;
 use calm_engine::limits::{AT_LEAST_ONE, check_flags};
-use calm_engine::program::{EngineArguments, note_unused_tensors};
+use calm_engine::program::{EngineArguments, introduce};
 use calm_fit::tune::{Candidate, Costs, measure_costs, search};
 use serde::Serialize;
 
@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         calm_files::check_output(path, &arguments.sources.files())?;
     }
     let mut engine = Engine::load(&arguments.model, &arguments.engine.options(usize::MAX)?)?;
-    note_unused_tensors(&engine);
+    introduce(&engine);
     let maps = AgreementMaps::read(&folder_of(&arguments.model))?;
     let maps = maps.context("the model has no calm.agreement.json, which `calm fit-confidence` makes")?;
     let (sources, observations) = arguments.sources.observe(&mut engine, &[])?;

@@ -17,6 +17,9 @@ pub struct Example {
     /// Whether the source is what a user says, see [`Columns::chat`].
     #[serde(default)]
     pub chat: bool,
+    /// What the example belongs to, see [`Columns::group`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// Which columns of a dataset its examples are made of, and how.
@@ -47,6 +50,10 @@ pub struct Columns {
     pub target: String,
     /// More columns of references: each a string, a list of strings, or null.
     pub more_references: Vec<String>,
+    /// The column of what an example belongs to where examples come in groups that resemble each other, such
+    /// as the document of a sentence; a string or an integer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// What to do with a record whose target is an empty list.
     pub without_reference: WithoutReference,
     /// Text in front of every source: T5's task prefix, with its last space.
@@ -62,6 +69,7 @@ impl Default for Columns {
             context: None,
             target: "target".to_owned(),
             more_references: Vec::new(),
+            group: None,
             without_reference: WithoutReference::Refuse,
             prefix: String::new(),
         }
@@ -116,7 +124,8 @@ impl Columns {
         let id = self.id.as_deref().or(has_id.then_some("id"));
         let texts = [Some(self.source.as_str()), self.context.as_deref(), Some(self.target.as_str())];
         let more = self.more_references.iter().map(String::as_str);
-        id.into_iter().chain(texts.into_iter().flatten()).chain(more).collect()
+        let texts = texts.into_iter().flatten().chain(self.group.as_deref());
+        id.into_iter().chain(texts).chain(more).collect()
     }
 }
 
@@ -150,7 +159,8 @@ impl<'a> Record<'a> {
             };
         };
         let id = self.id(columns.id.as_deref())?;
-        Ok(Some(Example { id, source, target, references, chat: columns.chat }))
+        let group = columns.group.as_deref().map(|column| self.name(column, self.column(column)?));
+        Ok(Some(Example { id, source, target, references, chat: columns.chat, group: group.transpose()? }))
     }
 
     fn references(&self, columns: &Columns) -> Result<Vec<String>> {
@@ -178,10 +188,15 @@ impl<'a> Record<'a> {
                 None => return Ok(self.number.to_string()),
             },
         };
+        self.name(column.unwrap_or("id"), value)
+    }
+
+    /// What a value names.
+    fn name(&self, column: &str, value: &Value) -> Result<String> {
         match value {
-            Value::String(id) => Ok(id.clone()),
-            Value::Number(id) if !id.is_f64() => Ok(id.to_string()),
-            other => Err(self.wrong_type(column.unwrap_or("id"), "a string or an integer", other)),
+            Value::String(name) => Ok(name.clone()),
+            Value::Number(name) if !name.is_f64() => Ok(name.to_string()),
+            other => Err(self.wrong_type(column, "a string or an integer", other)),
         }
     }
 

@@ -89,6 +89,8 @@ pub struct Engine {
     pub models: Vec<Box<dyn Model>>,
     /// Missing where a checkpoint has no tokenizer: it takes and gives tokens alone.
     pub codec: Option<Box<dyn TextCodec>>,
+    /// Threads that share the operations of each handle.
+    pub threads_per_worker: usize,
 }
 
 /// Which engine, and how it computes.
@@ -131,7 +133,7 @@ impl Engine {
         let workers = if model.decodes_side_by_side() { workers } else { 1 };
         let mut models: Vec<_> = (1..workers).map(|_| model.share(threads)).collect();
         models.push(model);
-        Self { models, codec }
+        Self { models, codec, threads_per_worker: threads }
     }
 
     /// Loads a checkpoint directory.

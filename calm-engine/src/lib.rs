@@ -11,6 +11,7 @@
 //! | [`program`] | how a program starts and ends, and the flags that choose an engine |
 //! | [`signals`] | what a program does when it is told to end |
 //! | [`text_stream`] | the text of an output while it is decoded |
+//! | [`waiting`] | whether other programs keep the cores busy |
 
 pub mod batches;
 pub mod decoding;
@@ -20,3 +21,4 @@ pub mod models;
 pub mod program;
 pub mod signals;
 pub mod text_stream;
+pub mod waiting;

@@ -7,15 +7,19 @@ use std::process::ExitCode;
 use anyhow::bail;
 use calm_checkpoint::{CacheType, EngineKind, WeightType, first_names};
 use calm_cpu::all_cores;
-use calm_files::{print, tell};
+use calm_files::{LogFormat, print, set_log_format, tell};
+use calm_names::counted;
 use clap::Parser;
 
 use crate::engine::{Engine, EngineOptions};
 use crate::limits::{Limit, check_flags};
-use crate::signals;
+use crate::signals::{self, Interrupted};
+
+/// What shells call the end by Ctrl-C.
+const INTERRUPTED: u8 = 130;
 
 /// Runs a program: parses its command line, does what `run` does with it, and ends with what that came to.
-/// Ctrl-C and SIGTERM end it in order.
+/// Ctrl-C and SIGTERM end it in order; the error [`Interrupted`] is an end by Ctrl-C too.
 ///
 /// An error has a line for each of its causes. A reader of standard output who has seen enough is no error.
 pub fn main<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<ExitCode>) -> ExitCode {
@@ -30,6 +34,21 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> anyhow::Result<ExitCode>) -> ExitC
         Err(text) => {
             finish(print(|out| write!(out, "{text}")).map(|()| ExitCode::SUCCESS).map_err(Into::into))
         }
+    }
+}
+
+/// How a program says what it does, a flag of every command.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct LogArguments {
+    /// How notes, warnings and progress are written on standard error: text, or json for an object a line
+    #[arg(long = "log", value_name = "FORMAT", default_value = "text", global = true)]
+    format: LogFormat,
+}
+
+impl LogArguments {
+    /// Begins to write in this way.
+    pub fn begin(self) {
+        set_log_format(self.format);
     }
 }
 
@@ -120,11 +139,16 @@ impl EngineArguments {
     }
 }
 
-/// Says which tensors of a checkpoint were left unused, which may be a sign that it is not what it seems.
-pub fn note_unused_tensors(engine: &Engine) {
-    let unexpected = engine.model().unexpected();
-    if !unexpected.is_empty() {
-        let names = first_names(unexpected);
+/// Says what decodes, and which tensors of its checkpoint are not used, which may be a sign that it is not
+/// what it seems.
+pub fn introduce(engine: &Engine) {
+    let model = engine.model();
+    let folder = model.folder().map_or("a model".into(), |folder| folder.display().to_string());
+    let (layers, workers) = (counted(model.shape().num_layers, "decoder layer"), engine.models.len());
+    let threads = counted(workers * engine.threads_per_worker, "thread");
+    tell(format_args!("{folder}: {layers}, {} on {threads}", model.device()));
+    if !model.unexpected().is_empty() {
+        let names = first_names(model.unexpected());
         tell(format_args!("note: tensors of the checkpoint that are not used: {names}"));
     }
 }
@@ -160,6 +184,10 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
         Ok(code) => return code,
         Err(error) => error,
     };
+    if error.is::<Interrupted>() {
+        signals::end_as_interrupted();
+        return ExitCode::from(INTERRUPTED);
+    }
     let io_errors = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
     if io_errors.into_iter().any(|error| error.kind() == ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;

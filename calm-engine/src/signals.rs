@@ -1,6 +1,6 @@
 //! What a program does when it is told to end: it says so, removes what it has begun to write, and ends by
-//! that signal, as shells and schedulers expect. There is nothing else to put in order, since files appear
-//! complete or not at all.
+//! that signal, as shells and schedulers expect (a shell's status is 130 after Ctrl-C). There is nothing else
+//! to put in order, since files appear complete or not at all.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,13 +12,22 @@ static IS_ENDABLE: AtomicBool = AtomicBool::new(false);
 /// Whether that was told to end.
 static IS_TOLD: AtomicBool = AtomicBool::new(false);
 
+/// What is said when something is told to end that takes its time.
+static ANNOUNCEMENT: Mutex<&str> = Mutex::new("");
+
 /// Something that Ctrl-C ends in place of the program, as long as this value lives. A program has one at a
-/// time. The second Ctrl-C ends the program, unless the first one was heeded by then.
+/// time. The second Ctrl-C ends the program.
 pub struct Endable(());
 
 impl Endable {
     /// Begins it.
     pub fn begin() -> Self {
+        Self::announced("")
+    }
+
+    /// Begins something that takes its time to end, which `announcement` says as soon as it is told to.
+    pub fn announced(announcement: &'static str) -> Self {
+        *ANNOUNCEMENT.lock().unwrap_or_else(PoisonError::into_inner) = announcement;
         IS_TOLD.store(false, Ordering::SeqCst);
         IS_ENDABLE.store(true, Ordering::SeqCst);
         Endable(())
@@ -45,6 +54,11 @@ pub fn advise(advice: &'static str) {
     *ADVICE.lock().unwrap_or_else(PoisonError::into_inner) = advice;
 }
 
+/// The error of a program that Ctrl-C has ended once something was done: it ends as by the signal itself.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
 /// Has this process end in order by SIGINT (Ctrl-C), SIGTERM and SIGHUP, unless it was started to ignore
 /// them, as `nohup` and shells' background jobs are. The second signal ends it at once.
 #[cfg(unix)]
@@ -52,7 +66,7 @@ pub(crate) fn end_in_order() -> std::io::Result<()> {
     use std::sync::Arc;
 
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    use signal_hook::{flag, iterator::Signals, low_level};
+    use signal_hook::{flag, iterator::Signals};
 
     let heeded: Vec<i32> =
         [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)).collect();
@@ -64,15 +78,16 @@ pub(crate) fn end_in_order() -> std::io::Result<()> {
     let mut signals = Signals::new(&heeded)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            if signal == SIGINT && IS_ENDABLE.load(Ordering::SeqCst) {
-                // The next one is the first again by the time that this one is heeded.
+            let is_first = signal == SIGINT
+                && IS_ENDABLE.load(Ordering::SeqCst)
+                && !IS_TOLD.swap(true, Ordering::SeqCst);
+            if is_first {
+                // The next one is heeded here too, which removes what is unfinished.
                 told.store(false, Ordering::SeqCst);
-                IS_TOLD.store(true, Ordering::SeqCst);
+                announce();
                 continue;
             }
-            calm_files::remove_unfinished();
-            say(signal);
-            let _ = low_level::emulate_default_handler(signal);
+            end_by(signal);
         }
     })?;
     Ok(())
@@ -84,16 +99,48 @@ pub(crate) fn end_in_order() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Ends this process as Ctrl-C does where nothing has to be finished before.
 #[cfg(unix)]
-fn say(signal: i32) {
+pub(crate) fn end_as_interrupted() {
+    end_by(signal_hook::consts::SIGINT);
+}
+
+/// Says how to go on; the program ends by itself.
+#[cfg(not(unix))]
+pub(crate) fn end_as_interrupted() {
+    let advice = *ADVICE.lock().unwrap_or_else(PoisonError::into_inner);
+    calm_files::tell(format_args!("interrupted; {advice}"));
+}
+
+#[cfg(unix)]
+fn end_by(signal: i32) {
+    calm_files::remove_unfinished();
+    say(signal);
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+}
+
+#[cfg(unix)]
+fn announce() {
+    let announcement = *ANNOUNCEMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !announcement.is_empty() {
+        calm_files::tell(format_args!("{}{announcement}", line_break()));
+    }
+}
+
+/// A terminal has a progress bar or ^C on its last line.
+#[cfg(unix)]
+fn line_break() -> &'static str {
     use std::io::IsTerminal;
 
+    if std::io::stderr().is_terminal() { "\n" } else { "" }
+}
+
+#[cfg(unix)]
+fn say(signal: i32) {
     let advice = *ADVICE.lock().unwrap_or_else(PoisonError::into_inner);
     let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
     let separator = if advice.is_empty() { "" } else { "; " };
-    // A terminal has a progress bar or ^C on its last line.
-    let line_break = if std::io::stderr().is_terminal() { "\n" } else { "" };
-    calm_files::tell(format_args!("{line_break}interrupted by {name}{separator}{advice}"));
+    calm_files::tell(format_args!("{}interrupted by {name}{separator}{advice}", line_break()));
 }
 
 #[cfg(unix)]

@@ -1,6 +1,7 @@
 //! What a run has found, in few words: the best certified threshold for each kind of guarantee, then a table.
 //! The same is printed and written as Markdown.
 
+use calm_engine::waiting::BUSY;
 use calm_names::counted;
 
 use crate::config::{Plan, label};
@@ -147,16 +148,17 @@ fn short(family: &str) -> String {
 }
 
 fn notes(plan: &Plan, results: &Results) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = busy_note(results).into_iter().collect();
     if let Some((_, first)) = results.trials.first() {
         let worst = |of: fn(&crate::trials::TrialsRow) -> usize| {
             results.trials.iter().map(|(_, row)| of(row)).max().unwrap_or(0)
         };
         notes.push(format!(
-            "{}, each calibrated on {} of the calibration examples: the loss on all of these exceeds the tolerance in at most \
+            "{}, each calibrated on {} of the calibration {}s: the loss on all of these exceeds the tolerance in at most \
              {} of them (up to {} are in keeping with epsilon {}), that on the {} others in at most {}.",
             counted(first.trials, "trial"),
             first.calibration_examples,
+            plan.exchangeable(),
             worst(|row| row.pool_violations),
             first.accepted_violations,
             plan.epsilon,
@@ -165,6 +167,17 @@ fn notes(plan: &Plan, results: &Results) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// What is said where other programs kept the cores busy.
+pub(crate) fn busy_note(results: &Results) -> Option<String> {
+    (results.waited > BUSY).then(|| {
+        format!(
+            "Warning: speed-ups mean little. Other programs kept the cores busy: workers waited for one in {:.0} % of the \
+             time of decoding.",
+            100.0 * results.waited
+        )
+    })
 }
 
 /// The row of the sweep of a certified threshold.

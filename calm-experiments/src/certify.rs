@@ -18,10 +18,11 @@ use sha2::{Digest, Sha256};
 use crate::config::{DatasetPlan, Objective, ObjectiveKind, Series, policy_at};
 use crate::dataset::{Dataset, Split};
 use crate::fitted::check_not_fitted_to;
+use crate::jobs::{OtherRuns, Work};
 use crate::outputs::SplitOutputs;
-use crate::runner::{OtherRuns, Work, common, decode_missing};
+use crate::runner::{Decoding, common, decode_missing};
 use crate::settings::to_decode;
-use crate::statistics::loss_table;
+use crate::statistics::{loss_table, losses_of_series};
 use crate::unit::Store;
 
 /// The key of a certificate's hash, which is that of all other keys.
@@ -91,7 +92,7 @@ pub fn certify(
     load_engine: impl FnOnce() -> anyhow::Result<Engine>,
 ) -> anyhow::Result<Certificate> {
     let dataset = Dataset::read(Split::Calibration, &plan.data, plan.seed, plan.shard_size)?;
-    let engine = load_engine()?;
+    let mut engine = load_engine()?;
     let num_layers = engine.model().shape().num_layers;
     let settings: Vec<PolicySpec> =
         std::iter::once(PolicySpec::full()).chain(plan.series.policies()).collect();
@@ -101,16 +102,14 @@ pub fn certify(
     check_not_fitted_to(&engine, &settings, &dataset, plan.max_source_tokens)?;
     let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
     let (store, policies) = (Store::new(work), to_decode(&settings, num_layers));
-    let decoding = Work { dataset: &dataset, policies: policies.clone() };
-    decode_missing(engine, &common, std::slice::from_ref(&decoding), &store, OtherRuns::Overwrite)?;
+    let work = [Work { dataset: &dataset, policies: policies.clone() }];
+    let (common, store, other_runs) = (&common, &store, OtherRuns::Overwrite);
+    decode_missing(&mut engine, &Decoding { common, work: &work, store, other_runs, only: None })?;
 
-    let outputs = SplitOutputs::read(&store, &common, &dataset, &policies, num_layers)?;
-    let losses = plan
-        .series
-        .policies()
-        .map(|policy| outputs.losses((plan.objective.kind, plan.objective.loss), policy));
-    let losses = losses.collect::<anyhow::Result<Vec<_>>>()?;
-    let table = loss_table(&plan.series.levels(num_layers), &losses, &dataset.random_order(plan.seed))?;
+    let outputs = SplitOutputs::read(store, common, &dataset, &policies, num_layers)?;
+    let losses = losses_of_series(&plan.objective, &plan.series, &outputs)?;
+    let order = dataset.groups.random_order(plan.seed);
+    let table = loss_table(&plan.series.levels(num_layers), &losses, &order)?;
     let calibration = calibrate(&table, &plan.options)?;
     let mut certificate = Certificate {
         calibration,
@@ -254,7 +253,10 @@ impl Certificate {
     /// The certificate is of no policy that this program has.
     pub fn applied(&self) -> anyhow::Result<String> {
         let Calibration { delta, epsilon, examples, .. } = &self.calibration;
-        let examples = counted(*examples, "example");
+        let examples = match &self.columns.group {
+            Some(column) => format!("{} by {column}", counted(*examples, "group")),
+            None => counted(*examples, "example"),
+        };
         let mut line = format!(
             "{}, calibrated on {examples} for the {} objective ({}) with delta {delta} and epsilon {epsilon}; outputs of \
              at most {}",

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::{DatasetPlan, Plan};
+use crate::groups::Groups;
 
 /// Which examples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,8 @@ pub struct Dataset {
     pub examples: Vec<Example>,
     /// All examples, in order.
     pub shards: Vec<Shard>,
+    /// Which of them belong together.
+    pub groups: Groups,
 }
 
 /// Some consecutive examples.
@@ -55,19 +58,20 @@ pub struct Shard {
 }
 
 impl Dataset {
-    /// Reads the examples of a split, takes as many as the plan says and divides them into shards.
+    /// Reads the examples of a split, takes as many as the plan says and divides them into shards. Groups are
+    /// taken whole.
     ///
     /// # Errors
     /// The file cannot be read, is malformed or has no examples.
     pub fn read(split: Split, plan: &DatasetPlan, seed: u64, shard_size: usize) -> calm_data::Result<Self> {
         let examples = read_examples(&plan.paths, &plan.columns)?;
-        let end = plan.limit.unwrap_or(examples.len());
-        warn_of_fewer(&plan.paths, examples.len(), end);
-        Ok(Self::new(split, take(examples, 0..end, seed), shard_size))
+        warn_of_fewer(&plan.paths, examples.len(), plan.limit.unwrap_or(0));
+        let [taken] = take(examples, [plan.limit], seed);
+        Ok(Self::new(split, taken, shard_size))
     }
 
-    /// Reads both splits of a plan, test and calibration. Where they are the same files, no example is in
-    /// both.
+    /// Reads both splits of a plan, test and calibration. Where they are the same files, no example and no
+    /// group is in both.
     ///
     /// # Errors
     /// As [`read`](Self::read), or too few examples for both, or other files that share examples.
@@ -82,17 +86,18 @@ impl Dataset {
             return Ok(splits);
         }
         let examples = read_examples(&test.paths, &test.columns)?;
-        let (count, middle) = (examples.len(), test.limit.unwrap_or_default());
+        let (count, of_test) = (examples.len(), test.limit.unwrap_or_default());
+        let wanted = of_test.saturating_add(calibration.limit.unwrap_or(0));
+        let [of_test_split, rest] = take(examples, [test.limit, calibration.limit], *seed);
         anyhow::ensure!(
-            middle < count,
-            "{}: of {count} examples data.test_examples = {middle} leaves none for calibration",
+            !rest.is_empty(),
+            "{}: of {count} examples data.test_examples = {of_test} leaves none for calibration",
             test.paths
         );
-        let end = calibration.limit.map_or(count, |limit| middle.saturating_add(limit));
-        warn_of_fewer(&test.paths, count, end);
+        warn_of_fewer(&test.paths, count, wanted);
         Ok([
-            Self::new(Split::Test, take(examples.clone(), 0..middle, *seed), *shard_size),
-            Self::new(Split::Calibration, take(examples, middle..end, *seed), *shard_size),
+            Self::new(Split::Test, of_test_split, *shard_size),
+            Self::new(Split::Calibration, rest, *shard_size),
         ])
     }
 
@@ -110,12 +115,7 @@ impl Dataset {
             let start = index * shard_size;
             Shard { index, range: start..start + chunk.len(), hash: hex(&hash.finalize()) }
         });
-        Self { split, shards: shards.collect(), examples }
-    }
-
-    /// The examples' indices in a random order that depends on the seed and the ids alone.
-    pub fn random_order(&self, seed: u64) -> Vec<usize> {
-        random_order(&self.examples, seed)
+        Self { split, shards: shards.collect(), groups: Groups::new(&examples), examples }
     }
 
     /// The references of each example.
@@ -156,6 +156,14 @@ fn check_disjoint(plan: &Plan, [test, calibration]: &[Dataset; 2]) -> anyhow::Re
     if shared.len() == test.examples.len() || in_calibration.len() == calibration.examples.len() {
         bail!("{test_paths} and {calibration_paths} have the same texts under other ids: {advice}");
     }
+    let groups_of_test: HashSet<&String> = test.groups.names().iter().collect();
+    let both = calibration.groups.names().iter().filter(|name| groups_of_test.contains(name)).count();
+    if plan.test.columns.group.is_some() && both > 0 {
+        let groups = counted(both, "group");
+        calm_files::tell(format_args!(
+            "warning: {groups} of the test examples have calibration examples too"
+        ));
+    }
     if !shared.is_empty() {
         let of_test = counted(test.examples.len(), "test example");
         calm_files::tell(format_args!(
@@ -166,24 +174,31 @@ fn check_disjoint(plan: &Plan, [test, calibration]: &[Dataset; 2]) -> anyhow::Re
     Ok(())
 }
 
-/// The examples at these places of a random order, put back into their own order. Files are often sorted by
-/// some source, so the first ones would not stand for the rest; and with a larger limit the same examples are
-/// taken again, with others.
-fn take(examples: Vec<Example>, places: Range<usize>, seed: u64) -> Vec<Example> {
-    let mut taken = vec![false; examples.len()];
-    for index in random_order(&examples, seed).into_iter().take(places.end).skip(places.start) {
-        taken[index] = true;
+/// Parts of the examples in a random order of their groups, each put back into its own order: whole groups,
+/// until a part has as many examples as its limit says, if it has one. Files are often sorted by some source,
+/// so the first ones would not stand for the rest; and with a larger limit the same examples are taken again,
+/// with others.
+fn take<const PARTS: usize>(
+    examples: Vec<Example>,
+    limits: [Option<usize>; PARTS],
+    seed: u64,
+) -> [Vec<Example>; PARTS] {
+    let mut groups = Groups::new(&examples).random_examples(seed).into_iter();
+    let mut part_of = vec![None; examples.len()];
+    for (part, limit) in limits.into_iter().enumerate() {
+        let mut count = 0;
+        while limit.is_none_or(|limit| count < limit)
+            && let Some(group) = groups.next()
+        {
+            count += group.len();
+            group.into_iter().for_each(|place| part_of[place] = Some(part));
+        }
     }
-    examples.into_iter().zip(taken).filter_map(|(example, taken)| taken.then_some(example)).collect()
-}
-
-/// The places of examples in a random order, which is that of the hashes of their ids under the seed.
-pub fn random_order(examples: &[Example], seed: u64) -> Vec<usize> {
-    let mut order: Vec<(String, usize)> = examples
-        .iter()
-        .enumerate()
-        .map(|(index, example)| (hex(&Sha256::digest(format!("{seed} {}", example.id))), index))
-        .collect();
-    order.sort_unstable();
-    order.into_iter().map(|(_, index)| index).collect()
+    let mut parts = [(); PARTS].map(|()| Vec::new());
+    for (example, part) in examples.into_iter().zip(part_of) {
+        if let Some(part) = part {
+            parts[part].push(example);
+        }
+    }
+    parts
 }

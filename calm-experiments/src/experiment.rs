@@ -1,26 +1,29 @@
 //! A whole run but for its figures: read, decode what is missing, compute, write.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use calm_checkpoint::{checkpoint_fingerprint, fingerprint, folder_of};
 use calm_core::PolicySpec;
+use calm_data::Example;
 use calm_engine::engine::Engine;
 
 use crate::answer::Answer;
 use crate::certify::check_policy;
 use crate::config::Plan;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Split};
 use crate::fitted::check_not_fitted_to;
+use crate::jobs::{OtherRuns, UnitCounts, Work};
 use crate::outputs::SplitOutputs;
 use crate::report::{self, Material, REPORT};
-use crate::runner::{OtherRuns, UnitCounts, Work, common, decode_missing};
+use crate::runner::{Decoding, common, decode_missing};
 use crate::settings::{calibration_policies, certified_rows, sweep_policies, to_decode};
 use crate::statistics::{Results, certified_policies, compute};
 use crate::summary::{Summary, Times, write_csv};
 use crate::trials::check_division;
-use crate::unit::{Common, Header, Store};
+use crate::unit::{Common, Header, Store, UnitKey, UnitState};
 
 /// The file that is written last, so that a run which has it is finished.
 const SUMMARY: &str = "summary.json";
@@ -40,10 +43,9 @@ pub struct Report {
     pub test: Dataset,
 }
 
-/// Runs a plan; everything goes below the folder `out`. `load_engine` is called once the data are known
-/// to be there, and again where the test split waits for what is certified. What an unfinished run has
-/// left there is continued, or replaced if it is another run's; `finished_run` says what becomes of a
-/// finished one.
+/// Runs a plan; everything goes below the folder `out`. `load_engine` is called once the data are known to be
+/// there. What an unfinished run has left there is continued, or replaced if it is another run's;
+/// `finished_run` says what becomes of a finished one.
 ///
 /// # Errors
 /// Data or model cannot be read, a setting does not fit the model, decoding fails, a unit cannot be written,
@@ -52,43 +54,134 @@ pub fn run(
     plan: &Plan,
     out: &Path,
     finished_run: OtherRuns,
-    load_engine: impl Fn() -> anyhow::Result<Engine>,
+    load_engine: impl FnOnce() -> anyhow::Result<Engine>,
 ) -> anyhow::Result<Report> {
     let clock = Clock::start();
-    let datasets = Datasets::read(plan)?;
-    let engine = load_engine()?;
-    let num_layers = engine.model().shape().num_layers;
-    for policy in sweep_policies(plan, num_layers) {
-        policy
-            .make(engine.model())
-            .with_context(|| format!("the setting {policy} does not fit the model"))?;
-    }
-    for policy in calibration_policies(plan) {
-        check_policy(policy, engine.model())?;
-    }
-    for dataset in [&datasets.test, &datasets.calibration] {
-        check_not_fitted_to(&engine, &sweep_policies(plan, num_layers), dataset, plan.max_source_tokens)?;
-    }
-    let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
-    let decoded = Decoded { store: Store::new(out), common, num_layers };
-    let calibration =
-        Work { dataset: &datasets.calibration, policies: to_decode(&calibration_policies(plan), num_layers) };
-    let test = |rows: &[PolicySpec]| Work { dataset: &datasets.test, policies: to_decode(rows, num_layers) };
-    let other_runs = if out.join(SUMMARY).exists() { finished_run } else { OtherRuns::Overwrite };
-    let decode = |engine: Engine, work: &[Work<'_>]| {
-        decode_missing(engine, &decoded.common, work, &decoded.store, other_runs)
-    };
-    let (rows, units) = if plan.raw.sweep.certified_only {
-        let calibrated = decode(engine, &[calibration])?;
-        let rows = decoded.rows(plan, &datasets)?;
-        let units = calibrated + decode(load_engine()?, &[test(&rows)])?;
-        (rows, units)
-    } else {
-        let rows = sweep_policies(plan, num_layers);
-        let units = decode(engine, &[test(&rows), calibration])?;
-        (rows, units)
-    };
+    let mut prepared = Prepared::new(plan, out, finished_run, load_engine)?;
+    let units = prepared.decode(None)?;
+    let rows = prepared.decoded.rows(plan, &prepared.datasets)?;
+    let Prepared { datasets, decoded, engine, .. } = prepared;
+    drop(engine);
     finish(plan, out, datasets, &decoded, &rows, units, clock)
+}
+
+/// A run whose data and model are there and fit together.
+pub struct Prepared<'p> {
+    plan: &'p Plan,
+    datasets: Datasets,
+    pub(crate) engine: Engine,
+    decoded: Decoded,
+    other_runs: OtherRuns,
+}
+
+impl<'p> Prepared<'p> {
+    /// Reads data and model, and checks that each setting fits them.
+    ///
+    /// # Errors
+    /// Data or model cannot be read, or a setting does not fit the model.
+    pub fn new(
+        plan: &'p Plan,
+        out: &Path,
+        finished_run: OtherRuns,
+        load_engine: impl FnOnce() -> anyhow::Result<Engine>,
+    ) -> anyhow::Result<Self> {
+        let datasets = Datasets::read(plan)?;
+        let engine = load_engine()?;
+        let num_layers = engine.model().shape().num_layers;
+        for policy in sweep_policies(plan, num_layers) {
+            policy
+                .make(engine.model())
+                .with_context(|| format!("the setting {policy} does not fit the model"))?;
+        }
+        for policy in calibration_policies(plan) {
+            check_policy(policy, engine.model())?;
+        }
+        for dataset in [&datasets.test, &datasets.calibration] {
+            check_not_fitted_to(&engine, &sweep_policies(plan, num_layers), dataset, plan.max_source_tokens)?;
+        }
+        let common = common(&engine, plan.max_tokens, plan.max_source_tokens, plan.batch_size);
+        let decoded = Decoded { store: Store::new(out), common, num_layers };
+        let other_runs = if out.join(SUMMARY).exists() { finished_run } else { OtherRuns::Overwrite };
+        Ok(Self { plan, datasets, engine, decoded, other_runs })
+    }
+
+    /// The units that are known: all of them, but where the test split is decoded at certified thresholds
+    /// alone, as long as these are not known, those of the calibration split.
+    ///
+    /// # Errors
+    /// A finished unit cannot be read.
+    pub fn units(&self) -> anyhow::Result<Vec<Unit>> {
+        let mut units = Vec::new();
+        for work in self.known_work()? {
+            for (key, shard) in work.units(&self.decoded.common) {
+                let examples = &work.dataset.examples[shard.range.clone()];
+                let is_finished = self.decoded.store.state(&key, examples) == UnitState::Finished;
+                units.push(Unit { id: key.id(), is_finished, key });
+            }
+        }
+        Ok(units)
+    }
+
+    /// Decodes what has no file yet; of that only the units with these ids, if there are any.
+    ///
+    /// # Errors
+    /// As [`decode_missing`] has them, or there is no such unit.
+    pub fn decode(&mut self, only: Option<&BTreeSet<String>>) -> anyhow::Result<UnitCounts> {
+        if let Some(only) = only {
+            let known: BTreeSet<String> = self.units()?.into_iter().map(|unit| unit.id).collect();
+            if let Some(id) = only.difference(&known).next() {
+                bail!("the run has no unit {id}, or none as long as no thresholds are certified");
+            }
+        }
+        let Self { plan, datasets, engine, decoded, other_runs } = self;
+        let mut decode = |work: &[Work<'_>]| {
+            let Decoded { common, store, .. } = &*decoded;
+            decode_missing(engine, &Decoding { common, work, store, other_runs: *other_runs, only })
+        };
+        if !plan.raw.sweep.certified_only {
+            let rows = sweep_policies(plan, decoded.num_layers);
+            return decode(&[decoded.test(datasets, &rows), decoded.calibration(datasets, plan)]);
+        }
+        let calibrated = decode(&[decoded.calibration(datasets, plan)])?;
+        if only.is_some() && !decoded.is_calibrated(plan, datasets) {
+            return Ok(calibrated);
+        }
+        let rows = decoded.rows(plan, datasets)?;
+        Ok(calibrated + decode(&[decoded.test(datasets, &rows)])?)
+    }
+
+    /// What the units have in common.
+    pub(crate) fn common(&self) -> &Common {
+        &self.decoded.common
+    }
+
+    /// The examples of a unit.
+    pub(crate) fn examples(&self, key: &UnitKey) -> &[Example] {
+        let dataset = match key.split {
+            Split::Test => &self.datasets.test,
+            Split::Calibration => &self.datasets.calibration,
+        };
+        &dataset.examples[dataset.shards[key.shard].range.clone()]
+    }
+
+    fn known_work(&self) -> anyhow::Result<Vec<Work<'_>>> {
+        let Self { plan, datasets, decoded, .. } = self;
+        let calibration = decoded.calibration(datasets, plan);
+        if plan.raw.sweep.certified_only && !decoded.is_calibrated(plan, datasets) {
+            return Ok(vec![calibration]);
+        }
+        Ok(vec![decoded.test(datasets, &decoded.rows(plan, datasets)?), calibration])
+    }
+}
+
+/// A unit of a run.
+pub struct Unit {
+    /// The name of the unit, such as `test/calm-softmax-0.9/0003`.
+    pub id: String,
+    /// Whether the unit has a file.
+    pub is_finished: bool,
+    /// What the unit consists of.
+    pub key: UnitKey,
 }
 
 /// Makes the tables again from the files of an earlier run, without a model.
@@ -181,7 +274,7 @@ impl Datasets {
     fn read(plan: &Plan) -> anyhow::Result<Self> {
         let [test, calibration] = Dataset::read_splits(plan)?;
         // Too few examples are found before anything is decoded.
-        check_division(plan, calibration.examples.len())?;
+        check_division(plan, calibration.groups.len())?;
         Ok(Self { test, calibration })
     }
 }
@@ -194,6 +287,24 @@ struct Decoded {
 }
 
 impl Decoded {
+    fn test<'d>(&self, datasets: &'d Datasets, rows: &[PolicySpec]) -> Work<'d> {
+        Work { dataset: &datasets.test, policies: to_decode(rows, self.num_layers) }
+    }
+
+    fn calibration<'d>(&self, datasets: &'d Datasets, plan: &Plan) -> Work<'d> {
+        let policies = to_decode(&calibration_policies(plan), self.num_layers);
+        Work { dataset: &datasets.calibration, policies }
+    }
+
+    /// Whether the whole calibration split is decoded.
+    fn is_calibrated(&self, plan: &Plan, datasets: &Datasets) -> bool {
+        let calibration = self.calibration(datasets, plan);
+        let mut units = calibration.units(&self.common);
+        units.all(|(key, shard)| {
+            self.store.state(&key, &datasets.calibration.examples[shard.range.clone()]) == UnitState::Finished
+        })
+    }
+
     fn read<'d>(&self, dataset: &'d Dataset, policies: &[PolicySpec]) -> anyhow::Result<SplitOutputs<'d>> {
         let policies = to_decode(policies, self.num_layers);
         SplitOutputs::read(&self.store, &self.common, dataset, &policies, self.num_layers)

@@ -6,8 +6,10 @@
 //! |---|---|
 //! | [`config`] | TOML and overrides to a checked plan |
 //! | [`dataset`] | examples and their shards |
+//! | [`groups`] | examples that belong together, for which guarantees hold together |
 //! | [`settings`] | which policies are decoded |
-//! | [`runner`] | workers decode the units that have no file yet |
+//! | [`jobs`] | which units have no file yet, and who decodes which of them |
+//! | [`runner`] | workers decode these |
 //! | [`mod@unit`] | the files of units, all that is known about the decoding |
 //! | [`outputs`] | from those files alone: texts, losses and costs of every setting |
 //! | [`fitted`] | refuses examples that a measure was fitted to |
@@ -30,13 +32,15 @@ pub mod certify;
 pub mod comparison;
 pub mod config;
 pub mod dataset;
+mod estimate;
 pub mod experiment;
 pub mod fitted;
+pub mod groups;
+pub mod jobs;
 pub mod outputs;
 pub mod paper;
 pub mod plots;
 pub mod program;
-mod progress;
 mod report;
 pub mod runner;
 pub mod settings;

@@ -1,6 +1,6 @@
 //! The outputs of every setting on a split and what they took, read from the files of units.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use anyhow::Context;
 use calm_calibrate::{positive_part_risk_loss, signed_risk_loss};
@@ -17,7 +17,7 @@ use crate::unit::{Common, Store, UnitKey};
 pub struct SplitOutputs<'a> {
     pub(crate) dataset: &'a Dataset,
     pub(crate) num_layers: usize,
-    by_policy: HashMap<String, Outputs>,
+    by_policy: BTreeMap<String, Outputs>,
 }
 
 /// Outputs of one setting on a split and what they took.
@@ -36,6 +36,8 @@ pub(crate) struct Outputs {
     pub(crate) encoder_seconds: f64,
     /// Seconds of decoding by part of the call; none if no file says so.
     pub(crate) parts: BTreeMap<&'static str, f64>,
+    /// Seconds of decoding in which workers waited for a core.
+    waited: f64,
     workers: Vec<usize>,
 }
 
@@ -116,6 +118,15 @@ impl<'a> SplitOutputs<'a> {
         workers.dedup();
         workers
     }
+
+    /// Share of the time of decoding in which workers waited for a core.
+    pub(crate) fn waited(&self) -> f64 {
+        let decoding = |outputs: &Outputs| outputs.cost().seconds - outputs.encoder_seconds;
+        let (waited, seconds) = self.by_policy.values().fold((0.0, 0.0), |(waited, seconds), outputs| {
+            (waited + outputs.waited, seconds + decoding(outputs))
+        });
+        if seconds > 0.0 { waited / seconds } else { 0.0 }
+    }
 }
 
 impl Outputs {
@@ -152,12 +163,14 @@ fn read_outputs(
         positions: Vec::new(),
         encoder_seconds: 0.0,
         parts: BTreeMap::new(),
+        waited: 0.0,
         workers: Vec::new(),
     };
     for shard in &dataset.shards {
         let key = UnitKey::new(common, dataset.split, shard, policy);
         let (header, records) = store.read(&key, &dataset.examples[shard.range.clone()])?;
         outputs.workers.push(header.workers);
+        outputs.waited += header.waited.unwrap_or(0.0);
         outputs.exits.resize(header.shape.num_layers, 0);
         for (part, seconds) in &header.parts {
             *outputs.parts.entry(part.name()).or_default() += seconds;

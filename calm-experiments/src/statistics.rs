@@ -99,13 +99,13 @@ pub struct CalibrationRow {
     pub threshold: f64,
     /// Whether nothing was certified, so that the threshold is 1, the full model.
     pub fallback: bool,
-    /// Number of calibration examples that the p-values are computed from.
+    /// Number of calibration examples that the p-values are computed from, or of their groups.
     pub calibration_examples: usize,
-    /// Mean loss on the calibration examples at this threshold.
+    /// Mean loss on the calibration examples, or their groups, at this threshold.
     pub empirical_loss: f64,
-    /// Mean loss on the test examples: what is guaranteed to be at most delta. For `risk` the positive part
-    /// of each difference counts, so it is larger than `risk_difference` of the sweep, which it equals for
-    /// `signed-risk`.
+    /// Mean loss on the test examples, or their groups: what is guaranteed to be at most delta. For `risk`
+    /// the positive part of each difference counts, so it is larger than `risk_difference` of the sweep,
+    /// which it equals for `signed-risk` where there are no groups.
     pub test_loss: f64,
     /// Mean exit layer on the test examples.
     pub test_average_layers: f64,
@@ -128,6 +128,9 @@ pub struct Results {
     pub num_layers: usize,
     /// Numbers of workers that the times were measured with.
     pub workers: Vec<usize>,
+    /// Share of the time of decoding the test split in which workers waited for a core, 0 to 1: other
+    /// programs had it, and speed-ups mean little.
+    pub waited: f64,
 }
 
 impl Results {
@@ -171,7 +174,7 @@ pub fn compute(
     let sweep = sweep_policies.par_iter().map(|&policy| sweep_row(plan, test, policy));
     let sweep = sweep.collect::<anyhow::Result<Vec<_>>>()?;
     let pairs = guaranteed(plan);
-    let order = calibration.dataset.random_order(plan.seed);
+    let order = calibration.dataset.groups.random_order(plan.seed);
     let certified = pairs.par_iter().map(|(objective, series)| {
         let losses = losses_of_series(objective, series, calibration)?;
         let table = loss_table(&series.levels(test.num_layers), &losses, &order)?;
@@ -189,6 +192,7 @@ pub fn compute(
         calibrations,
         num_layers: test.num_layers,
         workers: test.workers(),
+        waited: test.waited(),
     })
 }
 
@@ -262,7 +266,7 @@ pub(crate) fn certified_policies(
     plan: &Plan,
     calibration: &SplitOutputs<'_>,
 ) -> anyhow::Result<Vec<PolicySpec>> {
-    let order = calibration.dataset.random_order(plan.seed);
+    let order = calibration.dataset.groups.random_order(plan.seed);
     let mut policies = Vec::new();
     for objective in &plan.objectives {
         for series in &plan.series {
@@ -278,13 +282,21 @@ pub(crate) fn certified_policies(
     Ok(policies)
 }
 
-/// The losses of the calibration examples, by policy of a series.
-fn losses_of_series(
+/// The losses of the groups of calibration examples, by policy of a series.
+pub(crate) fn losses_of_series(
     objective: &Objective,
     series: &Series,
     calibration: &SplitOutputs<'_>,
 ) -> anyhow::Result<Vec<Vec<f64>>> {
-    series.policies().map(|policy| calibration.losses((objective.kind, objective.loss), policy)).collect()
+    series.policies().map(|policy| group_losses(objective, calibration, policy)).collect()
+}
+
+fn group_losses(
+    objective: &Objective,
+    outputs: &SplitOutputs<'_>,
+    policy: PolicySpec,
+) -> anyhow::Result<Vec<f64>> {
+    Ok(outputs.dataset.groups.means(&outputs.losses((objective.kind, objective.loss), policy)?))
 }
 
 /// Which of a series a calibration at these levels has certified; `None` if that is the full model alone,
@@ -314,7 +326,7 @@ fn certify(
             fallback: certified.fallback,
             calibration_examples: certified.examples,
             empirical_loss: certified.empirical_loss(),
-            test_loss: mean(&test.losses((objective.kind, objective.loss), policy)?),
+            test_loss: mean(&group_losses(objective, test, policy)?),
             test_average_layers: cost.average_layers(),
             test_speedup: full.seconds / cost.seconds,
         };

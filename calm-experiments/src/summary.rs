@@ -8,7 +8,7 @@ use calm_names::counted;
 use serde::Serialize;
 
 use crate::config::{Plan, RawConfig};
-use crate::runner::UnitCounts;
+use crate::jobs::UnitCounts;
 use crate::statistics::{Results, SweepRow};
 use crate::unit::Common;
 
@@ -59,6 +59,8 @@ struct Machine {
     /// How many workers were decoding at the same time when `seconds` was measured; several numbers if the
     /// run was continued with another one.
     workers: Vec<usize>,
+    /// Share of the time of decoding in which workers waited for a core that other programs had.
+    waited: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -124,6 +126,7 @@ impl<'a> Summary<'a> {
                 processor: processor_name(),
                 cores: calm_cpu::all_cores(),
                 workers: results.workers.clone(),
+                waited: results.waited,
             },
             times,
             units,

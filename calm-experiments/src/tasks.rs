@@ -8,8 +8,8 @@ use calm_files::{Document, Error};
 
 use crate::config::{Plan, plan_of};
 use crate::experiment::{self, Report};
+use crate::jobs::OtherRuns;
 use crate::plots;
-use crate::runner::OtherRuns;
 
 /// The key of the list.
 pub const TASKS: &str = "tasks";

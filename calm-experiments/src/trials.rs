@@ -37,9 +37,9 @@ const SURPRISE: ErrorProbability = ErrorProbability::PAPER;
 /// their number) and the 5th and 95th percentile.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrialsRow {
-    /// Examples that each trial calibrates on.
+    /// Examples that each trial calibrates on, or groups of them.
     pub calibration_examples: usize,
-    /// Examples that each trial measures on.
+    /// Examples that each trial measures on, or groups of them.
     pub test_examples: usize,
     /// Number of trials.
     pub trials: usize,
@@ -82,7 +82,8 @@ pub struct TrialsRow {
     pub accepted_violations: usize,
 }
 
-/// Fails where so many calibration examples cannot be divided, which is so for all trials or for none.
+/// Fails where so many calibration examples, or groups of them, cannot be divided, which is so for all trials
+/// or for none.
 ///
 /// # Errors
 /// There are too few examples, for the trials or for a procedure that divides them itself.
@@ -101,8 +102,8 @@ pub fn check_division(plan: &Plan, examples: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The trials of each tolerance of `objective`. `losses` are those of the calibration examples at each
-/// threshold. Examples are divided anew for each trial, and of a trial only a few numbers are kept.
+/// The trials of each tolerance of `objective`. `losses` are those of the groups of calibration examples at
+/// each threshold. Groups are divided anew for each trial, and of a trial only a few numbers are kept.
 pub(crate) fn repeat(
     plan: &Plan,
     objective: &Objective,
@@ -116,8 +117,9 @@ pub(crate) fn repeat(
     }
     let table = LossTable::new(series.levels(calibration.num_layers), losses)?;
     let options = plan.calibration_options(objective, first_delta);
-    let full = &calibration.of(PolicySpec::full())?.costs;
-    let costs = series.policies().map(|policy| Ok(&calibration.of(policy)?.costs));
+    let groups = &calibration.dataset.groups;
+    let full = &groups.sums(&calibration.of(PolicySpec::full())?.costs);
+    let costs = series.policies().map(|policy| Ok(groups.sums(&calibration.of(policy)?.costs)));
     let costs = costs.collect::<anyhow::Result<Vec<_>>>()?;
 
     let mut by_delta: Vec<Trials> = objective.deltas.iter().map(|&delta| Trials::new(delta)).collect();
@@ -127,7 +129,7 @@ pub(crate) fn repeat(
         for (outcome, trials) in
             run_trial(&table, &options, &objective.deltas, &split)?.iter().zip(&mut by_delta)
         {
-            let costs = outcome.threshold_index.map_or(full, |index| costs[index]);
+            let costs = outcome.threshold_index.map_or(full, |index| &costs[index]);
             let threshold = outcome.threshold_index.map_or(1.0, |index| series.thresholds()[index]);
             trials.push(outcome, threshold, on_test(costs), on_test(full));
         }

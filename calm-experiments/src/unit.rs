@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use calm_core::profile::Part;
 use calm_core::{BackboneShape, Generation, PolicySpec};
 use calm_data::Example;
-use calm_files::hex;
+use calm_files::{Claim, hex};
 use calm_names::counted;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -74,6 +74,10 @@ pub struct Header {
     /// Where the time of decoding went, in seconds; empty in files that do not say so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<(Part, f64)>,
+    /// Seconds of decoding in which the worker waited for a core, which other programs had; nothing where the
+    /// system does not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited: Option<f64>,
 }
 
 /// One example of a unit.
@@ -108,6 +112,11 @@ impl UnitKey {
             policy,
             common: common.clone(),
         }
+    }
+
+    /// The name of the unit in a run, such as `test/calm-softmax-0.9/0003`.
+    pub fn id(&self) -> String {
+        format!("{}/{}/{:04}", self.split, self.policy, self.shard)
     }
 
     /// What differs between two units of the same name, to tell why one of them is of no use.
@@ -176,6 +185,26 @@ impl Store {
     pub fn path(&self, key: &UnitKey) -> PathBuf {
         let folder = self.root.join(key.split.to_string()).join(key.policy.to_string());
         folder.join(format!("shard-{:04}.jsonl", key.shard))
+    }
+
+    /// Claims a unit for this process, unless another one has it.
+    ///
+    /// # Errors
+    /// The file of the claim cannot be written.
+    pub fn try_claim(&self, key: &UnitKey) -> anyhow::Result<Option<Claim>> {
+        Ok(Claim::try_take(&self.claim_path(key))?)
+    }
+
+    /// Claims a unit once no other process has it.
+    ///
+    /// # Errors
+    /// The file of the claim cannot be written.
+    pub fn claim(&self, key: &UnitKey) -> anyhow::Result<Claim> {
+        Ok(Claim::take(&self.claim_path(key))?)
+    }
+
+    fn claim_path(&self, key: &UnitKey) -> PathBuf {
+        self.path(key).with_file_name(format!(".shard-{:04}.claim", key.shard))
     }
 
     /// Whether a unit of these examples has to be computed.
@@ -308,6 +337,8 @@ impl Header {
         for (part, seconds) in &self.parts {
             ensure!(*seconds >= 0.0, "{seconds} seconds of {part}");
         }
+        let waited = self.waited.unwrap_or(0.0);
+        ensure!(waited >= 0.0, "{waited} seconds of waiting");
         Ok(())
     }
 }

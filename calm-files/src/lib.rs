@@ -1,10 +1,12 @@
-//! Files that are written whole or not at all, JSON files, TOML documents whose errors name the place, and
-//! the streams that a program prints to.
+//! Files that are written whole or not at all, claims to work that others could do as well, JSON files, TOML
+//! documents whose errors name the place, and the streams that a program prints to, progress included.
 
+mod claim;
 mod document;
 mod error;
 mod map;
 mod panics;
+mod progress;
 mod streams;
 mod target;
 mod unfinished;
@@ -14,11 +16,13 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
+pub use claim::Claim;
 pub use document::Document;
 pub use error::Error;
 pub use map::{FileVersion, map_file};
 pub use panics::catch_panic;
-pub use streams::{print, print_aside, tell};
+pub use progress::{Progress, minutes};
+pub use streams::{LogFormat, print, print_aside, set_log_format, tell};
 pub use unfinished::{TemporaryFolder, remove_unfinished};
 pub use write::{Writer, check_output, is_standard_output, rename, write, write_by, write_json};
 

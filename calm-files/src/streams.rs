@@ -3,6 +3,11 @@
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
 
 use crate::Error;
 
@@ -38,9 +43,71 @@ fn to(
     }
 }
 
-/// Tells the user something on standard error, on a line of its own. Work does not stop because nobody can be
-/// told.
+/// How a program says what it does, on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people, and bars on a terminal.
+    Text,
+    /// A JSON object a line, with `time` (seconds since 1970), `level` (error, warning, note, info or
+    /// progress) and `message`.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("the formats are text and json"),
+        }
+    }
+}
+
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Chooses how [`tell`] writes from now on.
+pub fn set_log_format(format: LogFormat) {
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+pub(crate) fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
+/// Tells the user something on standard error, on a line of its own, whose first word may be its level, as in
+/// `note: `. Work does not stop because nobody can be told.
 pub fn tell(line: impl Display) {
+    let line = line.to_string();
+    if !is_json() {
+        return write_aside(&line);
+    }
+    let levels = [("error", "error"), ("  because", "error"), ("warning", "warning"), ("note", "note")];
+    let split = levels.into_iter().find_map(|(word, level)| {
+        Some((level, line.strip_prefix(word).and_then(|rest| rest.strip_prefix(": "))?))
+    });
+    let (level, message) = split.unwrap_or(("info", &line));
+    log_json(level, message.trim(), &());
+}
+
+/// Writes a line for programs, with more keys than a message has.
+pub(crate) fn log_json(level: &str, message: &str, more: &impl Serialize) {
+    #[derive(Serialize)]
+    struct Line<'a, T> {
+        time: f64,
+        level: &'a str,
+        message: &'a str,
+        #[serde(flatten)]
+        more: &'a T,
+    }
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
+    if let Ok(line) = serde_json::to_string(&Line { time, level, message, more }) {
+        write_aside(&line);
+    }
+}
+
+fn write_aside(line: &str) {
     let mut stream = io::stderr().lock();
     let _ = stream.write_all(format!("{line}\n").as_bytes()).and_then(|()| stream.flush());
 }

@@ -1,8 +1,9 @@
 //! Files and folders that are there while a program works, and not when it has ended.
 //!
-//! A file that is being written lies beside its target as `.NAME.0.partial`, locked. A killed program leaves
-//! it behind, unlocked, and the next one that writes the same target takes it over. A program that is told to
-//! end removes what it has begun.
+//! A file that is being written lies beside its target as `.NAME.HOST.0.partial`, locked. A killed program
+//! leaves it behind, unlocked, and the next one on this machine that writes the same target takes it over.
+//! The name has the machine, because locks on a disk that several share may not reach from one to the other.
+//! A program that is told to end removes what it has begun.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -118,7 +119,13 @@ fn begun() -> MutexGuard<'static, Vec<PathBuf>> {
     BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn end(path: &Path, remove: impl FnOnce(&Path) -> io::Result<()>) {
+/// Keeps account of a file that exists from now on.
+pub(crate) fn begin(path: &Path) {
+    begun().push(path.to_owned());
+}
+
+/// Removes what was begun, unless that was done already.
+pub(crate) fn end(path: &Path, remove: impl FnOnce(&Path) -> io::Result<()>) {
     let mut begun = begun();
     if let Some(index) = begun.iter().position(|other| other == path) {
         begun.swap_remove(index);
@@ -133,7 +140,7 @@ fn take_over(target: &Path) -> io::Result<Option<(File, PathBuf)>> {
     for number in 0..MOST_WRITERS {
         let mut partial = std::ffi::OsString::from(".");
         partial.push(name);
-        partial.push(format!(".{number}.partial"));
+        partial.push(format!(".{}.{number}.partial", host()));
         let path = folder_of(target).join(partial);
         loop {
             let Ok(file) = OpenOptions::new().write(true).create(true).truncate(false).open(&path) else {
@@ -157,8 +164,15 @@ fn take_over(target: &Path) -> io::Result<Option<(File, PathBuf)>> {
     Ok(None)
 }
 
+/// The name of this machine, as far as it is fit for the name of a file.
+fn host() -> String {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    name.chars().filter(|character| character.is_ascii_alphanumeric() || *character == '-').take(40).collect()
+}
+
+/// Whether an open file still has its name.
 #[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let place = |of: io::Result<fs::Metadata>| of.map(|of| (of.dev(), of.ino())).ok();
     let opened = place(file.metadata());
@@ -167,7 +181,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// An open file cannot be renamed there.
 #[cfg(not(unix))]
-fn is_at(_: &File, _: &Path) -> bool {
+pub(crate) fn is_at(_: &File, _: &Path) -> bool {
     true
 }
 
@@ -205,9 +219,10 @@ mod tests {
     fn what_a_killed_program_left_is_taken_over() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("a.json");
-        fs::write(folder.path().join(".a.json.0.partial"), "the first half of").unwrap();
+        let partial = |number| format!(".a.json.{}.{number}.partial", host());
+        fs::write(folder.path().join(partial(0)), "the first half of").unwrap();
         let [first, second] = [(); 2].map(|()| Unfinished::beside(&target).unwrap());
-        assert_eq!(names(folder.path()), [".a.json.0.partial", ".a.json.1.partial"]);
+        assert_eq!(names(folder.path()), [partial(0), partial(1)]);
         first.persist(&target).unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "");
         drop(second);

@@ -170,7 +170,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     fs::rename(from, to).and_then(|()| sync(folder_of(to))).map_err(Error::write(to))
 }
 
-fn make_folder_of(file: &Path) -> io::Result<()> {
+pub(crate) fn make_folder_of(file: &Path) -> io::Result<()> {
     fs::create_dir_all(folder_of(file)).map_err(|error| match error.kind() {
         // It is a file, or a link to nothing.
         io::ErrorKind::AlreadyExists => io::ErrorKind::NotADirectory.into(),

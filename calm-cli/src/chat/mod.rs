@@ -13,7 +13,7 @@ use calm_core::{DecodeOptions, Generation, Policy, Token, decode_streamed};
 use calm_engine::decoding::{Draws, read_batch};
 use calm_engine::engine::{Engine, TextCodec, load_codec};
 use calm_engine::limits::{TOKENS, check_flags};
-use calm_engine::program::{EngineArguments, note_unused_tensors};
+use calm_engine::program::{EngineArguments, introduce};
 use calm_engine::signals::Endable;
 use calm_engine::text_stream::TextStream;
 use calm_experiments::certify::Certificate;
@@ -102,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     encode(&*codec, &conversation.opened())?;
 
     let engine = Engine::with_codec(&arguments.model, &arguments.engine.options(1)?, Some(codec))?;
-    note_unused_tensors(&engine);
+    introduce(&engine);
     let model = engine.model();
     model.enter_thread();
     if let (Some(calibration), Some(path)) = (&calibration, &arguments.calibration) {

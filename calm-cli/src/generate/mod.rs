@@ -11,7 +11,7 @@ use calm_core::{BeamOptions, DecodeOptions, PolicySpec, Token};
 use calm_engine::decoding::{beam_search_sources, decode_sources};
 use calm_engine::engine::{Engine, load_codec};
 use calm_engine::limits::{AT_LEAST_ONE, BEAMS, TOKENS, check_flags};
-use calm_engine::program::{EngineArguments, note_unused_tensors};
+use calm_engine::program::{EngineArguments, introduce};
 use calm_experiments::certify::Certificate;
 use calm_files::{Writer, tell};
 use serde::Serialize;
@@ -124,7 +124,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let batches = sources.tokens.len().div_ceil(arguments.batch_size);
     let options = arguments.engine.options(batches)?;
     let mut engine = Engine::with_codec(&arguments.model, &options, codec)?;
-    note_unused_tensors(&engine);
+    introduce(&engine);
     if let Some(calibration) = &calibration {
         check_calibration(calibration, engine.model(), arguments.force)?;
     }

@@ -7,7 +7,9 @@ use std::process::Output;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command::{NUMBERS, calm, complaint, copied_checkpoint, generate, printed, write_tokenizer};
+use crate::command::{
+    NUMBERS, calm, complaint, copied_checkpoint, generate, notes, printed, write_tokenizer,
+};
 
 fn run(arguments: &str) -> Output {
     calm(arguments.split_whitespace(), "")
@@ -293,9 +295,7 @@ fn from_a_model_to_generation() {
     assert_eq!(modified(&generations), before);
     assert_eq!(strict["average_layers"], 4.0);
     let output = generate(model.path(), &calibrated, lines);
-    assert!(
-        String::from_utf8_lossy(&output.stderr).starts_with("note: the calibration certified no threshold")
-    );
+    assert!(notes(&output.stderr).starts_with("note: the calibration certified no threshold"));
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"average_layers\":4.0"));
 
     for (objective, kind) in [("risk", "unit"), ("signed-risk", "difference")] {

@@ -6,7 +6,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::chat_model::{self, chat_tokens};
-use crate::command::{calm, complaint, generate, llama_with_tokenizer};
+use crate::command::{calm, complaint, generate, llama_with_tokenizer, notes};
 
 fn chat(model: &Path, arguments: &[&str], input: &str) -> Output {
     let common = ["chat", "--device", "cpu", "--model", model.to_str().unwrap()];
@@ -23,7 +23,7 @@ fn answer(model: &Path, arguments: &[&str], conversation: &[(&str, &str)]) -> St
 /// What was printed, with what was said beside it.
 fn said(output: Output) -> (String, String) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    (String::from_utf8(output.stdout).unwrap(), notes(&output.stderr))
 }
 
 #[test]

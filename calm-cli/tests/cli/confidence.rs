@@ -6,7 +6,7 @@ use std::process::Output;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::command::{calm, complaint, generate};
+use crate::command::{calm, complaint, generate, notes};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -167,7 +167,7 @@ fn fits_do_not_see_what_experiments_measure_with() {
 
 fn complaint_after_a_note(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1));
-    String::from_utf8(output.stderr.clone()).unwrap()
+    notes(&output.stderr)
 }
 
 #[test]

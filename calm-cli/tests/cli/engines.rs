@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::command::{calm, llama_with_tokenizer, printed, reference_checkpoint};
+use crate::command::{calm, llama_with_tokenizer, notes, printed, reference_checkpoint};
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -104,7 +104,7 @@ fn what_an_engine_cannot_do_is_said() {
     );
     let usage = |arguments: &[&str]| {
         let output = calm(["generate", "--model", ".", "--input", "-"].iter().chain(arguments), "");
-        String::from_utf8(output.stderr).unwrap()
+        notes(&output.stderr)
     };
     assert!(usage(&["--engine", "gpu"]).contains("unknown engine `gpu`: there are cpu and libtorch"));
     assert!(usage(&["--dtype", "int4"]).contains("unknown weight type `int4`: there are f32, bf16 and int8"));

@@ -5,7 +5,9 @@ use std::path::Path;
 use calm_model::{read_safetensors, write_safetensors};
 use tch::{Device, Tensor};
 
-use crate::command::{calm, complaint, copied_checkpoint, generate, reference_checkpoint, write_tokenizer};
+use crate::command::{
+    calm, complaint, copied_checkpoint, generate, notes, reference_checkpoint, write_tokenizer,
+};
 
 const TOKENS: &str = "{\"input_ids\": [5, 6, 1]}\n";
 
@@ -211,7 +213,7 @@ fn usage() {
         &["generate", "--model", "m", "--input", "-", "--measure", "entropy"],
     ] {
         let output = calm(arguments, "");
-        let error = String::from_utf8(output.stderr).unwrap();
+        let error = notes(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{error}");
         assert!(error.starts_with("error: ") && !error.contains("panicked"), "{error}");
     }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::{
-    NUMBERS, calm, complaint, copied_checkpoint, generate, printed, reference_checkpoint, write_tokenizer,
+    NUMBERS, calm, complaint, copied_checkpoint, generate, notes, printed, reference_checkpoint,
+    write_tokenizer,
 };
 
 const TOKENS: &str = "{\"input_ids\": [5, 6, 1]}\n";
@@ -228,7 +229,7 @@ fn a_reader_who_leaves_changes_neither_files_nor_the_exit_code() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = folder.command(&command).stdout(writer).output().unwrap();
-        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{command}");
+        assert_eq!(notes(&output.stderr), "", "{command}");
         assert_eq!(output.status.code(), Some(code), "{command}");
     }
     for file in ["calibration.json", "strict.json", "bench.json"] {
@@ -323,7 +324,10 @@ fn numbers_may_be_negative() {
 #[test]
 fn a_partial_file_is_used_again() {
     let folder = Folder::new();
-    fs::write(folder.path(".out.jsonl.0.partial"), "{\"tokens\": [1").unwrap();
+    let host = Command::new("uname").arg("-n").output().unwrap().stdout;
+    let host: String =
+        host.into_iter().map(char::from).filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    fs::write(folder.path(&format!(".out.jsonl.{host}.0.partial")), "{\"tokens\": [1").unwrap();
     printed(folder.run(&format!("{GENERATE} --output @out.jsonl")));
     assert_eq!(folder.read("out.jsonl"), printed(folder.run(GENERATE)));
     assert_eq!(folder.names(), ["file", "losses.csv", "out.jsonl", "tokens.jsonl"]);
@@ -347,7 +351,7 @@ fn a_program_that_is_told_to_end_says_so_and_leaves_no_halves() {
     let ended = |child: std::process::Child| {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.signal(), Some(15), "{output:?}");
-        String::from_utf8(output.stderr).unwrap()
+        notes(&output.stderr)
     };
 
     // Many outputs as long as can be: the program is told in the middle of them.
@@ -361,9 +365,10 @@ fn a_program_that_is_told_to_end_says_so_and_leaves_no_halves() {
     .unwrap();
     let command = "generate --device cpu --model @model --input @many.jsonl --output @out.jsonl --threads 1";
     let mut child = folder.command(command).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until(&mut child, || folder.path(".out.jsonl.0.partial").exists());
+    let partial = |name: &&String| name.starts_with(".out.jsonl.") && name.ends_with(".0.partial");
     wait_until(&mut child, || {
-        fs::metadata(folder.path(".out.jsonl.0.partial")).is_ok_and(|partial| partial.len() > 0)
+        let length = |name: &String| fs::metadata(folder.path(name)).map_or(0, |partial| partial.len());
+        folder.names().iter().find(partial).is_some_and(|name| length(name) > 0)
     });
     terminate(&child);
     assert_eq!(ended(child), "interrupted by SIGTERM\n");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::command::{NUMBERS, calm, complaint, generate, printed, write_tokenizer};
+use crate::command::{NUMBERS, calm, complaint, generate, notes, printed, write_tokenizer};
 
 /// A folder with a corpus of the numbers from one to ten, two at a time, and runs on it.
 struct Runs {
@@ -264,7 +264,7 @@ fn exit_heads_are_trained_used_and_kept_apart_from_guarantees() {
 /// What a command said that had told something before it failed.
 fn complaint_after_notes(output: &std::process::Output) -> String {
     assert_eq!(output.status.code(), Some(1));
-    String::from_utf8(output.stderr.clone()).unwrap()
+    notes(&output.stderr)
 }
 
 fn printed_by_training(config: &Path) -> String {

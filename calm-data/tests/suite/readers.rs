@@ -14,6 +14,7 @@ pub(crate) fn example(id: &str, source: &str, references: &[&str]) -> Example {
         target: references[0].to_owned(),
         references: references.iter().map(|&text| text.to_owned()).collect(),
         chat: false,
+        group: None,
     }
 }
 
@@ -86,6 +87,17 @@ fn json_lines_columns() {
         "{\"question\": \"Q\", \"context\": \"C\", \"answers\": {\"text\": [\"A\", \"B\"], \"start\": [0, 1]}}",
         &squad(),
         Ok(&[example("1", "question: Q context: C", &["A", "B"])]),
+    );
+    let by_page = Columns { group: Some("page.number".to_owned()), ..Columns::default() };
+    check_lines(
+        "{\"source\": \"one\", \"target\": \"un\", \"page\": {\"number\": 7}}",
+        &by_page,
+        Ok(&[Example { group: Some("7".to_owned()), ..example("1", "one", &["un"]) }]),
+    );
+    check_lines(
+        "{\"source\": \"one\", \"target\": \"un\", \"page\": {\"number\": null}}",
+        &by_page,
+        Err(":1: column `page.number` holds null instead of a string or an integer"),
     );
     // Numbers lead into lists.
     let messages = Columns { chat: true, ..columns("messages.0.content", "messages.1.content") };

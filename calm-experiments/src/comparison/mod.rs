@@ -156,7 +156,8 @@ pub fn run(
         rows.extend(rows_of_task(name, plan, &comparison.compare, results)?);
     }
     let speed_file = out.join("speed.csv");
-    let speeds = if options.statistics_only {
+    // Whoever decoded the units on other machines has measured nothing.
+    let speeds = if options.statistics_only && speed_file.exists() {
         Speeds::read(&speed_file)?
     } else {
         let speeds = Speeds::measure(comparison, &rows, &tests, &options.engine, load)?;

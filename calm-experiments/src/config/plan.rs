@@ -169,6 +169,8 @@ pub struct Objective {
     pub kind: ObjectiveKind,
     /// What measures it.
     pub loss: Loss,
+    /// Which values it takes.
+    pub loss_kind: LossKind,
     /// The p-value of each threshold.
     pub p_value: PValue,
     /// Tolerances, ascending.
@@ -194,20 +196,13 @@ names!(ObjectiveKind, "objective", {
     SignedRisk => "signed-risk",
 });
 
-impl Objective {
-    /// Which values its loss takes.
-    pub fn loss_kind(&self) -> LossKind {
-        loss_kind(self.kind, self.loss)
-    }
-}
-
 /// Which values the loss of an objective takes. The positive part of a difference of two binary losses is
-/// binary too.
-pub fn loss_kind(objective: ObjectiveKind, loss: Loss) -> LossKind {
+/// binary too; the mean of a group of examples is not.
+pub fn loss_kind(objective: ObjectiveKind, loss: Loss, is_of_groups: bool) -> LossKind {
     match (objective, loss.kind()) {
         (ObjectiveKind::SignedRisk, _) => LossKind::Difference,
-        (_, calm_metrics::LossKind::Binary) => LossKind::Binary,
-        (_, calm_metrics::LossKind::UnitInterval) => LossKind::UnitInterval,
+        (_, calm_metrics::LossKind::Binary) if !is_of_groups => LossKind::Binary,
+        (_, calm_metrics::LossKind::Binary | calm_metrics::LossKind::UnitInterval) => LossKind::UnitInterval,
     }
 }
 
@@ -219,8 +214,13 @@ impl Plan {
             epsilon: self.epsilon,
             p_value: objective.p_value,
             procedure: self.procedure.clone(),
-            loss_kind: objective.loss_kind(),
+            loss_kind: objective.loss_kind,
         }
+    }
+
+    /// What guarantees hold for, in the singular: an example, or a group of examples.
+    pub fn exchangeable(&self) -> &'static str {
+        if self.raw.data.group.is_some() { "group" } else { "example" }
     }
 
     /// The distance of textual consistency.
@@ -272,10 +272,13 @@ impl Plan {
             return Err(document.invalid("data.calibration", message));
         }
 
+        if raw.data.columns.group.is_some() {
+            return Err(document.invalid("data.columns.group", "is a key of [data]: data.group"));
+        }
         let dataset = |paths: &DatasetPaths, limit| DatasetPlan {
             paths: paths.clone(),
             limit,
-            columns: raw.data.columns.clone(),
+            columns: Columns { group: raw.data.group.clone(), ..raw.data.columns.clone() },
         };
         Ok(Self {
             name: name.to_owned(),
@@ -369,14 +372,14 @@ fn check_objectives(raw: &RawConfig, document: &Document) -> Result<Vec<Objectiv
         }
         deltas.sort_by(|a, b| a.get().total_cmp(&b.get()));
         if !deltas.is_empty() {
-            let loss_kind = loss_kind(kind, loss);
+            let loss_kind = loss_kind(kind, loss, raw.data.group.is_some());
             let p_value = calibration.p_value.unwrap_or(PValue::default_for(loss_kind));
             // Known now, and not only after everything is decoded.
             p_value.check(loss_kind).map_err(|error| {
                 let message = format!("{error}, which the {} objective has", kind.name());
                 document.invalid("calibration.p_value", message)
             })?;
-            objectives.push(Objective { kind, loss, p_value, deltas });
+            objectives.push(Objective { kind, loss, loss_kind, p_value, deltas });
         }
     }
     Ok(objectives)

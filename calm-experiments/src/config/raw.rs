@@ -137,6 +137,9 @@ pub struct RawData {
     /// Where id, source and target are, and the task prefix.
     #[serde(default)]
     pub columns: Columns,
+    /// Column of what examples belong to that come in groups, for which guarantees hold then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 /// Decoding, whatever the setting.

@@ -87,9 +87,9 @@ impl Paper {
         Ok(Some(Self { name: first.name.clone(), tasks }))
     }
 
-    /// The plan of the first task, whose engine all have.
-    pub fn first_plan(&self) -> &Plan {
-        &self.tasks[0].1
+    /// The tasks by their names, at least one. All have the engine of the first one.
+    pub fn tasks(&self) -> impl Iterator<Item = (&str, &Plan)> {
+        self.tasks.iter().map(|(name, plan, _)| (name.as_str(), plan))
     }
 }
 

@@ -10,6 +10,7 @@ use super::charts::{ChartView, layers_by_position};
 use super::explorer::ExplorerData;
 use super::page::{embedded_json, signed};
 use super::shown::{Headline, Shown, headlines, policy_of, shown};
+use crate::answer::busy_note;
 use crate::config::{Plan, label};
 use crate::plots::guarantees::{GuaranteesFigure, objective_title};
 use crate::plots::quality::quality_vs_layers;
@@ -25,6 +26,8 @@ pub(super) struct View {
     num_layers: usize,
     quality_name: &'static str,
     cards: Vec<Card>,
+    /// What is wrong with the times, if something is.
+    busy_note: Option<String>,
     layers: Vec<LayerColour>,
     quality: ChartView,
     guarantees: Vec<GuaranteeView>,
@@ -190,6 +193,7 @@ impl View {
             num_layers,
             quality_name: plan.quality.label(),
             cards: cards(plan, results, &headlines),
+            busy_note: busy_note(results),
             quality: ChartView::new(&quality, &spoken)?,
             guarantees: guarantees(GuaranteesFigure::certified(results), "on the test split")?,
             trials: guarantees(
@@ -241,7 +245,7 @@ fn facts(material: &Material<'_>) -> Vec<(&'static str, String)> {
         ("model", format!("{} ({:.12})", plan.model.display(), common.model)),
         ("decoder", counted(results.num_layers, "layer")),
         ("test", counted(test.dataset.examples.len(), "example")),
-        ("calibration", counted(calibration, "example")),
+        ("calibration", counted(calibration, plan.exchangeable())),
         ("engine", common.device.clone()),
         ("machine", summary.machine()),
         ("workers", workers.join(", ")),
@@ -304,10 +308,11 @@ fn css(calm_plots::RGBColor(red, green, blue): calm_plots::RGBColor) -> String {
 
 fn trial_note(results: &Results, plan: &Plan) -> Option<String> {
     let (_, first) = results.trials.first()?;
+    let what = plan.exchangeable();
     let worst = results.trials.iter().map(|(_, row)| row.pool_violations).max().unwrap_or(0);
     Some(format!(
-        "{}, each calibrated on {} of the calibration examples and measured on the other {}. A trial violates its guarantee \
-         if the loss on all of these examples is above δ; up to {} of {} are in keeping with ε = {}, and the worst row here \
+        "{}, each calibrated on {} of the calibration {what}s and measured on the other {}. A trial violates its guarantee \
+         if the loss on all of these {what}s is above δ; up to {} of {} are in keeping with ε = {}, and the worst row here \
          has {worst}.",
         counted(first.trials, "trial"),
         first.calibration_examples,

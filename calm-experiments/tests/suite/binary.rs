@@ -10,11 +10,11 @@ use tempfile::TempDir;
 
 use crate::configuration::VALID;
 
-struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
     /// Model, tokenizer, two datasets and a configuration.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = Self(TempDir::new().unwrap());
         let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../calm-model/tests/reference/v1_1");
         fs::create_dir(folder.path("model")).unwrap();
@@ -34,37 +34,43 @@ impl Folder {
         folder
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The program with these arguments, of which the first may be the name of a command.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::cargo_bin("calm-experiments").unwrap();
-        command.current_dir(self.0.path()).arg("trial.toml").args(arguments);
+        let names = arguments.iter().take_while(|argument| !argument.starts_with('-')).count();
+        let (name, flags) = arguments.split_at(names);
+        command.current_dir(self.0.path()).args(name).arg("trial.toml").args(flags);
         if !arguments.contains(&"--device") {
             command.args(["--device", "cpu"]);
         }
         command
     }
 
-    fn succeed(&self, arguments: &[&str]) -> String {
+    pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// The error's lines, of which there must be few, with the exit code 1.
-    fn fail(&self, arguments: &[&str]) -> String {
+    pub(crate) fn fail(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{errors}");
-        assert!(errors.starts_with("error: ") && errors.lines().count() <= 3, "{errors}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        // What decodes may stand before it.
+        let begin = said.find("error: ").unwrap();
+        let errors = said[begin..].to_owned();
+        assert!(said[..begin].lines().count() <= 1 && errors.lines().count() <= 3, "{said}");
         assert!(!errors.contains("panicked") && output.stdout.is_empty(), "{errors}");
         errors
     }
 
     /// All tables without the columns that depend on time.
-    fn tables(&self, out: &str) -> String {
+    pub(crate) fn tables(&self, out: &str) -> String {
         let mut text = String::new();
         for (name, timed) in
             [("sweep.csv", &[12, 13][..]), ("calibration.csv", &[15]), ("trials.csv", &[25, 26])]
@@ -136,10 +142,10 @@ fn runs_are_equal_on_any_number_of_threads_and_after_a_kill() {
 
     fs::remove_dir_all(folder.path("two/generations/calibration/full")).unwrap();
     fs::remove_file(folder.path("two/generations/test/oracle/shard-0001.jsonl")).unwrap();
-    assert!(folder.fail(&["--out", "two", "--statistics-only"]).contains("cannot read two/generations/"));
+    assert!(folder.fail(&["collect", "--out", "two"]).contains("cannot read two/generations/"));
     folder.succeed(&["--out", "two"]);
     assert_eq!(folder.tables("two"), tables);
-    folder.succeed(&["--out", "two", "--statistics-only"]);
+    folder.succeed(&["collect", "--out", "two"]);
     assert_eq!(folder.tables("two"), tables);
 }
 
@@ -150,7 +156,7 @@ fn statistics_are_those_of_the_model_that_decoded() {
     folder.succeed(&[]);
     let tables = folder.tables("runs/trial");
     fn again<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
-        [&["--statistics-only"], arguments].concat()
+        [&["collect"], arguments].concat()
     }
     for arguments in
         [&["--dtype", "bf16"][..], &["--dtype", "int8"], &["--engine", "libtorch"], &["--device", "cuda"]]
@@ -184,7 +190,7 @@ fn the_table_is_printed_even_if_files_cannot_be_written() {
     folder.succeed(&[]);
     fs::remove_file(folder.path("runs/trial/sweep.csv")).unwrap();
     fs::create_dir(folder.path("runs/trial/sweep.csv")).unwrap();
-    let output = folder.command(&["--statistics-only"]).output().unwrap();
+    let output = folder.command(&["collect"]).output().unwrap();
     let (printed, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(
@@ -254,11 +260,11 @@ fn a_run_that_is_told_to_end_says_how_to_go_on_and_a_full_disk_is_told_last() {
     for file in ["sweep.csv", "calibration.csv", "trials.csv", "summary.json", "plots"] {
         assert!(folder.path("runs/trial").join(file).exists(), "{file}");
     }
-    let status = folder.command(&["--statistics-only"]).stdout(full()).stderr(full()).status().unwrap();
+    let status = folder.command(&["collect"]).stdout(full()).stderr(full()).status().unwrap();
     assert_eq!(status.code(), Some(1));
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = folder.command(&["--statistics-only"]).stdout(writer).output().unwrap();
+    let output = folder.command(&["collect"]).stdout(writer).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
@@ -309,7 +315,7 @@ fn bad_input_gives_one_clear_error() {
         &["--device", "tpu"],
         if cfg!(feature = "libtorch") { "unknown device `tpu`" } else { without_libtorch },
     );
-    check(&["--statistics-only"], "runs/trial/generations/test/full/shard-0000.jsonl");
+    check(&["collect"], "runs/trial/generations/test/full/shard-0000.jsonl");
 
     let weights = folder.path("model/model.safetensors");
     let bytes = fs::read(&weights).unwrap();

@@ -29,6 +29,7 @@ fn plan(setting: &Setting) -> CertifyPlan {
         objective: Objective {
             kind: ObjectiveKind::Textual,
             loss: Loss::Chrf,
+            loss_kind: LossKind::UnitInterval,
             p_value: PValue::Betting,
             deltas: vec![delta],
         },

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use calm_engine::engine::EngineOptions;
 use calm_experiments::comparison::{Comparison, RunOptions, run};
-use calm_experiments::runner::OtherRuns;
+use calm_experiments::jobs::OtherRuns;
 
 use crate::configuration::VALID;
 use crate::made_up::engine;

@@ -7,6 +7,7 @@ use calm_experiments::config::Plan;
 use calm_experiments::dataset::Dataset;
 
 use crate::runs::{EXAMPLES, Setting};
+use calm_experiments::statistics::Results;
 
 fn ids(dataset: &Dataset) -> Vec<String> {
     dataset.examples.iter().map(|example| example.id.clone()).collect()
@@ -126,4 +127,72 @@ fn wrong_references_beside_a_right_one_change_nothing() {
         table.lines().map(cells).collect()
     };
     assert_eq!(untimed(calibration(&setting)), untimed(calibration(&several)));
+}
+
+/// Files in which each example of both splits comes `copies` times, as a group.
+fn write_groups(setting: &Setting, copies: usize) {
+    for split in ["test", "calibration"] {
+        let file = setting.path(&format!("{split}.jsonl"));
+        let lines = fs::read_to_string(&file).unwrap();
+        let copy = |copy: usize| {
+            lines.lines().map(move |line| {
+                let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+                record["group"] = record["id"].take();
+                record["id"] = format!("{}-{copy}", record["group"].as_str().unwrap()).into();
+                format!("{record}\n")
+            })
+        };
+        fs::write(&file, (0..copies).flat_map(copy).collect::<String>()).unwrap();
+    }
+}
+
+const BY_GROUP: &[&str] = &["data.group=group"];
+
+/// Copies of an example are no further evidence: with their group all guarantees are those of one copy.
+#[test]
+fn copies_within_a_group_certify_nothing_more() {
+    let (one, several) = (Setting::new(), Setting::new());
+    write_groups(&several, 3);
+    let plain = one.run("out", 2, &[]).results;
+    let grouped = several.run("out", 2, BY_GROUP).results;
+    for ((guarantee, plain), (_, grouped)) in plain.calibration.iter().zip(&grouped.calibration) {
+        assert_eq!(plain.threshold, grouped.threshold, "{guarantee:?}");
+        assert_eq!(plain.calibration_examples, grouped.calibration_examples);
+        assert!((plain.test_loss - grouped.test_loss).abs() < 1e-12);
+    }
+    for ((_, plain), (_, grouped)) in plain.trials.iter().zip(&grouped.trials) {
+        assert_eq!(
+            (plain.threshold_mean, plain.test_examples, plain.pool_violations),
+            (grouped.threshold_mean, grouped.test_examples, grouped.pool_violations)
+        );
+    }
+    // Without it they seem to be three times as many, and all seems three times as sure.
+    let deceived = several.run("deceived", 2, &[]).results;
+    let p_values = |results: &Results| -> f64 {
+        results.calibrations.iter().flat_map(|calibration| &calibration.p_values).sum()
+    };
+    assert!(p_values(&deceived) < p_values(&grouped));
+}
+
+#[test]
+fn groups_are_taken_whole_and_are_in_one_split() {
+    let setting = Setting::new();
+    write_groups(&setting, 3);
+    let groups = |dataset: &Dataset| dataset.groups.names().to_vec();
+    for (limit, expected) in [(1, 3), (9, 9), (10, 12), (1000, 3 * EXAMPLES)] {
+        let mut plan = setting.plan(&[BY_GROUP, &[&format!("data.test_examples={limit}")]].concat());
+        assert_eq!(read(&plan).examples.len(), expected);
+        plan.calibration.paths = plan.test.paths.clone();
+        if limit < 1000 {
+            let [test, calibration] = Dataset::read_splits(&plan).unwrap();
+            assert_eq!(
+                (test.examples.len(), calibration.examples.len()),
+                (expected, 3 * EXAMPLES - expected)
+            );
+            assert!(groups(&test).iter().all(|group| !groups(&calibration).contains(group)));
+        } else {
+            let error = Dataset::read_splits(&plan).unwrap_err().to_string();
+            assert!(error.contains("leaves none for calibration"), "{error}");
+        }
+    }
 }

@@ -12,5 +12,6 @@ mod datasets;
 mod made_up;
 mod paper;
 mod runs;
+mod spread;
 mod trials;
 mod units;

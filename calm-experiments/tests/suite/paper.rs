@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use calm_engine::engine::EngineOptions;
+use calm_experiments::jobs::OtherRuns;
 use calm_experiments::paper::{Paper, run};
-use calm_experiments::runner::OtherRuns;
 use calm_experiments::tasks::RunOptions;
 
 use crate::configuration::VALID;

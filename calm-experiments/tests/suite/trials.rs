@@ -8,8 +8,8 @@ use calm_calibrate::{
 };
 use calm_experiments::answer::Answer;
 use calm_experiments::experiment::{run, run_statistics};
+use calm_experiments::jobs::OtherRuns;
 use calm_experiments::plots::draw_all;
-use calm_experiments::runner::OtherRuns;
 use calm_metrics::Loss;
 
 use crate::made_up::{NUM_LAYERS, engine};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use calm_experiments::dataset::Dataset;
 use calm_experiments::experiment::{run, run_statistics};
-use calm_experiments::runner::OtherRuns;
+use calm_experiments::jobs::OtherRuns;
 use calm_experiments::unit::{Store, UnitKey, UnitState};
 use calm_files::hex;
 use sha2::{Digest, Sha256};
