@@ -5,14 +5,17 @@ mod applied;
 mod bench;
 mod calibrate;
 mod chat;
+mod decoding;
 mod fit_confidence;
 mod generate;
+mod lines;
 mod manual;
 mod p_value;
 mod policy;
 mod results;
 mod sampling;
 mod score;
+mod serve;
 #[cfg(feature = "libtorch")]
 mod train;
 #[cfg(feature = "libtorch")]
@@ -59,7 +62,8 @@ enum Command {
     FitConfidence(fit_confidence::Arguments),
     Tune(tune::Arguments),
     Calibrate(Box<calibrate::Arguments>),
-    Generate(generate::Arguments),
+    Generate(Box<generate::Arguments>),
+    Serve(Box<serve::Arguments>),
     Chat(chat::Arguments),
     Bench(bench::Arguments),
     Score(score::Arguments),
@@ -116,7 +120,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::FitConfidence(arguments) => fit_confidence::run(&arguments).map(success),
         Command::Tune(arguments) => tune::run(&arguments).map(success),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
-        Command::Generate(arguments) => generate::run(arguments).map(success),
+        Command::Generate(arguments) => generate::run(*arguments).map(success),
+        Command::Serve(arguments) => serve::run(*arguments).map(success),
         Command::Chat(arguments) => chat::run(&arguments).map(success),
         Command::Bench(arguments) => bench::run(&arguments).map(success),
         Command::Score(arguments) => score::run(&arguments).map(success),

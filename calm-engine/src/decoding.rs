@@ -71,6 +71,23 @@ impl Draws {
     }
 }
 
+/// Reads one batch of sources and decodes it: generations in the order of the sources. Tokens are the best
+/// ones, or drawn if `draws` says how.
+///
+/// # Errors
+/// The model cannot follow the policy, or the engine fails.
+pub fn decode_batch(
+    model: &dyn Model,
+    sources: &[&[Token]],
+    policy: &dyn Policy,
+    options: &DecodeOptions,
+    draws: Option<Draws>,
+) -> Result<Vec<Generation>, DecodeError> {
+    let batch = read_batch(model, sources)?;
+    let sampling = draws.map(|draws| draws.sampling(sources)).transpose()?;
+    decode_batches(&[batch], policy, &DecodeOptions { sampling, ..options.clone() })
+}
+
 /// Decodes sources in batches of at most `batch_size`, side by side on all handles of a model: generations in
 /// the order of the sources. Tokens are the best ones, or drawn if `draws` says how.
 ///
@@ -87,9 +104,7 @@ pub fn decode_sources(
     // What learns from outputs sees them in order.
     let models = if policy.learns_from_outputs() { &mut models[..1] } else { models };
     map_batches(models, sources, batch_size, |model, sources| {
-        let batch = read_batch(model, sources)?;
-        let sampling = draws.map(|draws| draws.sampling(sources)).transpose()?;
-        decode_batches(&[batch], policy, &DecodeOptions { sampling, ..options.clone() })
+        decode_batch(model, sources, policy, options, draws)
     })
 }
 

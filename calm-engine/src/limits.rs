@@ -25,6 +25,11 @@ pub const TOKENS: Limit = Limit {
 pub const BEAMS: Limit = Limit { least: 1, most: 1_000, reason: "each of them is a row that takes memory" };
 /// Rows decoded together where all of them are made up.
 pub const ROWS: Limit = Limit { least: 1, most: 65_536, reason: "each row takes memory of its own" };
+/// Sources that wait in a server.
+pub const WAITING: Limit = Limit { least: 1, most: 1_000_000, reason: "each source that waits takes memory" };
+/// Bytes of a request to a server, as far as it is read at once.
+pub const REQUEST_BYTES: Limit =
+    Limit { least: 1, most: 1 << 30, reason: "as many are held in memory for each connection" };
 /// Widths of a network.
 pub const WIDTH: Limit = Limit { least: 1, most: 65_536, reason: "no T5 is wider" };
 /// Layers of a network.

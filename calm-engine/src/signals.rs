@@ -1,6 +1,7 @@
 //! What a program does when it is told to end: it says so, removes what it has begun to write, and ends by
 //! that signal, as shells and schedulers expect (a shell's status is 130 after Ctrl-C). There is nothing else
-//! to put in order, since files appear complete or not at all.
+//! to put in order, since files appear complete or not at all. A server finishes what it has begun, and ends
+//! by itself ([`end_by`]).
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,15 @@ impl Drop for Endable {
     }
 }
 
+/// What a program does that ends by itself.
+static ENDING: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+
+/// Has the first signal call `end` in place of ending the program, which is to end by itself once it has
+/// finished what it has begun. The second signal ends it at once.
+pub fn end_by(end: impl FnOnce() + Send + 'static) {
+    *ENDING.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(end));
+}
+
 /// What is said after `interrupted`.
 static ADVICE: Mutex<&str> = Mutex::new("");
 
@@ -87,7 +97,12 @@ pub(crate) fn end_in_order() -> std::io::Result<()> {
                 announce();
                 continue;
             }
-            end_by(signal);
+            let ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(end) = ending {
+                end();
+                continue;
+            }
+            end_now(signal);
         }
     })?;
     Ok(())
@@ -102,7 +117,7 @@ pub(crate) fn end_in_order() -> std::io::Result<()> {
 /// Ends this process as Ctrl-C does where nothing has to be finished before.
 #[cfg(unix)]
 pub(crate) fn end_as_interrupted() {
-    end_by(signal_hook::consts::SIGINT);
+    end_now(signal_hook::consts::SIGINT);
 }
 
 /// Says how to go on; the program ends by itself.
@@ -113,7 +128,7 @@ pub(crate) fn end_as_interrupted() {
 }
 
 #[cfg(unix)]
-fn end_by(signal: i32) {
+fn end_now(signal: i32) {
     calm_files::remove_unfinished();
     say(signal);
     let _ = signal_hook::low_level::emulate_default_handler(signal);

@@ -1,71 +1,18 @@
-//! The lines that `calm generate` reads, and their tokens.
+//! The sources of an input of `calm generate`.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use anyhow::{Context, bail, ensure};
-use calm_checkpoint::{ChatOptions, Kept, Message, Tokenizer, cut_source};
-use calm_core::Token;
+use anyhow::{Context, ensure};
 use calm_data::{JsonLines, open_text, plain_text};
-use calm_engine::engine::{SourceForm, TextCodec, encode_source};
-use serde::Deserialize;
 
-/// A line has one of these; other keys are the caller's.
-#[derive(Deserialize)]
-#[serde(expecting = "an object with source, prompt, messages or input_ids")]
-struct InputLine {
-    source: Option<String>,
-    prompt: Option<String>,
-    messages: Option<Vec<Message>>,
-    input_ids: Option<Vec<Token>>,
-}
-
-/// How texts become tokens.
-pub(super) struct Texts<'a> {
-    /// The checkpoint, for messages.
-    pub(super) model: &'a Path,
-    pub(super) codec: Option<&'a dyn TextCodec>,
-    /// Put in front of every source that does not begin with it.
-    pub(super) prefix: &'a str,
-    /// Whether a source is what a user says, and is put into the model's template of conversations.
-    pub(super) chat: bool,
-    /// What templates take for the present, the same for all lines.
-    pub(super) now: SystemTime,
-}
-
-impl Texts<'_> {
-    fn tokens(&self, line: InputLine) -> anyhow::Result<Vec<Token>> {
-        let InputLine { source, prompt, messages, input_ids } = line;
-        Ok(match (source, prompt, messages, input_ids) {
-            (Some(text), None, None, None) => {
-                let codec = self.codec("a source")?;
-                // A source that has the prefix already is one that was written for this task.
-                let has_prefix = text.starts_with(self.prefix);
-                let text = if has_prefix { text } else { format!("{}{text}", self.prefix) };
-                encode_source(codec, &text, SourceForm { chat: self.chat, limit: None })?
-            }
-            (None, Some(text), None, None) => self.codec("a prompt")?.encode(&text)?,
-            (None, None, Some(messages), None) => {
-                ensure!(!messages.is_empty(), "the conversation has no messages");
-                let options = ChatOptions { add_generation_prompt: true, now: self.now };
-                self.codec("messages")?.encode_chat(&messages, options)?
-            }
-            (None, None, None, Some(tokens)) => tokens,
-            _ => bail!("expected exactly one of source, prompt, messages and input_ids"),
-        })
-    }
-
-    fn codec(&self, what: &str) -> anyhow::Result<&dyn TextCodec> {
-        self.codec.with_context(|| format!("{what}, but {}", Tokenizer::missing(self.model)))
-    }
-}
+use crate::lines::{Fit, InputLine, Source, Texts};
 
 /// The sources of an input.
 pub(super) struct Sources {
     /// Name of the input in messages.
     name: PathBuf,
-    pub(super) tokens: Vec<Vec<Token>>,
+    sources: Vec<Source>,
     /// Line of each source, from 1.
     lines: Vec<usize>,
 }
@@ -81,33 +28,23 @@ impl Sources {
         let (mut sources, mut lines) = (Vec::new(), Vec::new());
         for line in JsonLines::<_, InputLine>::new(reader, &name) {
             let (number, line) = line?;
-            let tokens = texts.tokens(line).map_err(|error| at_line(&name, number, &error))?;
-            ensure!(!tokens.is_empty(), "{}:{number}: the source has no tokens", name.display());
-            sources.push(tokens);
+            sources.push(texts.source(line).map_err(|error| at_line(&name, number, &error))?);
             lines.push(number);
         }
         ensure!(!sources.is_empty(), "{} holds no line to generate for", name.display());
-        Ok(Self { name, tokens: sources, lines })
+        Ok(Self { name, sources, lines })
     }
 
-    /// The tokens of all sources, if the model knows each of them, cut to `limit` so that what is
-    /// `kept` stays.
-    pub(super) fn check(
-        mut self,
-        num_inputs: usize,
-        limit: Option<usize>,
-        kept: Kept,
-    ) -> anyhow::Result<Vec<Vec<Token>>> {
-        for (tokens, line) in self.tokens.iter_mut().zip(&self.lines) {
-            if let Some(token) = tokens.iter().find(|&&token| token as usize >= num_inputs) {
-                let name = self.name.display();
-                bail!("{name}:{line}: token {token} is not in the vocabulary, which ends at {num_inputs}");
-            }
-            if let Some(limit) = limit {
-                cut_source(tokens, limit, kept);
-            }
+    pub(super) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// All sources, if the model can take each of them.
+    pub(super) fn check(mut self, fit: Fit) -> anyhow::Result<Vec<Source>> {
+        for (source, &line) in self.sources.iter_mut().zip(&self.lines) {
+            fit.apply(source).map_err(|error| at_line(&self.name, line, &error))?;
         }
-        Ok(self.tokens)
+        Ok(self.sources)
     }
 }
 

@@ -116,7 +116,7 @@ fn text_goes_in_and_comes_out() {
     }
     let of_tokens: Vec<String> = NUMBERS
         .iter()
-        .map(|(english, _)| json!({ "input_ids": tokenizer.encode(english).unwrap() }).to_string())
+        .map(|(english, _)| json!({ "input_ids": tokenizer.encode(english).unwrap(), "id": 7 }).to_string())
         .collect();
     let from_tokens = printed(generate(model.path(), &files[4..], &of_tokens.join("\n")));
     assert_eq!(from_tokens, from_file);

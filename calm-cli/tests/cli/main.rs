@@ -24,6 +24,7 @@ mod manual;
 mod mistakes;
 mod reference;
 mod score;
+mod serve;
 #[cfg(feature = "libtorch")]
 mod shells;
 #[cfg(feature = "libtorch")]

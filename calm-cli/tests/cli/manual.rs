@@ -31,7 +31,8 @@ fn flags(help: &str) -> Vec<&str> {
 fn the_help_has_the_commands_in_the_order_of_the_work_and_an_example_of_each() {
     let help = printed(calm(["--help"], ""));
     let training: &[&str] = if cfg!(feature = "libtorch") { &["train"] } else { &[] };
-    let others = ["fit-confidence", "tune", "calibrate", "generate", "chat", "bench", "score", "p-value"];
+    let others =
+        ["fit-confidence", "tune", "calibrate", "generate", "serve", "chat", "bench", "score", "p-value"];
     assert_eq!(commands(&help), [&["data"], training, &others].concat());
     for words in all_commands() {
         let help = printed(calm(words.iter().map(String::as_str).chain(["--help"]), ""));
