@@ -38,7 +38,9 @@ pub use crate::model_type::{Naming, model_type};
 pub use crate::network::{NetworkConfig, Parameter, load_config};
 pub use crate::safetensors_file::SafetensorsFile;
 pub use crate::shared_head::{HeadParts, SharedHead};
-pub use crate::sources::{Kept, check_context, check_sources, cut_source, source_hash, source_seed};
+pub use crate::sources::{
+    Kept, check_context, check_sources, cut_source, source_hash, source_seed, trained_source_tokens,
+};
 pub use crate::t5::{
     DECODER_EMBEDDING, Direction, ENCODER_EMBEDDING, FeedForward, SHARED, T5_MODEL_TYPES, T5Config, bucket,
 };

@@ -1,4 +1,7 @@
+use std::path::Path;
+
 use calm_core::Token;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::Error;
@@ -17,6 +20,17 @@ pub fn check_sources(sources: &[&[Token]], vocab_size: usize) -> Result<(), Erro
         }
     }
     Ok(())
+}
+
+/// Length in tokens of the longest source that a model was trained with, where its folder says so: in
+/// `training.json`, which `calm train` writes, or as `n_positions` in `config.json`, as T5's first releases
+/// do.
+pub fn trained_source_tokens(dir: &Path) -> Option<usize> {
+    let read = |name: &str| calm_files::read_json::<Value>(&dir.join(name)).ok();
+    let written =
+        read("training.json").and_then(|json| json.pointer("/config/data/max_source_tokens")?.as_u64());
+    let of_release = || read("config.json").and_then(|json| json.get("n_positions")?.as_u64());
+    usize::try_from(written.or_else(of_release)?).ok()
 }
 
 /// The first 16 hexadecimal digits of the SHA-256 of a source's tokens: what says whether an example was used

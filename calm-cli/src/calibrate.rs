@@ -98,7 +98,7 @@ struct ModelArguments {
     /// Checkpoint directory: config.json, model.safetensors and tokenizer.json; or a GGUF file
     #[arg(long, value_name = "DIR", requires = "data")]
     model: Option<PathBuf>,
-    /// Calibration examples: .parquet, .jsonl or .json, a pattern of such files in quotes, or
+    /// Calibration examples: .parquet, .jsonl, .json, .csv or .tsv, a pattern of such files in quotes, or
     /// hf://datasets/OWNER/NAME/FILE; none of them may have been used for training
     #[arg(long, value_name = "FILE", requires = "model")]
     data: Option<PathBuf>,

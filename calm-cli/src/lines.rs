@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use anyhow::{Context, bail, ensure};
 use calm_checkpoint::{ChatOptions, Kept, Message, Tokenizer, check_context, cut_source, load_config};
 use calm_core::{Generation, Token};
+use calm_data::find;
 use calm_engine::engine::{Engine, SourceForm, TextCodec, encode_source};
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
@@ -29,6 +30,43 @@ pub(crate) struct InputLine {
     messages: Option<Vec<Message>>,
     input_ids: Option<Vec<Token>>,
     carried: Carried,
+}
+
+/// Where the source of a record is that has other names than `source`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SourceColumns {
+    /// Column of the source; a field of a struct is STRUCT.FIELD, an element of a list LIST.NUMBER
+    #[arg(long = "source-column", value_name = "COLUMN", default_value = "source")]
+    source: String,
+    /// Column of a text that follows the source after ` context: `
+    #[arg(long = "context-column", value_name = "COLUMN")]
+    context: Option<String>,
+}
+
+impl InputLine {
+    /// Takes the source from the columns that flags name.
+    pub(crate) fn select(mut self, columns: &SourceColumns) -> anyhow::Result<Self> {
+        let is_named = columns.source != "source";
+        if !is_named && columns.context.is_none() {
+            return Ok(self);
+        }
+        let record = serde_json::to_value(&self.carried)?;
+        let text = |column: &str| {
+            let value = find(&record, column).with_context(|| format!("no column `{column}`"))?;
+            value.as_str().map(str::to_owned).with_context(|| format!("column `{column}` is no text"))
+        };
+        let mut source = match is_named {
+            true => text(&columns.source)?,
+            false => self.source.take().context("no column `source`")?,
+        };
+        if let Some(context) = &columns.context {
+            source += " context: ";
+            source += &text(context)?;
+        }
+        self.carried.remove(&columns.source);
+        self.source = Some(source);
+        Ok(self)
+    }
 }
 
 /// What a line asks for.

@@ -1,5 +1,6 @@
-//! `calm score`: metrics of a system's outputs, as JSON.
+//! `calm score`: metrics of a system's outputs, as a table, as bare numbers or as JSON.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -11,6 +12,8 @@ use calm_names::counted;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::results::print_table;
+
 const EXAMPLES: &str = "\
 Examples:
   calm score --metric bleu,chrf --hypotheses texts.jsonl --references data/translation/test.parquet
@@ -18,8 +21,9 @@ Examples:
 
 /// Score outputs against references, and compare them with another system's.
 ///
-/// Files are text with a segment a line, or records: JSON Lines, JSON or Parquet, by the ending of the name
-/// (.jsonl, .json, .parquet) or else by the content. gzip may have compressed them. Scores, intervals,
+/// Files are text with a segment a line, or records: JSON Lines, JSON, Parquet or tables, by the ending of
+/// the name (.jsonl, .json, .parquet, .csv, .tsv) or else by the content. All but Parquet may be compressed
+/// (.gz, .zst). Scores, intervals,
 /// p-values and signatures are those of sacreBLEU 2.6, rouge-score 0.1.2 and the SQuAD 1.1 evaluation.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -27,7 +31,7 @@ pub(crate) struct Arguments {
     /// bleu, chrf, chrf++, ter, rouge-1, rouge-2, rouge-l, rouge-lsum, token-f1 or exact
     #[arg(long, value_name = "M,M", value_delimiter = ',', required = true)]
     metric: Vec<Metric>,
-    /// The system's outputs
+    /// The system's outputs; - is standard input
     #[arg(long, value_name = "FILE")]
     hypotheses: PathBuf,
     /// References; several files are several references for each segment
@@ -39,9 +43,15 @@ pub(crate) struct Arguments {
     /// Column of the reference, or of a list of them, in records
     #[arg(long, value_name = "COLUMN", default_value = "target")]
     reference_column: String,
-    /// Also the score of each segment
-    #[arg(long)]
+    /// Also the score of each segment, in JSON
+    #[arg(long, requires = "json")]
     sentence: bool,
+    /// Receives the results as JSON; - is standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Print the scores alone, a number a line
+    #[arg(short, long)]
+    brief: bool,
 
     /// 13a, intl, char or none (bleu) [default: 13a]
     #[arg(long, value_name = "TOKENIZER", help_heading = "Options of metrics")]
@@ -128,6 +138,11 @@ struct Sentences {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let scorers: Vec<Scorer> = arguments.scorers()?;
+    if let Some(json) = &arguments.json {
+        let files = [Some(&arguments.hypotheses), arguments.baseline.as_ref()].into_iter().flatten();
+        let inputs: Vec<&Path> = files.chain(&arguments.references).map(PathBuf::as_path).collect();
+        calm_files::check_output(json, &inputs)?;
+    }
     let (hypotheses, references) = arguments.read_segments()?;
     let baseline = arguments.baseline.as_deref().map(|path| arguments.read_outputs(path)).transpose()?;
     if let (Some(baseline), Some(path)) = (&baseline, &arguments.baseline) {
@@ -137,8 +152,44 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.report(metric, scorer, &hypotheses, &references, baseline.as_deref())
     };
     let reports = arguments.metric.iter().zip(&scorers).map(report).collect::<anyhow::Result<Vec<_>>>()?;
-    let text = serde_json::to_string_pretty(&reports)?;
-    Ok(calm_files::print(|out| writeln!(out, "{text}"))?)
+    if let Some(json) = &arguments.json {
+        calm_files::write_json(json, &reports)?;
+    }
+    print_table(&[arguments.json.as_deref()], |out| match arguments.brief {
+        true => reports.iter().try_for_each(|report| writeln!(out, "{:.2}", report.score)),
+        false => write_table(out, &reports),
+    })?;
+    Ok(())
+}
+
+/// A line for each metric, and below them what else was compared.
+fn write_table(out: &mut dyn Write, reports: &[Report]) -> io::Result<()> {
+    let number = |value: f64| format!("{value:.2}");
+    let names = ["metric", "score", "95 % interval", "baseline", "difference", "p"];
+    let mut rows = vec![names.map(str::to_owned)];
+    for Report { metric, score, confidence, comparison, .. } in reports {
+        let interval =
+            confidence.map(|Interval { low, high, .. }| format!("{} to {}", number(low), number(high)));
+        let compared =
+            comparison.as_ref().map(|ComparisonReport { baseline, difference, p_value, .. }| {
+                [number(*baseline), format!("{difference:+.2}"), format!("{p_value:.4}")]
+            });
+        let [baseline, difference, p_value] = compared.unwrap_or_default();
+        let (metric, interval) = (metric.to_string(), interval.unwrap_or_default());
+        rows.push([metric, number(*score), interval, baseline, difference, p_value]);
+    }
+    // Only columns with something in them.
+    let is_used = |column: &usize| rows[1..].iter().any(|row| !row[*column].is_empty());
+    let columns: Vec<usize> = (0..rows[0].len()).filter(is_used).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    for row in &rows {
+        let cells = columns.iter().map(|&column| match column {
+            0 => format!("{:<width$}", row[0], width = width(0)),
+            _ => format!("  {:>width$}", row[column], width = width(column)),
+        });
+        writeln!(out, "{}", cells.collect::<String>().trim_end())?;
+    }
+    reports.iter().try_for_each(|report| writeln!(out, "{}", report.signature))
 }
 
 impl Arguments {

@@ -18,7 +18,7 @@ use calm_names::counted;
 /// The flags that say which training sources a command decodes, and how.
 #[derive(clap::Args)]
 pub(crate) struct TrainingSources {
-    /// Training examples: .parquet, .jsonl or .json, a pattern of such files in quotes, or
+    /// Training examples: .parquet, .jsonl, .json, .csv or .tsv, a pattern of such files in quotes, or
     /// hf://datasets/OWNER/NAME/FILE; may be repeated, for a model of several tasks
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,

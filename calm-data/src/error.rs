@@ -20,7 +20,7 @@ pub enum Error {
         source: parquet::errors::ParquetError,
     },
     /// A dataset is in none of the formats that can be read.
-    #[error("{}: expected a file whose name ends in .parquet, .jsonl, .json, .jsonl.gz or .json.gz", path.display())]
+    #[error("{}: expected a file whose name ends in .parquet, .jsonl, .json, .csv or .tsv, or these with .gz or .zst", path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,

@@ -1,3 +1,4 @@
+use crate::records::Needed;
 use crate::{DatasetPaths, Error, HubCache, Result, records};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -99,7 +100,8 @@ pub enum WithoutReference {
 /// - `.json`: an array of records, an object with such an array as `data`, or SQuAD's official files, whose
 ///   questions become records like those of the Hugging Face hub (`id`, `title`, `context`, `question`,
 ///   `answers.text`);
-/// - `.jsonl.gz` and `.json.gz`.
+/// - `.csv` and `.tsv`, whose first line names the columns;
+/// - all but Parquet with `.gz` or `.zst` behind.
 ///
 /// Upper and lower case are the same in these endings.
 ///
@@ -110,7 +112,10 @@ pub fn read_examples(paths: impl Into<DatasetPaths>, columns: &Columns) -> Resul
     let paths = paths.into();
     let (mut examples, mut number) = (Vec::new(), 0);
     for path in paths.files(&HubCache::from_env())? {
-        for record in records::open(&path, |has_id| columns.needed(has_id))? {
+        let needed = columns.needed();
+        let needed =
+            if columns.id.is_none() { Needed::ColumnsAndId(&needed) } else { Needed::Columns(&needed) };
+        for record in records::open(&path, needed)? {
             let (line, value) = record?;
             number += 1;
             examples.extend(Record { path: &path, line, number, value: &value }.example(columns)?);
@@ -120,8 +125,8 @@ pub fn read_examples(paths: impl Into<DatasetPaths>, columns: &Columns) -> Resul
 }
 
 impl Columns {
-    fn needed(&self, has_id: bool) -> Vec<&str> {
-        let id = self.id.as_deref().or(has_id.then_some("id"));
+    fn needed(&self) -> Vec<&str> {
+        let id = self.id.as_deref();
         let texts = [Some(self.source.as_str()), self.context.as_deref(), Some(self.target.as_str())];
         let more = self.more_references.iter().map(String::as_str);
         let texts = texts.into_iter().flatten().chain(self.group.as_deref());
@@ -249,7 +254,7 @@ impl<'a> Record<'a> {
 }
 
 /// Finds the value of a column; dots lead into structs, and numbers from 0 into lists.
-pub(crate) fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+pub fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     let get = |name: &str| match value {
         Value::Array(list) => list.get(name.parse::<usize>().ok()?),
         _ => value.get(name),

@@ -1,6 +1,6 @@
-//! Datasets: JSON, Parquet, and the bundled corpus.
+//! Datasets: JSON, Parquet, tables of texts, and the bundled corpus.
 //!
-//! [`read_examples`] reads what a model is trained, calibrated or tested on, from files of either format,
+//! [`read_examples`] reads what a model is trained, calibrated or tested on, from files of any of these formats,
 //! whatever their columns are called and wherever [`DatasetPaths`] says they are, Hugging Face's cache
 //! included. [`JsonLines`] reads any type line by line from any stream, [`read_segments`] what a metric
 //! compares. [`debian::build`] makes the bundled
@@ -18,14 +18,16 @@ mod parquet_column;
 mod parquet_file;
 mod records;
 mod segments;
+mod separated;
 mod text;
 pub mod tokenizer;
 
 pub use dataset_paths::DatasetPaths;
 pub use error::{Error, Result};
-pub use example::{Columns, Example, WithoutReference, read_examples};
+pub use example::{Columns, Example, WithoutReference, find, read_examples};
 pub use hub_cache::HubCache;
 pub use json_lines::JsonLines;
 pub use parquet_file::{Row, read_rows, write_rows};
+pub use records::{Records, read_records};
 pub use segments::{SegmentFormat, Segments, read_segments};
 pub use text::{open_text, plain_text};

@@ -114,6 +114,12 @@ impl ParquetFile {
         self.columns.iter().any(|column| column.name == name)
     }
 
+    /// Names of the columns that hold what JSON has, each of which is there once.
+    pub(crate) fn readable_columns(&self) -> Vec<String> {
+        let names = self.columns.iter().map(|column| column.name.clone());
+        names.filter(|name| self.select(name).is_ok()).collect()
+    }
+
     /// Reads all records, numbered from 1, as objects in which `columns` are the keys.
     ///
     /// All of `columns` must exist, and hold what JSON has: text, numbers, or lists of these.

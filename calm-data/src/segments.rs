@@ -1,7 +1,7 @@
 //! What metrics compare: the texts of each segment of a file.
 
 use crate::example::{Record, find};
-use crate::records::{RecordFormat, Records};
+use crate::records::{Needed, RecordFormat, Records};
 use crate::text::{lines, read_text};
 use crate::{Result, json_document};
 use std::fs::File;
@@ -33,7 +33,7 @@ pub enum SegmentFormat {
 ///
 /// The name tells that a file has records, if it ends as those of datasets do. Of any other file the content
 /// decides: it has records if all of it is JSON objects of which one has the column, or if it is Parquet.
-/// Either may be compressed by gzip.
+/// Either may be compressed by gzip or zstd.
 ///
 /// # Errors
 /// Fails if the file cannot be read or is malformed, and if a record lacks the column or holds something else
@@ -41,7 +41,7 @@ pub enum SegmentFormat {
 pub fn read_segments(path: &Path, column: &str) -> Result<Segments> {
     let format = RecordFormat::of_name(path);
     if let Some(format) = format.or_else(|| is_parquet(path).then_some(RecordFormat::Parquet)) {
-        let records = format.open(path, |_| vec![column])?;
+        let records = format.open(path, Needed::Columns(&[column]))?;
         return from_records(records, path, column);
     }
     let text = read_text(path)?;

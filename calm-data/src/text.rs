@@ -2,12 +2,38 @@
 
 use crate::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::rc::Rc;
 
-/// What gzip's files begin with.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// What compresses texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    const ALL: [Self; 2] = [Self::Gzip, Self::Zstd];
+
+    /// The ending of names.
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Gzip => "gz",
+            Self::Zstd => "zst",
+        }
+    }
+
+    /// What files begin with.
+    fn magic(self) -> &'static [u8] {
+        match self {
+            Self::Gzip => &[0x1f, 0x8b],
+            Self::Zstd => &[0x28, 0xb5, 0x2f, 0xfd],
+        }
+    }
+}
 
 /// Compressed text may always become this long.
 const PLAUSIBLE_LENGTH: u64 = 64 << 20;
@@ -17,18 +43,22 @@ const PLAUSIBLE_LENGTH: u64 = 64 << 20;
 /// Text of any use becomes ten times longer, and the same line again and again about a hundred times.
 const PLAUSIBLE_RATIO: u64 = 250;
 
-/// Opens a text file, which gzip may have compressed: its name ends in `.gz` then, or it begins as such files
-/// do.
+/// Opens a text file, which gzip or zstd may have compressed: its name ends in `.gz` or `.zst` then, or it
+/// begins as such files do. `-` is standard input.
 ///
 /// # Errors
-/// Fails if the file cannot be opened or read. Reading fails on what gzip did not write, and on compressed
-/// text that becomes implausibly long: 64 MiB, and 250 times longer than the file.
+/// Fails if the file cannot be opened or read. Reading fails on what is damaged, and on compressed text that
+/// becomes implausibly long: 64 MiB, and 250 times longer than the file.
 pub fn open_text(path: &Path) -> Result<Box<dyn BufRead>> {
-    let file = BufReader::new(File::open(path).map_err(calm_files::Error::read(path))?);
-    if has_gzip_name(path) {
-        return Ok(decompressed(file));
+    if path == Path::new("-") {
+        return plain_text(io::stdin().lock()).map_err(|error| calm_files::Error::read(path)(error).into());
     }
-    plain_text(file).map_err(|error| calm_files::Error::read(path)(error).into())
+    let file = BufReader::new(File::open(path).map_err(calm_files::Error::read(path))?);
+    let opened = match compression_of_name(path) {
+        Some(compression) => decompressed(file, compression),
+        None => plain_text(file),
+    };
+    opened.map_err(|error| calm_files::Error::read(path)(error).into())
 }
 
 /// Makes a reader of plain text of one that may be compressed, as its first bytes tell.
@@ -36,8 +66,11 @@ pub fn open_text(path: &Path) -> Result<Box<dyn BufRead>> {
 /// # Errors
 /// Fails if the first bytes cannot be read. Reading fails as for [`open_text`].
 pub fn plain_text(mut input: impl BufRead + 'static) -> io::Result<Box<dyn BufRead>> {
-    let is_gzip = input.fill_buf()?.starts_with(&GZIP);
-    Ok(if is_gzip { decompressed(input) } else { Box::new(input) })
+    let start = input.fill_buf()?;
+    match Compression::ALL.into_iter().find(|compression| start.starts_with(compression.magic())) {
+        Some(compression) => decompressed(input, compression),
+        None => Ok(Box::new(input)),
+    }
 }
 
 /// Reads all text of a file that [`open_text`] opens.
@@ -47,25 +80,40 @@ pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn has_gzip_name(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"))
+/// A name without the ending of what has compressed the file, if it has one.
+pub(crate) fn without_compression(name: &str) -> &str {
+    let stripped = Compression::ALL.into_iter().find_map(|compression| {
+        let (stem, ending) = name.rsplit_once('.')?;
+        ending.eq_ignore_ascii_case(compression.ending()).then_some(stem)
+    });
+    stripped.unwrap_or(name)
 }
 
-fn decompressed(input: impl BufRead + 'static) -> Box<dyn BufRead> {
-    let decoder = MultiGzDecoder::new(Counted { input, consumed: 0 });
-    Box::new(BufReader::new(Plausible { decoder, produced: 0 }))
+fn compression_of_name(path: &Path) -> Option<Compression> {
+    let ending = path.extension()?;
+    Compression::ALL.into_iter().find(|compression| ending.eq_ignore_ascii_case(compression.ending()))
+}
+
+fn decompressed(input: impl BufRead + 'static, compression: Compression) -> io::Result<Box<dyn BufRead>> {
+    let consumed = Rc::new(Cell::new(0));
+    let input = Counted { input, consumed: Rc::clone(&consumed) };
+    let decoder: Box<dyn Read> = match compression {
+        Compression::Gzip => Box::new(MultiGzDecoder::new(input)),
+        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(input)?),
+    };
+    Ok(Box::new(BufReader::new(Plausible { decoder, consumed, produced: 0 })))
 }
 
 /// Counts the bytes that were taken from a reader.
 struct Counted<R> {
     input: R,
-    consumed: u64,
+    consumed: Rc<Cell<u64>>,
 }
 
 impl<R: BufRead> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.input.read(buffer)?;
-        self.consumed += read as u64;
+        self.consumed.update(|consumed| consumed + read as u64);
         Ok(read)
     }
 }
@@ -76,24 +124,24 @@ impl<R: BufRead> BufRead for Counted<R> {
     }
 
     fn consume(&mut self, amount: usize) {
-        self.consumed += amount as u64;
+        self.consumed.update(|consumed| consumed + amount as u64);
         self.input.consume(amount);
     }
 }
 
 /// Ends with an error where a text becomes implausibly long.
-struct Plausible<R> {
-    decoder: MultiGzDecoder<Counted<R>>,
+struct Plausible {
+    decoder: Box<dyn Read>,
+    consumed: Rc<Cell<u64>>,
     produced: u64,
 }
 
-impl<R: BufRead> Read for Plausible<R> {
+impl Read for Plausible {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.decoder.read(buffer)?;
         self.produced += read as u64;
-        let plausible = self.decoder.get_ref().consumed.saturating_mul(PLAUSIBLE_RATIO);
-        if self.produced > plausible.max(PLAUSIBLE_LENGTH) {
-            let consumed = self.decoder.get_ref().consumed;
+        let consumed = self.consumed.get();
+        if self.produced > consumed.saturating_mul(PLAUSIBLE_RATIO).max(PLAUSIBLE_LENGTH) {
             return Err(io::Error::other(format!(
                 "{consumed} compressed bytes become more than {} MiB, as no text does: decompress it if it is right",
                 self.produced >> 20

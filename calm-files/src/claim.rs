@@ -11,8 +11,8 @@ use crate::write::make_folder_of;
 /// A file that is there, and locked, as long as its owner works on what it stands for. The system
 /// unlocks the file of a program that was killed, so that a claim never outlives its owner.
 ///
-/// Where files cannot be locked, as on some network's disks, everybody gets the claim: whatever is claimed has
-/// to be harmless when it is done twice.
+/// Where files cannot be locked, as on some network's disks, everybody gets the claim: whatever is claimed
+/// has to be harmless when it is done twice.
 #[derive(Debug)]
 pub struct Claim {
     path: PathBuf,

@@ -1,22 +1,23 @@
-//! `calm generate`: JSON Lines in, JSON Lines out, in the same order.
+//! `calm generate`: sources in, JSON Lines out, in the same order.
 
 mod sources;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
+use calm_checkpoint::trained_source_tokens;
 use calm_core::{BeamOptions, DecodeOptions, PolicySpec, Token};
 use calm_engine::decoding::{beam_search_sources, decode_sources};
 use calm_engine::engine::{Engine, load_codec};
 use calm_engine::limits::{BEAMS, check_flags};
 use calm_engine::program::introduce;
-use calm_files::{Writer, tell};
+use calm_files::{Progress, Writer, tell};
 
-use self::sources::Sources;
+use self::sources::Input;
 use crate::decoding::{DecodingArguments, Settings};
-use crate::lines::{Fit, Texts};
+use crate::lines::{Fit, SourceColumns, Texts};
 
 /// Batches decoded before their results are written.
 const BATCHES_PER_WRITE: usize = 64;
@@ -24,11 +25,13 @@ const BATCHES_PER_WRITE: usize = 64;
 const EXAMPLES: &str = "\
 Examples:
   calm generate --model models/debian-en-fr --input sources.jsonl --policy calm-agreement-0.9 --output texts.jsonl
+  calm generate --model models/debian-en-fr --input data/translation/test.parquet --output texts.jsonl
   calm generate --model models/debian-en-fr --input - --calibration calibration.json";
 
-/// Generate text for each line of a JSON Lines file.
+/// Generate text for each line of a JSON Lines file, or each record of another one.
 ///
-/// A line of the output has the text, its tokens, the layer after which each token left and its confidence
+/// Of a stream, lines are answered as they come. A line of the output has the other keys of its input, the
+/// text, its tokens, the layer after which each token left and its confidence
 /// there, and the average of these layers.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -37,9 +40,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A {"source": "text"}, {"prompt": "text"}, {"messages": [{"role": "user", "content": "text"}]} or
-    /// {"input_ids": [1, 2]} per line; - is standard input. Messages are for models with a chat template
-    #[arg(long, value_name = "FILE.jsonl")]
+    /// {"input_ids": [1, 2]} per line; - is standard input. Messages are for models with a chat template. Or a
+    /// .parquet, .json, .csv or .tsv file. All but Parquet may be compressed (.gz, .zst)
+    #[arg(long, value_name = "FILE")]
     input: PathBuf,
+    #[command(flatten)]
+    columns: SourceColumns,
     /// Receives a line per input line, in the same order; - is standard output. A file appears when all lines
     /// are there
     #[arg(long, value_name = "FILE.jsonl", default_value = "-")]
@@ -64,33 +70,46 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Before the model, which may take long to load: mistakes in the input show at once.
     let codec = load_codec(&arguments.model)?;
     let (model, now) = (arguments.model.as_path(), SystemTime::now());
-    let texts = Texts { model, codec: codec.as_deref(), prefix: &settings.prefix, chat: settings.chat, now };
-    let sources = Sources::read(&arguments.input, &texts)?;
-    let batch_size = settings.batch_size;
-    let options = arguments.decoding.engine.options(sources.len().div_ceil(batch_size))?;
-    let mut engine = Engine::with_codec(&arguments.model, &options, codec)?;
+    let Settings { batch_size, max_tokens, draws, .. } = settings;
+    let input = Input::new(&arguments.input, arguments.columns.clone());
+    let (prefix, chat) = (settings.prefix.as_str(), settings.chat);
+    let count = input.check(&Texts { model, codec: codec.as_deref(), prefix, chat, now })?;
+    let batches = count.map_or(usize::MAX, |count| count.div_ceil(batch_size));
+    let options = arguments.decoding.engine.options(batches)?;
+    let engine = Engine::with_codec(&arguments.model, &options, codec)?;
     introduce(&engine);
     settings.check_model(engine.model())?;
-    let mut sources = sources.check(Fit::new(&engine, model, &settings)?)?;
+    let fit = Fit::new(&engine, model, &settings)?;
     let policy = settings.policy.make(engine.model())?;
+    let Engine { mut models, codec, .. } = engine;
+    let codec = codec.as_deref();
+    let texts = Texts { model, codec, prefix, chat, now };
 
     let mut output = Writer::create(&arguments.output)?;
     settings.tell_certified();
-    let decode_options = DecodeOptions::new(settings.max_tokens);
-    let workers = engine.models.len();
-    let lines_per_write = batch_size.saturating_mul(workers).saturating_mul(BATCHES_PER_WRITE);
-    for sources in sources.chunks_mut(lines_per_write) {
-        let models = &mut engine.models;
-        let tokens: Vec<Vec<Token>> =
-            sources.iter_mut().map(|source| std::mem::take(&mut source.tokens)).collect();
-        let generations = match &beams {
-            Some(options) => beam_search_sources(models, &tokens, batch_size, options)?,
-            None => decode_sources(models, &tokens, batch_size, &*policy, &decode_options, settings.draws)?,
-        };
-        for (source, generation) in sources.iter().zip(&generations) {
-            write_line(&mut output, &source.output_line(engine.codec.as_deref(), generation)?)?;
+    let decode_options = DecodeOptions::new(max_tokens);
+    let lines_per_write = batch_size.saturating_mul(models.len()).saturating_mul(BATCHES_PER_WRITE);
+    let progress = Progress::new("generating", "lines", count);
+    let mut longer = LongerThanTrained::of(&settings, model);
+    input.for_each_chunk(lines_per_write, &texts, |mut sources| {
+        let mut tokens: Vec<Vec<Token>> = Vec::with_capacity(sources.len());
+        for (line, source) in &mut sources {
+            fit.apply(source).map_err(|error| input.at_line(*line, &error))?;
+            longer.look_at(*line, source.tokens.len());
+            tokens.push(std::mem::take(&mut source.tokens));
         }
-    }
+        let generations = match &beams {
+            Some(options) => beam_search_sources(&mut models, &tokens, batch_size, options)?,
+            None => decode_sources(&mut models, &tokens, batch_size, &*policy, &decode_options, draws)?,
+        };
+        for ((_, source), generation) in sources.iter().zip(&generations) {
+            write_line(&mut output, &source.output_line(codec, generation)?)?;
+        }
+        progress.add(sources.len());
+        Ok(())
+    })?;
+    progress.finish();
+    longer.tell();
     output.finish()?;
     if let Some(remark) = policy.remark() {
         tell(format_args!("note: {remark}"));
@@ -107,6 +126,46 @@ impl Arguments {
         let length_penalty = self.length_penalty;
         ensure!(length_penalty.is_finite(), "--length-penalty must be a number, not {length_penalty}");
         Ok(Some(BeamOptions { beams, length_penalty, max_tokens }))
+    }
+}
+
+/// Sources that are longer than any that the model was trained with.
+struct LongerThanTrained {
+    trained: Option<usize>,
+    /// The first one's line and length, and how many there are.
+    first: Option<(usize, usize)>,
+    count: usize,
+}
+
+impl LongerThanTrained {
+    fn of(settings: &Settings, model: &Path) -> Self {
+        // What is cut was decided about.
+        let trained = match settings.max_source_tokens {
+            Some(_) => None,
+            None => trained_source_tokens(model),
+        };
+        Self { trained, first: None, count: 0 }
+    }
+
+    fn look_at(&mut self, line: usize, length: usize) {
+        if self.trained.is_some_and(|trained| length > trained) {
+            self.first.get_or_insert((line, length));
+            self.count += 1;
+        }
+    }
+
+    fn tell(&self) {
+        if let (Some(trained), Some((line, length))) = (self.trained, self.first) {
+            tell(format_args!(
+                "warning: {} longer than the {trained} tokens that the model was trained with, the first one in line {line} \
+                 ({length}); --max-source-tokens {trained} cuts them",
+                if self.count == 1 {
+                    "a source is".to_owned()
+                } else {
+                    format!("{} sources are", self.count)
+                }
+            ));
+        }
     }
 }
 

@@ -1,54 +1,154 @@
-//! The sources of an input of `calm generate`.
+//! The sources of an input of `calm generate`, as many at a time as are decoded together.
+//!
+//! A file is read twice: once before the model is loaded, so that mistakes show at once, and once while it is
+//! decoded, so that memory does not grow with it. A stream is read by a thread of its own, and what has come
+//! is decoded without waiting for the rest.
 
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use calm_data::{JsonLines, open_text, plain_text};
+use anyhow::ensure;
+use calm_data::{JsonLines, open_text, read_records};
 
-use crate::lines::{Fit, InputLine, Source, Texts};
+use crate::lines::{InputLine, Source, SourceColumns, Texts};
 
-/// The sources of an input.
-pub(super) struct Sources {
-    /// Name of the input in messages.
-    name: PathBuf,
-    sources: Vec<Source>,
-    /// Line of each source, from 1.
-    lines: Vec<usize>,
+/// How long is waited for more lines of a stream once there is one to decode.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// Lines of a stream that are read before those ahead of them are decoded.
+const LINES_AHEAD: usize = 4096;
+
+/// A line with its number, counted from 1.
+type Line = anyhow::Result<(usize, InputLine)>;
+
+/// An input.
+pub(super) struct Input {
+    path: PathBuf,
+    columns: SourceColumns,
+    /// Whether it can be read again.
+    is_file: bool,
 }
 
-impl Sources {
-    pub(super) fn read(path: &Path, texts: &Texts<'_>) -> anyhow::Result<Self> {
-        let (reader, name): (Box<dyn BufRead>, PathBuf) = if path == Path::new("-") {
-            let input = plain_text(std::io::stdin().lock()).context("cannot read standard input")?;
-            (input, "standard input".into())
-        } else {
-            (open_text(path)?, path.to_owned())
+impl Input {
+    pub(super) fn new(path: &Path, columns: SourceColumns) -> Self {
+        let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+        Self { path: path.to_owned(), columns, is_file }
+    }
+
+    /// Number of the sources of a file, all of which become tokens; `None` for a stream, where mistakes show
+    /// when they come.
+    pub(super) fn check(&self, texts: &Texts<'_>) -> anyhow::Result<Option<usize>> {
+        if !self.is_file {
+            ensure!(
+                self.path == Path::new("-") || self.path.exists(),
+                "cannot read {}: No such file",
+                self.name()
+            );
+            return Ok(None);
+        }
+        let mut count = 0;
+        for line in self.lines_of_file()? {
+            self.source(line?, texts)?;
+            count += 1;
+        }
+        ensure!(count > 0, "{} holds no line to generate for", self.name());
+        Ok(Some(count))
+    }
+
+    /// Hands on the sources with the numbers of their lines, at most `most` at a time.
+    pub(super) fn for_each_chunk(
+        &self,
+        most: usize,
+        texts: &Texts<'_>,
+        mut handle: impl FnMut(Vec<(usize, Source)>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let source = |line: Line| self.source(line?, texts);
+        let mut is_empty = true;
+        let mut handle = |lines: Vec<Line>| {
+            is_empty = false;
+            handle(lines.into_iter().map(source).collect::<anyhow::Result<_>>()?)
         };
-        let (mut sources, mut lines) = (Vec::new(), Vec::new());
-        for line in JsonLines::<_, InputLine>::new(reader, &name) {
-            let (number, line) = line?;
-            sources.push(texts.source(line).map_err(|error| at_line(&name, number, &error))?);
-            lines.push(number);
+        if self.is_file {
+            let mut lines = self.lines_of_file()?.peekable();
+            while lines.peek().is_some() {
+                handle(lines.by_ref().take(most).collect())?;
+            }
+        } else {
+            let lines = self.lines_of_stream();
+            while let Some(chunk) = received(&lines, most) {
+                handle(chunk)?;
+            }
         }
-        ensure!(!sources.is_empty(), "{} holds no line to generate for", name.display());
-        Ok(Self { name, sources, lines })
+        ensure!(!is_empty, "{} holds no line to generate for", self.name());
+        Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.sources.len()
+    /// An error with its place in front.
+    pub(super) fn at_line(&self, number: usize, error: &anyhow::Error) -> anyhow::Error {
+        anyhow::anyhow!("{}:{number}: {error:#}", self.name())
     }
 
-    /// All sources, if the model can take each of them.
-    pub(super) fn check(mut self, fit: Fit) -> anyhow::Result<Vec<Source>> {
-        for (source, &line) in self.sources.iter_mut().zip(&self.lines) {
-            fit.apply(source).map_err(|error| at_line(&self.name, line, &error))?;
+    fn source(
+        &self,
+        (number, line): (usize, InputLine),
+        texts: &Texts<'_>,
+    ) -> anyhow::Result<(usize, Source)> {
+        let source = line.select(&self.columns).and_then(|line| texts.source(line));
+        Ok((number, source.map_err(|error| self.at_line(number, &error))?))
+    }
+
+    fn lines_of_file(&self) -> anyhow::Result<Box<dyn Iterator<Item = Line>>> {
+        if is_table(&self.path) {
+            let records = read_records(&self.path)?;
+            return Ok(Box::new(records.map(|record| {
+                let (number, value) = record?;
+                Ok((number, serde_json::from_str(&value.to_string())?))
+            })));
         }
-        Ok(self.sources)
+        let lines = JsonLines::<_, InputLine>::new(open_text(&self.path)?, &self.path);
+        Ok(Box::new(lines.map(|line| Ok(line?))))
+    }
+
+    fn lines_of_stream(&self) -> Receiver<Line> {
+        let (sender, receiver) = sync_channel(LINES_AHEAD);
+        let (path, name) = (self.path.clone(), self.name());
+        std::thread::spawn(move || match open_text(&path) {
+            Ok(text) => {
+                let mut lines = JsonLines::<_, InputLine>::new(text, name);
+                // Nobody reads any more after an error.
+                while lines.next().is_some_and(|line| sender.send(line.map_err(Into::into)).is_ok()) {}
+            }
+            Err(error) => drop(sender.send(Err(error.into()))),
+        });
+        receiver
+    }
+
+    /// How messages call it.
+    fn name(&self) -> String {
+        if self.path == Path::new("-") {
+            "standard input".to_owned()
+        } else {
+            self.path.display().to_string()
+        }
     }
 }
 
-/// An error with its place in front.
-fn at_line(name: &Path, number: usize, error: &anyhow::Error) -> anyhow::Error {
-    anyhow::anyhow!("{}:{number}: {error:#}", name.display())
+/// Waits for a line, and takes those that come at once behind it.
+fn received(lines: &Receiver<Line>, most: usize) -> Option<Vec<Line>> {
+    let mut chunk = vec![lines.recv().ok()?];
+    while chunk.len() < most {
+        match lines.recv_timeout(LINGER) {
+            Ok(line) => chunk.push(line),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    Some(chunk)
+}
+
+/// Whether a file has records other than lines, whose values stay what they are to the digit.
+fn is_table(path: &Path) -> bool {
+    let name = path.to_string_lossy().to_ascii_lowercase();
+    let stem = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    [".parquet", ".json", ".csv", ".tsv"].iter().any(|ending| stem.ends_with(ending))
 }

@@ -19,6 +19,7 @@ mod engines;
 #[cfg(feature = "libtorch")]
 mod generate;
 mod gguf_folder;
+mod inputs;
 mod manual;
 #[cfg(feature = "libtorch")]
 mod mistakes;

@@ -53,7 +53,9 @@ fn score(folder: &Path, arguments: &str) -> Output {
 }
 
 fn reports(folder: &Path, arguments: &str) -> Vec<Value> {
-    serde_json::from_str(&printed(score(folder, arguments))).unwrap()
+    let output = score(folder, &format!("{arguments} --json -"));
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]
@@ -131,11 +133,12 @@ fn the_content_tells_the_format() {
         (path("renamed.txt"), &[]),
         (path("nested"), &nested),
         ("/dev/stdin".to_owned(), &[]),
+        ("-".to_owned(), &[]),
     ] {
         let references = path("references.txt");
         let files = ["score", "--metric", "bleu", "--hypotheses", &hypotheses, "--references", &references];
-        let output = calm([&files, column].concat(), records.clone());
-        let found: Vec<Value> = serde_json::from_str(&printed(output)).unwrap();
+        let output = calm([&files, column, &["--json", "-"]].concat(), records.clone());
+        let found: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(found, expected, "{hypotheses}");
     }
 }
@@ -174,6 +177,37 @@ fn notes() {
         "text",
         "FILE holds JSON objects without `text`: its lines are taken as text",
     );
+}
+
+#[test]
+fn scores_are_printed_as_a_table_or_bare() {
+    let folder = files();
+    let early = "--hypotheses early.jsonl --references references.txt";
+    let [bleu, chrf] =
+        &reports(folder.path(), &format!("--metric bleu,chrf {early} --baseline full.txt"))[..]
+    else {
+        panic!()
+    };
+    let bare = printed(score(folder.path(), &format!("--metric bleu,chrf {early} -b")));
+    let number = |value: &Value| format!("{:.2}", value.as_f64().unwrap());
+    assert_eq!(bare, format!("{}\n{}\n", number(&bleu["score"]), number(&chrf["score"])));
+    let table = printed(score(folder.path(), &format!("--metric bleu,chrf {early} --baseline full.txt")));
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(
+        lines[0].split_whitespace().collect::<Vec<_>>(),
+        ["metric", "score", "95", "%", "interval", "baseline", "difference", "p"]
+    );
+    for (line, report) in lines[1..3].iter().zip([bleu, chrf]) {
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        let expected = ["/confidence/low", "/confidence/high", "/comparison/baseline"];
+        let found = [cells[2], cells[4], cells[5]];
+        assert_eq!((cells[0], cells[1]), (report["metric"].as_str().unwrap(), &*number(&report["score"])));
+        assert_eq!(found.map(str::to_owned), expected.map(|path| number(report.pointer(path).unwrap())));
+    }
+    assert_eq!(lines[3..], [bleu, chrf].map(|report| report["signature"].as_str().unwrap()));
+    // A column without anything in it is left out.
+    let plain = printed(score(folder.path(), &format!("--metric bleu {early} --bootstrap 0")));
+    assert!(plain.starts_with("metric  score\nbleu "), "{plain}");
 }
 
 #[test]
