@@ -1,10 +1,10 @@
 //! Datasets: JSON, Parquet, tables of texts, and the bundled corpus.
 //!
-//! [`read_examples`] reads what a model is trained, calibrated or tested on, from files of any of these formats,
-//! whatever their columns are called and wherever [`DatasetPaths`] says they are, Hugging Face's cache
-//! included. [`JsonLines`] reads any type line by line from any stream, [`read_segments`] what a metric
-//! compares. [`debian::build`] makes the bundled
-//! corpus, and [`tokenizer::train`] its tokenizer.
+//! [`read_examples`] reads what a model is trained, calibrated or tested on, from files of any of these
+//! formats, whatever their columns are called and wherever [`DatasetPaths`] says they are, Hugging Face's
+//! cache included. [`read_records`] reads all that a file has. [`JsonLines`] reads any type line by line from
+//! any stream, [`read_segments`] what a metric compares. [`debian::build`] makes the bundled corpus, and
+//! [`tokenizer::train`] its tokenizer.
 
 mod dataset_paths;
 pub mod debian;

@@ -31,8 +31,8 @@ Examples:
 /// Generate text for each line of a JSON Lines file, or each record of another one.
 ///
 /// Of a stream, lines are answered as they come. A line of the output has the other keys of its input, the
-/// text, its tokens, the layer after which each token left and its confidence
-/// there, and the average of these layers.
+/// text, its tokens, the layer after which each token left and its confidence there, and the average of these
+/// layers.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A {"source": "text"}, {"prompt": "text"}, {"messages": [{"role": "user", "content": "text"}]} or
-    /// {"input_ids": [1, 2]} per line; - is standard input. Messages are for models with a chat template. Or a
-    /// .parquet, .json, .csv or .tsv file. All but Parquet may be compressed (.gz, .zst)
+    /// {"input_ids": [1, 2]} per line; - is standard input. Messages are for models with a chat template. Or
+    /// a .parquet, .json, .csv or .tsv file. All but Parquet may be compressed (.gz, .zst)
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     #[command(flatten)]

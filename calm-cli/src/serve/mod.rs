@@ -57,8 +57,7 @@ pub(crate) struct Arguments {
     /// Port to listen at; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
-    /// Sources that may wait. Beyond them requests for one source are refused (503), and lines of others wait
-    /// for a place
+    /// Sources that may wait. Requests that come beyond them are refused (503)
     #[arg(long, value_name = "N", default_value_t = 1024)]
     queue: usize,
     /// Longest request for one source, and longest line of one for many

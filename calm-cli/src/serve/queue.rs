@@ -1,12 +1,12 @@
 //! The sources that wait, of all requests, and the threads that decode them.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use calm_checkpoint::Model;
 use calm_core::{DecodeOptions, Generation, Policy, Token};
 use calm_engine::decoding::decode_batch;
 use calm_files::catch_panic;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::Server;
 use crate::lines::Source;
@@ -14,11 +14,10 @@ use crate::lines::Source;
 /// The line of an output, or why there is none.
 pub(super) type Answer = Result<Vec<u8>, String>;
 
-/// A source that waits. It gives its place free when it is taken.
+/// A source that waits.
 struct Job {
     source: Source,
     answer: oneshot::Sender<Answer>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Job {
@@ -28,9 +27,9 @@ impl Job {
     }
 }
 
-/// A bounded number of sources that wait.
+/// The sources that wait. Requests that come while there are `places` of them are refused.
 pub(super) struct Queue {
-    places: Arc<Semaphore>,
+    places: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -43,40 +42,32 @@ struct State {
 
 impl Queue {
     pub(super) fn new(places: usize) -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(places)),
-            state: Mutex::new(State { jobs: Vec::new(), is_closed: false }),
-            changed: Condvar::new(),
-        }
+        let state = State { jobs: Vec::new(), is_closed: false };
+        Self { places, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Has a source wait once there is a place for it.
-    pub(super) async fn enter(&self, source: Source) -> oneshot::Receiver<Answer> {
-        // Nobody closes the semaphore: an error cannot come.
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        place.map_or_else(|_| oneshot::channel().1, |place| self.push(source, place))
+    /// Whether a request is refused that comes now.
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.places
     }
 
-    /// Has a source wait, unless all places are taken.
-    pub(super) fn try_enter(&self, source: Source) -> Option<oneshot::Receiver<Answer>> {
-        let place = || Arc::clone(&self.places).try_acquire_owned().ok();
-        let place = place().or_else(|| {
-            self.lock().jobs.retain(|job| !job.is_abandoned());
-            place()
-        })?;
-        Some(self.push(source, place))
+    /// Has a source wait until it is answered. If the answer is dropped, so is the source.
+    pub(super) async fn answer(&self, source: Source) -> Answer {
+        self.enter(source).await.unwrap_or_else(|_| Err("nothing decodes any more".to_owned()))
     }
 
-    fn push(&self, source: Source, place: OwnedSemaphorePermit) -> oneshot::Receiver<Answer> {
+    fn enter(&self, source: Source) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
-        self.lock().jobs.push(Job { source, answer, _place: place });
+        self.lock().jobs.push(Job { source, answer });
         self.changed.notify_one();
         receiver
     }
 
     /// Number of the sources that wait.
     pub(super) fn len(&self) -> usize {
-        self.lock().jobs.iter().filter(|job| !job.is_abandoned()).count()
+        let mut state = self.lock();
+        state.jobs.retain(|job| !job.is_abandoned());
+        state.jobs.len()
     }
 
     /// Ends the workers once nothing waits.
@@ -150,5 +141,40 @@ fn decode_rows(
         }
         Err(error) if rows.len() == 1 => vec![Err(error)],
         Err(_) => rows.iter().flat_map(|row| decode_rows(server, model, policy, &[row])).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::lines::Texts;
+
+    fn source(length: usize) -> Source {
+        let (model, now) = (Path::new("model"), SystemTime::UNIX_EPOCH);
+        let texts = Texts { model, codec: None, prefix: "", chat: false, now };
+        let line = format!("{{\"input_ids\": {:?}}}", vec![1; length]);
+        texts.source(serde_json::from_str(&line).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_oldest_is_taken_with_its_like_and_whoever_has_gone_is_not() {
+        let queue = Queue::new(5);
+        let take = |most| -> Vec<usize> {
+            queue.take(most).unwrap().iter().map(|job| job.source.tokens.len()).collect()
+        };
+        let mut answers: Vec<_> =
+            [5, 9, 1, 5, 8, 7].into_iter().map(|length| queue.enter(source(length))).collect();
+        assert!(queue.is_full());
+        drop(answers.pop());
+        assert_eq!(take(2), [5, 5]);
+        assert!(!queue.is_full());
+        assert_eq!(take(2), [9, 8]);
+        queue.close();
+        assert_eq!(take(2), [1]);
+        drop(queue.enter(source(3)));
+        assert!(queue.take(2).is_none());
     }
 }

@@ -59,6 +59,7 @@ async fn generate(State(server): Shared, headers: HeaderMap, body: Body) -> Resp
     let asked = asked.map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     match asked.as_deref() {
         None | Some(JSON) => generate_one(&server, body).await.into_response(),
+        Some(name) if JSON_LINES.contains(&name) && server.queue.is_full() => busy().into_response(),
         Some(name) if JSON_LINES.contains(&name) => generate_lines(server, body),
         Some(name) => {
             let message = format!("the content type is {JSON} or {}, not {name}", JSON_LINES[0]);
@@ -67,15 +68,19 @@ async fn generate(State(server): Shared, headers: HeaderMap, body: Body) -> Resp
     }
 }
 
+fn busy() -> Refusal {
+    let message = "as many sources wait as --queue allows: come back later";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
 /// Answers a request for one source.
 async fn generate_one(server: &Arc<Server>, body: Body) -> Result<Response, Refusal> {
     let bytes = body::read(body, server.max_request).await?;
     let source = read_source(server, bytes).await?;
-    let answer = server.queue.try_enter(source).ok_or_else(|| {
-        let message = "as many sources wait as --queue allows: come back later";
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message)
-    })?;
-    let line = answer.await.unwrap_or_else(|_| Err("nothing decodes any more".to_owned()));
+    if server.queue.is_full() {
+        return Err(busy());
+    }
+    let line = server.queue.answer(source).await;
     let failed = |message| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message);
     Ok((content_type(JSON), line.map_err(failed)?).into_response())
 }
@@ -101,9 +106,10 @@ fn generate_lines(server: Arc<Server>, body: Body) -> Response {
 }
 
 async fn answer_line(server: &Arc<Server>, line: Vec<u8>) -> Result<Vec<u8>, String> {
-    let source = read_source(server, line).await.map_err(|refusal| refusal.message)?;
-    let answer = server.queue.enter(source).await;
-    answer.await.unwrap_or_else(|_| Err("nothing decodes any more".to_owned()))
+    // In JSON Lines the first line of a text is the only one.
+    let at_column = |refusal: Refusal| refusal.message.replace(" at line 1 column ", " at column ");
+    let source = read_source(server, line).await.map_err(at_column)?;
+    server.queue.answer(source).await
 }
 
 /// Tokenises aside: a long text keeps no other request waiting.

@@ -231,7 +231,7 @@ fn mistakes() {
             None,
             "{\"input_ids\": [5,",
             400,
-            "EOF while parsing a list at line 1 column 17",
+            "EOF while parsing a value at line 1 column 17",
         ),
         ("POST", "/generate", Some(SINGLE), "", 400, "EOF while parsing a value"),
         (
@@ -258,7 +258,7 @@ fn mistakes() {
         let value: Value = serde_json::from_str(&text).unwrap();
         assert!(value["error"].as_str().unwrap().contains(expected), "{text}, not {expected}");
     }
-    assert_eq!(server.metric("calm_requests_total{code=\"400\"}"), 7.0);
+    assert_eq!(server.metric("calm_requests_total{code=\"400\"}"), 8.0);
     assert_eq!(server.metric("calm_sources_total"), 0.0);
 }
 
@@ -275,10 +275,10 @@ fn a_bad_line_has_its_error_in_its_place() {
     let error = |message: &str| json!({ "error": message }).to_string();
     let expected = [
         of_good.to_owned(),
-        error("line 3: EOF while parsing an object at line 1 column 1"),
+        error("line 3: EOF while parsing an object at column 1"),
         of_other.to_owned(),
         error("line 5: more than 100 bytes: --max-request allows no more"),
-        error("line 7: invalid value: integer `-1`, expected u32 at line 1 column 17"),
+        error("line 7: invalid value: integer `-1`, expected u32 at column 17"),
         of_other.to_owned(),
     ];
     assert_eq!(found.lines().collect::<Vec<_>>(), expected);
@@ -321,6 +321,7 @@ fn a_full_queue_refuses_and_forgets_whoever_goes() {
     let length = refused.read(&mut answer).unwrap();
     let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
     assert!(answer.starts_with("http/1.1 503 ") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    assert_eq!(server.ask("POST", "/generate", Some(LINES), &line).0, 503);
     drop(waiting);
     server.wait_for("calm_queue_sources", 0.0);
     // Its place is free again.
@@ -336,12 +337,8 @@ fn a_server_that_is_told_to_end_answers_what_it_was_asked() {
     let model = reference_checkpoint("v1_1");
     let line = "{\"input_ids\": [5, 6, 1]}\n";
     let expected = printed(generate(&model, &["--max-tokens", "3"], line));
-    for signal in ["-INT", "-TERM"] {
-        if signal == "-INT" && ignores_interruptions() {
-            continue;
-        }
-        let mut server = Server::start(&model, &["--max-tokens", "3"]);
-        let _idle = server.open("");
+    // A request whose first line is answered and whose end has not come.
+    let begin = |server: &Server| {
         let mut lines = server.open_lines();
         lines.write_all(chunk(line).as_bytes()).unwrap();
         let mut answers = BufReader::new(lines.try_clone().unwrap());
@@ -349,6 +346,15 @@ fn a_server_that_is_told_to_end_answers_what_it_was_asked() {
         while !found.contains(&expected) {
             assert!(answers.read_line(&mut found).unwrap() > 0, "{found}");
         }
+        (lines, answers)
+    };
+    for signal in ["-INT", "-TERM"] {
+        if signal == "-INT" && ignores_interruptions() {
+            continue;
+        }
+        let mut server = Server::start(&model, &["--max-tokens", "3"]);
+        let _idle = server.open("");
+        let (mut lines, mut answers) = begin(&server);
         server.signal(signal);
         server.told("note: ending when all that was asked is answered");
         while TcpStream::connect(&server.address).is_ok() {
@@ -362,7 +368,7 @@ fn a_server_that_is_told_to_end_answers_what_it_was_asked() {
     }
 
     let mut server = Server::start(&model, &["--max-tokens", "3"]);
-    let _lines = server.open_lines();
+    let _lines = begin(&server);
     server.signal("-TERM");
     server.told("note: ending");
     server.signal("-TERM");
