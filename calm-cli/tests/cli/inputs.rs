@@ -113,7 +113,7 @@ fn sources_have_other_names_and_contexts() {
     }
 }
 
-/// Of a stream a line is answered before the next one comes.
+/// A line of a stream is answered before the next one comes.
 #[test]
 fn a_stream_is_answered_line_by_line() {
     let folder = Folder::new();
