@@ -4,11 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::limits::check;
 use crate::Error;
-
-/// Longest entry of a vocabulary in bytes. Entries of a unigram model are paths in a tree, which is dropped
-/// one call for each byte: 131,000 of them overflow the stack.
-const LONGEST_ENTRY: usize = 4096;
 
 /// Files of tokenizers that have to be converted.
 const OTHER_FORMATS: [&str; 5] =
@@ -59,26 +56,4 @@ fn converter(dir: &Path) -> String {
         "`python3 -c \"from transformers import AutoTokenizer as T; T.from_pretrained('{dir}').save_pretrained('{dir}')\"` \
          (after `pip install transformers sentencepiece protobuf`)"
     )
-}
-
-/// Checks a tokenizer's document for what the crate `tokenizers` does not survive.
-pub(super) fn check(document: &Value) -> Result<(), String> {
-    let Some(model) = document.get("model") else {
-        return Err("it is no tokenizer, which has a key `model`".to_owned());
-    };
-    let vocab = &model["vocab"];
-    let listed = vocab.as_array().into_iter().flatten().filter_map(|entry| entry.get(0)?.as_str());
-    let named = vocab.as_object().into_iter().flat_map(|entries| entries.keys().map(String::as_str));
-    let added = document["added_tokens"].as_array().into_iter().flatten();
-    let added = added.filter_map(|token| token["content"].as_str());
-    match listed.chain(named).chain(added).find(|entry| entry.len() > LONGEST_ENTRY) {
-        Some(entry) => {
-            let start: String = entry.chars().take(20).collect();
-            Err(format!(
-                "the entry `{start}...` of its vocabulary has {} bytes, but may have {LONGEST_ENTRY}",
-                entry.len()
-            ))
-        }
-        None => Ok(()),
-    }
 }

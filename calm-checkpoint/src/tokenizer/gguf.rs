@@ -9,7 +9,7 @@ use serde_json::json;
 use tokenizers::normalizers::Precompiled;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use super::file::check;
+use super::limits::check;
 use crate::Error;
 use crate::gguf::GgufTokens;
 

@@ -2,6 +2,7 @@
 
 mod file;
 mod gguf;
+mod limits;
 mod plain;
 mod special;
 

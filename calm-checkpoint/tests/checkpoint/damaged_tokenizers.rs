@@ -115,6 +115,51 @@ fn entries_as_long_as_a_book_are_refused_before_they_overflow_the_stack() {
     }
 }
 
+/// Ten steps that each make a text ten times longer would fill any memory.
+#[test]
+fn steps_that_make_a_text_too_long_are_refused() {
+    let replace =
+        |pattern: Value, content: &str| json!({ "type": "Replace", "pattern": pattern, "content": content });
+    let cases = [
+        ("normalizer", "normalizers", replace(json!({ "String": "a" }), "aaaaaaaaaa")),
+        ("normalizer", "normalizers", replace(json!({ "Regex": "(?=a)" }), "aaaaaaaaaa")),
+        ("normalizer", "normalizers", json!({ "type": "Precompiled", "precompiled_charsmap": "" })),
+        (
+            "pre_tokenizer",
+            "pretokenizers",
+            json!({ "type": "Split", "pattern": { "Regex": "a".repeat(8193) },
+            "behavior": "Isolated", "invert": false }),
+        ),
+        ("decoder", "decoders", replace(json!({ "String": "" }), "aaaaaaaaaa")),
+    ];
+    for (part, list, step) in cases {
+        let mut document = tokenizer("as it should be");
+        document[part] = json!({ "type": "Sequence", list: vec![&step; 10] });
+        let message = complaint(&document.to_string());
+        let is_expected = message.starts_with(&format!("its {part} may make a text "))
+            || message == "a regular expression of 8193 bytes, which may have 8192";
+        assert!(is_expected, "{message}");
+    }
+    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
+    for (times, is_refused) in [(10, false), (15, true)] {
+        let mut document = tokenizer("as it should be");
+        document["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": vec![&bytes; times] });
+        assert_eq!(attempt(&document.to_string()).is_err(), is_refused, "{times}");
+    }
+}
+
+/// Vocabularies are written by counting: 4 billion steps for a file of a few bytes.
+#[test]
+fn numbers_of_tokens_beyond_all_vocabularies_are_refused() {
+    let words = json!({ "type": "WordLevel", "unk_token": "<unk>", "vocab": { "<unk>": 0, "a": u32::MAX } });
+    for (place, value) in [("/model", words), ("/added_tokens/2/id", json!(1 << 24))] {
+        let mut document = tokenizer("as it should be");
+        *document.pointer_mut(place).unwrap() = value;
+        let message = complaint(&document.to_string());
+        assert!(message.ends_with(", but numbers go to 16777215"), "{message}");
+    }
+}
+
 #[test]
 fn what_is_no_tokenizer_says_so() {
     assert_eq!(complaint("{}"), "it is no tokenizer, which has a key `model`");
