@@ -5,29 +5,29 @@ use calm_gguf::{Array, Gguf, Value};
 
 use crate::{chat, scratch, tokenizer};
 
-/// The file.
+/// The file, and the network in it.
 pub(crate) fn read(input: &[u8]) -> anyhow::Result<()> {
     let path = scratch::file("model.gguf", input);
     let gguf = Gguf::open(&path)?;
     read_all(&gguf)?;
     let _ = GgufTokens::read(&gguf);
-    let weights = load_config(&path).and_then(|config| WeightFiles::open(&path, &*config));
-    let tokenizer = Tokenizer::of_gguf(&gguf);
-    let template = ChatTemplate::of_gguf(&gguf);
-    // A file may have one of these without the others.
-    if let Ok(tokenizer) = &tokenizer {
-        tokenizer::use_all(tokenizer)?;
-    }
-    if let Some(template) = template? {
-        chat::render(&template, tokenizer.as_ref().ok(), "what?")?;
-    }
-    let weights = weights?;
+    let weights = WeightFiles::open(&path, &*load_config(&path)?)?;
     for name in weights.names() {
         weights.read(name)?;
     }
     weights.fingerprint()?;
-    tokenizer?;
     Ok(())
+}
+
+/// The tokenizer and the template in the file.
+pub(crate) fn read_tokenizer(input: &[u8]) -> anyhow::Result<()> {
+    let gguf = Gguf::open(&scratch::file("model.gguf", input))?;
+    let tokenizer = Tokenizer::of_gguf(&gguf)?;
+    tokenizer::use_all(&tokenizer)?;
+    match ChatTemplate::of_gguf(&gguf)? {
+        Some(template) => chat::render(&template, Some(&tokenizer), "what?"),
+        None => Ok(()),
+    }
 }
 
 /// Looks at all metadata and all numbers.

@@ -41,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "fitted", read: fitted::read },
     Target { name: "weights", read: weights::read },
     Target { name: "gguf", read: gguf::read },
+    Target { name: "gguf-tokenizer", read: gguf::read_tokenizer },
     Target { name: "tokenizer", read: tokenizer::read },
     Target { name: "checkpoint", read: checkpoint::read },
     Target { name: "chat", read: chat::read },
