@@ -11,6 +11,9 @@ use crate::Error;
 /// The largest size that a key of `config.json` may have, so that products of two of them do not overflow.
 pub(crate) const LARGEST_SIZE: i64 = i32::MAX as i64;
 
+/// The largest number of layers, dozens of times that of any network. What is known of each fills memory.
+const MOST_LAYERS: i64 = 10_000;
+
 /// The keys of the special tokens, in either file.
 #[derive(Default, Deserialize)]
 pub(crate) struct TokenKeys {
@@ -98,6 +101,15 @@ pub(crate) fn check_sizes(sizes: &[(&str, i64)]) -> Result<(), String> {
         return Err(format!("{key} is {value}, but must be at most {LARGEST_SIZE}"));
     }
     Ok(())
+}
+
+/// Names the first number of layers that no network has.
+pub(crate) fn check_layers(layers: &[(&str, i64)]) -> Result<(), String> {
+    check_sizes(layers)?;
+    match layers.iter().find(|(_, value)| *value > MOST_LAYERS) {
+        Some((key, value)) => Err(format!("{key} is {value}, but must be at most {MOST_LAYERS}")),
+        None => Ok(()),
+    }
 }
 
 /// Refuses what a norm cannot add to the variance. It must not vanish in f32 either: a normalisation of zeros

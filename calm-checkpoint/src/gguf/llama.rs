@@ -118,6 +118,9 @@ fn factors(gguf: &Gguf) -> Result<Option<Vec<f32>>, Error> {
 
 /// The scaling of Llama 3 that stretches by these factors.
 fn stretched(config: &LlamaConfig, factors: &[f32]) -> Option<RopeScaling> {
+    if factors.len() as i64 != config.head_dim / 2 {
+        return None;
+    }
     let largest = factors.iter().copied().fold(f32::NAN, f32::max);
     let scaling = RopeScaling::Llama3 {
         factor: super::decimal(largest),
@@ -129,5 +132,5 @@ fn stretched(config: &LlamaConfig, factors: &[f32]) -> Option<RopeScaling> {
     let scaled = LlamaConfig { rope_scaling: scaling.clone(), ..config.clone() }.inverse_frequencies();
     let expected = plain.iter().zip(&scaled).map(|(plain, scaled)| plain / scaled);
     let is_it = |(expected, found): (f64, &f32)| (expected - f64::from(*found)).abs() <= TOLERANCE * expected;
-    (factors.len() == plain.len() && expected.zip(factors).all(is_it)).then_some(scaling)
+    expected.zip(factors).all(is_it).then_some(scaling)
 }

@@ -11,7 +11,7 @@ use calm_gguf::Gguf;
 
 pub use self::rope::RopeScaling;
 pub use self::tensors::EMBED_TOKENS;
-use crate::config_keys::{check_ends, check_epsilon, check_sizes};
+use crate::config_keys::{check_ends, check_epsilon, check_layers, check_sizes};
 use crate::model_type::Naming;
 use crate::{Error, HeadParts, NetworkConfig, Parameter, Tokenizer};
 
@@ -123,13 +123,13 @@ impl LlamaConfig {
         check_sizes(&[
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("num_key_value_heads", self.num_key_value_heads),
             ("head_dim", self.head_dim),
             ("vocab_size", self.vocab_size),
             ("max_position_embeddings", self.max_position_embeddings),
         ])?;
+        check_layers(&[("num_hidden_layers", self.num_hidden_layers)])?;
         check_epsilon("rms_norm_eps", self.rms_norm_eps)?;
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         if heads % kv_heads != 0 {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::position::{Direction, bucket};
 pub use self::tensors::{DECODER_EMBEDDING, ENCODER_EMBEDDING, SHARED};
-use crate::config_keys::{check_ends, check_epsilon, check_sizes, one_or_list};
+use crate::config_keys::{check_ends, check_epsilon, check_layers, check_sizes, one_or_list};
 use crate::model_type::Naming;
 use crate::{Error, HeadParts, NetworkConfig, Parameter, Tokenizer};
 
@@ -171,13 +171,12 @@ impl T5Config {
             ("d_model", self.d_model),
             ("d_kv", self.d_kv),
             ("d_ff", self.d_ff),
-            ("num_layers", self.num_layers),
-            ("num_decoder_layers", self.decoder_layers()),
             ("num_heads", self.num_heads),
             ("vocab_size", self.vocab_size),
             ("relative_attention_max_distance", self.relative_attention_max_distance),
         ];
         check_sizes(&positive)?;
+        check_layers(&[("num_layers", self.num_layers), ("num_decoder_layers", self.decoder_layers())])?;
         check_epsilon("layer_norm_epsilon", self.layer_norm_epsilon)?;
         // The number of bidirectional buckets is halved twice, and the far half is spaced logarithmically.
         let buckets = self.relative_attention_num_buckets;

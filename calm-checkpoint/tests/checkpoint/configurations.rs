@@ -63,6 +63,9 @@ fn values_that_no_t5_has_are_refused_with_file_and_key() {
         check(key, "x".into(), &format!("{key}: invalid type: string \"x\""));
         check(key, 1.5.into(), &format!("{key}: invalid type: floating point `1.5`"));
     }
+    for key in ["num_layers", "num_decoder_layers"] {
+        check(key, 10_001.into(), &format!("{key} is 10001, but must be at most 10000"));
+    }
     for epsilon in [0.0, -1e-6, 1e-60] {
         check(
             "layer_norm_epsilon",

@@ -155,6 +155,10 @@ fn networks_that_cannot_be_run_are_refused_with_the_reason() {
         (("llama.block_count", U32, vec![]), "FILE has no key `llama.block_count`"),
         (("llama.block_count", U32, number(0)), "FILE: num_hidden_layers is 0, but must be at least 1"),
         (
+            ("llama.block_count", U32, number(1 << 28)),
+            "FILE: num_hidden_layers is 268435456, but must be at most 10000",
+        ),
+        (
             ("llama.expert_count", U32, number(8)),
             "FILE: key `llama.expert_count`: 8 experts, which are not implemented",
         ),
