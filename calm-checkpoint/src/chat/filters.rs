@@ -4,7 +4,8 @@ use std::error::Error as _;
 use std::io;
 
 use minijinja::value::Kwargs;
-use minijinja::{Error, ErrorKind, Value};
+use minijinja::{Error, ErrorKind, State, Value};
+use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
@@ -21,6 +22,34 @@ pub(super) fn raise_exception(message: String) -> Result<Value, Error> {
 /// Whether a template has raised an error itself.
 pub(super) fn is_raised(error: &Error) -> bool {
     error.source().is_some_and(|source| source.is::<Raised>())
+}
+
+/// Widest field that `str.format` pads a value to.
+const WIDEST_FIELD: usize = 1000;
+
+/// Calls what Python's types have as methods and Jinja's have not.
+pub(super) fn python_method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    // Unlike the filter of this name, it takes the memory for any width.
+    if method == "format" && value.as_str().is_some_and(has_wide_field) {
+        let message = format!("a field is wider than {WIDEST_FIELD}");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
+    unknown_method_callback(state, value, method, arguments)
+}
+
+/// Whether a format has a number above the limit in braces.
+fn has_wide_field(format: &str) -> bool {
+    let fields = format.split('{').skip(1).filter_map(|field| field.split('}').next());
+    let mut numbers = fields.flat_map(|field| field.split(|letter: char| !letter.is_ascii_digit()));
+    numbers.any(|number| {
+        !number.is_empty() && number.parse().is_ok_and(|width: usize| width > WIDEST_FIELD)
+            || number.len() > 19
+    })
 }
 
 /// Writes a value as Python's `json.dumps(value, ensure_ascii=False)` does. Jinja's own filter would write

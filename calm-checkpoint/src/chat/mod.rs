@@ -53,16 +53,38 @@ pub struct ChatTemplate {
 const NAME: &str = "chat_template";
 
 /// What a rendering may use: a unit is an instruction or 64 bytes.
-const LEAST_FUEL: u64 = 1_000_000;
+const LEAST_FUEL: usize = 1_000_000;
+
+/// Longest template in bytes, several times longer than those of published models.
+const LONGEST_SOURCE: usize = 64 << 10;
+
+/// How often a template may join texts. What is joined with what was joined is joined again for each of them
+/// while a template is compiled, so that 20,000 in a row take ten seconds.
+const MOST_JOINS: usize = 4096;
+
+/// Stack in bytes for a template without anything deep in it.
+const LEAST_STACK: usize = 2 << 20;
+
+/// Stack in bytes that the crate minijinja needs at most for an operation on the result of another, which
+/// takes a byte of the template, or for a list in a list, which takes a unit of work.
+const STACK_OF_NESTING: usize = 640;
 
 impl ChatTemplate {
     /// Compiles a template that was found at `path`.
     fn new(path: PathBuf, source: String, special: BTreeMap<&'static str, String>) -> Result<Self, Error> {
+        let joins = source.matches(['~', '+']).count();
+        for (what, found, most) in
+            [("bytes", source.len(), LONGEST_SOURCE), ("times `~` or `+`", joins, MOST_JOINS)]
+        {
+            if found > most {
+                let reason = format!("it has {found} {what}, but may have {most}");
+                return Err(Error::ChatTemplate { path, reason });
+            }
+        }
         let mut template = ChatTemplate { environment: environment(), source, path, special };
         let (environment, source) = (&mut template.environment, template.source.clone());
-        let compiled = catch_panic(|| environment.add_template_owned(NAME, source));
-        compiled
-            .unwrap_or_else(|panic| Err(minijinja::Error::new(minijinja::ErrorKind::SyntaxError, panic)))
+        let stack = source.len() * STACK_OF_NESTING;
+        deeply(stack, || environment.add_template_owned(NAME, source))
             .map_err(|error| template.failed(&error))?;
         Ok(template)
     }
@@ -75,7 +97,8 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], options: ChatOptions) -> Result<String, Error> {
         let bytes: usize = messages.iter().map(|message| message.content.len()).sum();
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(LEAST_FUEL.saturating_add(bytes as u64)));
+        let fuel = LEAST_FUEL.saturating_add(bytes);
+        environment.set_fuel(Some(fuel as u64));
         environment.add_function("strftime_now", move |format: &str| date::strftime(options.now, format));
         let mut context: BTreeMap<&str, Value> =
             self.special.iter().map(|(key, name)| (*key, Value::from(name.as_str()))).collect();
@@ -83,10 +106,8 @@ impl ChatTemplate {
         context.insert("add_generation_prompt", options.add_generation_prompt.into());
         context.insert("tools", Value::from(()));
         context.insert("documents", Value::from(()));
-        let rendered = catch_panic(|| environment.get_template(NAME)?.render(context));
-        rendered
-            .unwrap_or_else(|panic| Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, panic)))
-            .map_err(|error| self.failed(&error))
+        let stack = fuel.saturating_mul(STACK_OF_NESTING);
+        deeply(stack, || environment.get_template(NAME)?.render(context)).map_err(|error| self.failed(&error))
     }
 
     fn failed(&self, error: &minijinja::Error) -> Error {
@@ -134,6 +155,25 @@ impl Tokenizer {
     }
 }
 
+/// Calls the crate minijinja where it has so many bytes of stack.
+///
+/// It goes through operations on the results of others, and through lists in lists, by recursion without end.
+/// There is only memory for what is used of a stack. A namespace that a template puts into itself has no end:
+/// where it is written, the stack overflows whatever its size.
+fn deeply<T: Send>(
+    stack: usize,
+    call: impl FnOnce() -> Result<T, minijinja::Error> + Send,
+) -> Result<T, minijinja::Error> {
+    let failed = |reason: String| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, reason);
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(LEAST_STACK.saturating_add(stack));
+        let running = thread.spawn_scoped(scope, || catch_panic(call));
+        let running = running.map_err(|error| failed(format!("there is no thread for it: {error}")))?;
+        let returned = running.join().map_err(|_| failed("a panic".to_owned()))?;
+        returned.unwrap_or_else(|panic| Err(failed(panic)))
+    })
+}
+
 /// A message as templates see it.
 fn value(message: &Message) -> Value {
     Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
@@ -146,7 +186,7 @@ fn environment() -> Environment<'static> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.unwrap_or_default());
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(filters::python_method);
     environment.add_filter("tojson", filters::to_json);
     environment.add_function("raise_exception", filters::raise_exception);
     environment

@@ -130,14 +130,53 @@ fn a_template_that_takes_too_much_is_an_error() {
     let brackets = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
     let repeated = "{{ 'a' * 100000000 * 1000 }}";
     let replaced = format!("{{% set x = 'a' * 10000 %}}{}", "{% set x = x.replace('a', x) %}".repeat(9));
-    for template in [&doubling, &nested, in_namespace, recursion, &brackets, repeated, &replaced] {
+    let padded = "{{ '{:>10000000000}'.format(1) }}";
+    let too_long = " ".repeat(65_537);
+    let joined = format!("{{{{ 1{} }}}}", "~1".repeat(20_000));
+    for template in [
+        &doubling,
+        &nested,
+        in_namespace,
+        recursion,
+        &brackets,
+        repeated,
+        &replaced,
+        padded,
+        &too_long,
+        &joined,
+    ] {
         let error = rendered(template, "x").unwrap_err();
         assert!(error.starts_with("DIR/chat_template.jinja: the chat template fails: "), "{error}");
     }
+    assert_eq!(rendered("{{ '{:>4}|{}'.format(1, 20000) }}", "x").unwrap(), "   1|20000");
     // As much as somebody may want to say goes through.
     let long = "word ".repeat(400_000);
     let copied = "{% for m in messages %}{% set c = '<' + m.content + '>' %}{{ c | trim }}{% endfor %}";
     assert_eq!(rendered(copied, &long).unwrap().len(), long.len() + 2);
+}
+
+/// The crate behind them goes through what is deep by recursion, which may overflow the stack.
+#[test]
+fn a_template_may_be_as_deep_as_it_is_long() {
+    let times = |text: &str| text.repeat((60 << 10) / text.len());
+    for expression in [
+        format!("{}1", times("-")),
+        format!("{}1", times("not ")),
+        format!("1{}", times("-1")),
+        format!("1{}", "~1".repeat(4096)),
+        format!("messages{}", times("[0]")),
+        format!("1{}", times("|e")),
+        format!("1{}", times(" if 1 else 1")),
+        format!("1 %}}{}", times("{% elif 1 %}")),
+        // Lists in lists, as many as there is work for.
+        "1 %}{% endif %}{% set n = namespace(x=1) %}{% for i in range(80000) %}{% set n.x = [n.x] %}{% endfor %}\
+         {{ n.x == [n.x] }}{{ n.x }}{% if 1"
+            .to_owned(),
+    ] {
+        // Whether they make sense is no matter.
+        let result = rendered(&format!("{{% if {expression} %}}x{{% endif %}}"), "x");
+        assert!(!result.is_err_and(|error| error.contains("but may have")), "{}", &expression[..8]);
+    }
 }
 
 #[test]
