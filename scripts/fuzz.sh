@@ -4,12 +4,16 @@
 #
 #     scripts/fuzz.sh TARGET|all [EXECUTIONS]   # a target of calm-fuzz, or all one after another; a million each
 #     scripts/fuzz.sh TARGET FILE...            # these inputs alone
-#     scripts/fuzz.sh TARGET|all --keep         # makes calm-fuzz/corpus of what was found, as few and as short as possible
+#     scripts/fuzz.sh TARGET|all --keep         # puts the inputs that reach most into calm-fuzz/corpus/TARGET
 #
 # Inputs that reach new code are kept in fuzz/corpus/TARGET, which git ignores. A finding ends the run of a target: its
 # input is fuzz/artifacts/TARGET-*.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# What is kept of each target's inputs, beside those with names.
+KEPT_INPUTS=24
+KEPT_BYTES=10000
 
 targets=${1:?a target, or all}
 shift
@@ -53,10 +57,16 @@ for target in $targets; do
     kept=calm-fuzz/corpus/$target found=fuzz/corpus/$target
     case ${1:-} in
         --keep)
-            mkdir -p "$TMPDIR/fewest"
-            fuzz "$target" -merge=1 "$TMPDIR/fewest" "$kept" "$found"
-            rm -rf "$kept"
-            mv "$TMPDIR/fewest" "$kept"
+            mkdir "$TMPDIR/merged"
+            fuzz "$target" -set_cover_merge=1 -use_counters=0 "$TMPDIR/merged" "$kept" "$found"
+            find "$kept" -regextype egrep -regex '.*/[0-9a-f]{40}' -delete
+            # They are written in the order in which they were chosen: each reaches the most that none before it did.
+            bytes=0
+            for input in $(ls -tr "$TMPDIR/merged" | head -n "$KEPT_INPUTS"); do
+                bytes=$((bytes + $(stat -c %s "$TMPDIR/merged/$input")))
+                [ $bytes -gt "$KEPT_BYTES" ] || cp "$TMPDIR/merged/$input" "$kept"
+            done
+            rm -r "$TMPDIR/merged"
             ;;
         "" | [0-9]*)
             log=$TMPDIR/log
