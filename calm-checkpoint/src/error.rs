@@ -12,6 +12,16 @@ pub enum Error {
     /// A GGUF file is damaged, or lacks something.
     #[error(transparent)]
     Gguf(#[from] calm_gguf::Error),
+    /// There is no checkpoint where one was looked for.
+    #[error(
+        "cannot read {}: No such file or directory; a model is a folder with config.json, weights and tokenizer.json, as \
+         `hf download OWNER/NAME --local-dir DIR` fetches it, or a GGUF file",
+        path.display()
+    )]
+    NoModel {
+        /// Path of the `config.json` that is missing.
+        path: PathBuf,
+    },
     /// The directory holds no weights.
     #[error("{} holds neither {stem}.safetensors nor {stem}.safetensors.index.json, {instead}", dir.display())]
     NoWeights {

@@ -36,7 +36,11 @@ pub fn model_type(dir: &Path) -> Result<String, Error> {
     struct Config {
         model_type: Option<String>,
     }
-    let config: Config = calm_files::read_json(&dir.join("config.json"))?;
+    let path = dir.join("config.json");
+    if !path.exists() {
+        return Err(Error::NoModel { path });
+    }
+    let config: Config = calm_files::read_json(&path)?;
     Ok(config.model_type.unwrap_or_else(|| "t5".to_owned()))
 }
 

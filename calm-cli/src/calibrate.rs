@@ -17,10 +17,12 @@ use calm_engine::program::EngineArguments;
 use calm_engine::signals;
 use calm_experiments::certify::{Certificate, CertifyPlan, certify, lost_by_writing};
 use calm_experiments::config::{DatasetPlan, Objective, ObjectiveKind, Series, loss_kind};
+use calm_experiments::plots::draw_risk;
 use calm_files::tell;
 use calm_metrics::Loss;
 use calm_names::counted;
 
+use crate::calibration_plan::write_plan;
 use crate::policy::measure_help;
 use crate::results::print_table;
 
@@ -33,7 +35,8 @@ const SHARD_SIZE: usize = 64;
 const EXAMPLES: &str = "\
 Examples:
   calm calibrate --model models/debian-en-fr --data data/translation/calibration.parquet --limit 400 --measure agreement --metric chrf --delta 0.1
-  calm calibrate --losses losses.csv --delta 0.1 --output result.json";
+  calm calibrate --losses losses.csv --delta 0.1 --output result.json
+  calm calibrate --plan --delta 0.1";
 
 /// Certify a threshold: the least one whose expected loss is at most delta.
 ///
@@ -43,7 +46,7 @@ Examples:
 /// holds the guarantee.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-#[command(group(clap::ArgGroup::new("input").required(true).args(["losses", "model"])))]
+#[command(group(clap::ArgGroup::new("input").required(true).args(["losses", "model", "plan"])))]
 pub(crate) struct Arguments {
     /// CSV or Parquet with the columns threshold, example and loss, a row for each example at each threshold
     #[arg(long, value_name = "FILE", help_heading = "From a file of losses")]
@@ -55,6 +58,12 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
 
+    /// Decode nothing: say how many examples delta needs, by the mean loss that they will have
+    #[arg(long)]
+    plan: bool,
+    /// Draws the loss against the threshold, with the upper bound and what is certified, as SVG and PNG
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "plan")]
+    plot: Option<PathBuf>,
     /// Tolerated expected loss
     #[arg(long, value_name = "D")]
     delta: Tolerance,
@@ -169,6 +178,11 @@ struct ModelArguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if arguments.plan {
+        let options = arguments.options(arguments.loss_kind.unwrap_or(LossKind::UnitInterval))?;
+        calm_files::print(|out| write_plan(out, &options))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let calibration = match (&arguments.losses, &arguments.model.model) {
         (Some(losses), _) => arguments.calibrate_file(losses)?,
         (None, Some(model)) => arguments.calibrate_model(model)?,
@@ -193,7 +207,11 @@ impl Arguments {
         if let Some(output) = output {
             calm_files::write_json(output, &calibration)?;
         }
-        print_table(&[output], |out| write_calibration(out, &calibration))?;
+        let pictures = self.draw(&calibration, &[])?;
+        print_table(&[output], |out| {
+            write_calibration(out, &calibration, &[])?;
+            write_names(out, &pictures)
+        })?;
         warn(&calibration);
         Ok(calibration)
     }
@@ -219,13 +237,21 @@ impl Arguments {
             Ok(engine)
         })?;
         certificate.write(&output)?;
+        let pictures = self.draw(&certificate.calibration, &certificate.upper_bounds)?;
         print_table(&[Some(&output)], |out| {
-            write_calibration(out, &certificate.calibration)?;
+            write_calibration(out, &certificate.calibration, &certificate.upper_bounds)?;
             write_certificate(out, &certificate)?;
-            writeln!(out, "{}", output.display())
+            writeln!(out, "{}", output.display())?;
+            write_names(out, &pictures)
         })?;
         warn(&certificate.calibration);
         Ok(certificate.calibration)
+    }
+
+    /// The files of the picture, if one is asked for.
+    fn draw(&self, calibration: &Calibration, bounds: &[f64]) -> anyhow::Result<Vec<PathBuf>> {
+        let Some(path) = &self.plot else { return Ok(Vec::new()) };
+        Ok(draw_risk(calibration, bounds, path)?.to_vec())
     }
 
     /// Refuses to write the result of losses over anything but such a result.
@@ -356,12 +382,16 @@ fn read_graph(path: &Path) -> anyhow::Result<Graph> {
     Ok(calm_files::read_json(path)?)
 }
 
-fn write_calibration(out: &mut dyn Write, calibration: &Calibration) -> io::Result<()> {
-    writeln!(out, "{:>9}  {:>9}  {:>12}", "threshold", "mean loss", "p")?;
+/// A line for each threshold, with the upper bounds of the losses if these are known.
+fn write_calibration(out: &mut dyn Write, calibration: &Calibration, bounds: &[f64]) -> io::Result<()> {
+    let cell = |text: String| if bounds.is_empty() { String::new() } else { format!("  {text:>11}") };
+    writeln!(out, "{:>9}  {:>9}{}  {:>12}", "threshold", "mean loss", cell("upper bound".to_owned()), "p")?;
     for (index, threshold) in calibration.thresholds.iter().enumerate() {
         let mark = if calibration.certified.contains(threshold) { "certified" } else { "" };
         let (loss, p) = (calibration.empirical_losses[index], calibration.p_values[index]);
-        writeln!(out, "{:>9}  {loss:>9.5}  {p:>12.4e}  {mark}", threshold.to_string())?;
+        let bound = cell(bounds.get(index).map(|bound| format!("{bound:.5}")).unwrap_or_default());
+        let line = format!("{:>9}  {loss:>9.5}{bound}  {p:>12.4e}  {mark}", threshold.to_string());
+        writeln!(out, "{}", line.trim_end())?;
     }
     let Calibration { threshold, examples, delta, epsilon, procedure, p_value, .. } = calibration;
     let examples = counted(*examples, "example");
@@ -371,6 +401,10 @@ fn write_calibration(out: &mut dyn Write, calibration: &Calibration) -> io::Resu
     } else {
         writeln!(out, "certified: threshold {threshold}")
     }
+}
+
+fn write_names(out: &mut dyn Write, files: &[PathBuf]) -> io::Result<()> {
+    files.iter().try_for_each(|file| writeln!(out, "{}", file.display()))
 }
 
 fn warn(calibration: &Calibration) {

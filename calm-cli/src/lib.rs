@@ -4,6 +4,7 @@
 mod applied;
 mod bench;
 mod calibrate;
+mod calibration_plan;
 mod chat;
 mod decoding;
 mod fit_confidence;

@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "COLUMN", default_value = "text")]
     hypothesis_column: String,
     /// Column of the reference, or of a list of them, in records
-    #[arg(long, value_name = "COLUMN", default_value = "target")]
+    #[arg(long, visible_alias = "target-column", value_name = "COLUMN", default_value = "target")]
     reference_column: String,
     /// Also the score of each segment, in JSON
     #[arg(long, requires = "json")]

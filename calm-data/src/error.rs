@@ -25,6 +25,13 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A file of the bundled corpus is not there that is made on each machine, since it is too large to come
+    /// along.
+    #[error("cannot read {}: No such file or directory; `calm data debian` makes it, into the folder data", path.display())]
+    NotMade {
+        /// The file.
+        path: PathBuf,
+    },
     /// No file matches a pattern.
     #[error("{}: no file matches this pattern", path.display())]
     NoMatch {

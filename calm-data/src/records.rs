@@ -89,5 +89,9 @@ pub fn read_records(path: &Path) -> Result<Records> {
 /// Opens a file in the format that its name's ending tells; see [`RecordFormat::open`].
 pub(crate) fn open(path: &Path, needed: Needed<'_>) -> Result<Records> {
     let format = RecordFormat::of_name(path).ok_or_else(|| Error::UnknownFormat { path: path.to_owned() })?;
+    let is_bundled = path.parent().is_some_and(|folder| folder.ends_with("data/train"));
+    if is_bundled && format == RecordFormat::Parquet && !path.exists() {
+        return Err(Error::NotMade { path: path.to_owned() });
+    }
     format.open(path, needed)
 }

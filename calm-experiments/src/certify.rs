@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use calm_calibrate::{Calibration, CalibrationOptions, calibrate};
+use calm_calibrate::{Calibration, CalibrationOptions, LossTable, calibrate};
 use calm_checkpoint::{Model, checkpoint_fingerprint};
 use calm_core::{Exits, PolicyError, PolicySpec};
 use calm_data::{Columns, DatasetPaths};
@@ -73,6 +73,10 @@ pub struct Certificate {
     pub data: DatasetPaths,
     /// What sources were made of, the prefix included.
     pub columns: Columns,
+    /// The loss that the expected one at each threshold below 1 lies below, each by itself but for the
+    /// probability epsilon; none in files that do not say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upper_bounds: Vec<f64>,
     /// Mean exit layer of the tokens of the calibration examples at the threshold.
     pub average_layers: f64,
     /// Layers of the full model.
@@ -121,11 +125,26 @@ pub fn certify(
         model_fingerprint: common.model.clone(),
         data: plan.data.paths.clone(),
         columns: plan.data.columns.clone(),
+        upper_bounds: upper_bounds(&table, &plan.options)?,
         average_layers: 0.0,
         num_layers,
     };
     certificate.average_layers = outputs.of(certificate.policy()?)?.cost().average_layers();
     Ok(certificate)
+}
+
+/// An upper confidence bound of the expected loss at each threshold below 1. The least threshold whose bound
+/// and those of all thresholds above it are at most delta is what fixed-sequence testing certifies.
+///
+/// # Errors
+/// A loss lies outside its range, or the p-value does not hold for the kind of loss.
+pub fn upper_bounds(table: &LossTable, options: &CalibrationOptions) -> anyhow::Result<Vec<f64>> {
+    let tested = (0..table.thresholds().len()).filter(|&index| table.thresholds()[index] < 1.0);
+    let bound = |index| {
+        let CalibrationOptions { p_value, loss_kind, epsilon, .. } = options;
+        Ok(p_value.upper_bound(table.losses(index), *loss_kind, *epsilon)?)
+    };
+    tested.map(bound).collect()
 }
 
 /// Fails where a policy does not fit the model, or no guarantee can be given for it.

@@ -228,6 +228,57 @@ fn calibration_mistakes() {
     }
 }
 
+/// The numbers of examples are those that were found with `calm p-value` for the chapter on certificates.
+#[test]
+fn a_plan_says_how_many_examples_are_needed() {
+    for (arguments, expected) in [
+        ("--delta 0.02", [149, 367, 880, 3400]),
+        ("--delta 0.1", [29, 70, 160, 639]),
+        ("--delta 0.2 --p-value hoeffding-bentkus", [14, 32, 78, 293]),
+    ] {
+        let printed = printed(run(&format!("calibrate --plan {arguments}")));
+        let cells = printed.lines().skip(1).take(4).map(|line| line.split_whitespace().nth(1).unwrap());
+        assert_eq!(cells.map(|cell| cell.parse().unwrap()).collect::<Vec<usize>>(), expected, "{printed}");
+    }
+    // With no loss at all ln(epsilon) / ln(1 - delta) are enough.
+    let binary = printed(run("calibrate --plan --delta 0.1 --loss-kind binary"));
+    assert!(binary.lines().nth(1).unwrap().ends_with(" 29") && binary.contains(", binomial\n"), "{binary}");
+    assert_eq!(run("calibrate --plan --delta 0.1 --model m").status.code(), Some(2));
+}
+
+/// Fixed-sequence testing certifies as long as upper bounds are at most delta.
+#[test]
+fn upper_bounds_and_a_picture_show_what_is_certified() {
+    let (model, folder) = model_and_examples();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let output = run(&format!(
+        "calibrate --device cpu --model {} --data {} --output {} --max-tokens 6 --thresholds 0.9,0.6,0.3,0.1 --measure softmax \
+         --metric chrf --delta 0.5 --plot {}",
+        model.path().display(),
+        path("data.jsonl"),
+        path("calibration.json"),
+        path("risk.svg"),
+    ));
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.lines().next().unwrap().contains("upper bound"), "{table}");
+    let json: Value =
+        serde_json::from_str(&std::fs::read_to_string(path("calibration.json")).unwrap()).unwrap();
+    let numbers = |key: &str| -> Vec<f64> { serde_json::from_value(json[key].clone()).unwrap() };
+    let (bounds, means) = (numbers("upper_bounds"), numbers("empirical_losses"));
+    assert_eq!(bounds.len(), 4);
+    assert!(bounds.iter().zip(&means).all(|(bound, mean)| bound >= mean), "{json}");
+    let certified = bounds.iter().take_while(|&&bound| bound <= 0.5).count();
+    assert_eq!(numbers("certified").len(), certified);
+    for name in ["risk.svg", "risk.png"] {
+        assert!(
+            table.contains(&path(name)) && std::fs::metadata(path(name)).unwrap().len() > 1000,
+            "{table}"
+        );
+    }
+    let svg = std::fs::read_to_string(path("risk.svg")).unwrap();
+    assert!(["threshold", "mean loss", "delta 0.5"].iter().all(|text| svg.contains(text)));
+}
+
 #[test]
 fn from_a_model_to_generation() {
     let (model, folder) = model_and_examples();

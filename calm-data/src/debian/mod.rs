@@ -22,6 +22,7 @@ mod tasks;
 mod text;
 
 use crate::{Result, Row, tokenizer, write_rows};
+use calm_files::tell;
 use documentation::Documentation;
 use extra::{Known, Origin};
 use split::Splits;
@@ -147,9 +148,11 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
         None => {
             let packages: Vec<&str> = documentation.iter().flat_map(|origin| origin.packages()).collect();
             let (folder, mirror) = (options.out.join("lists"), options.mirror.as_deref());
+            tell("fetching package lists and documentation, some hundred MB");
             apt::fetch(&folder, mirror, &options.releases, &packages)?
         }
     };
+    tell("reading the package descriptions of bookworm");
     let (indices, mut digests) = index::read(&lists, "bookworm")?;
 
     let candidates = tasks::all(&indices.descriptions, options.seed);
@@ -175,7 +178,10 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
         });
         added_rows.extend(rows);
     };
-    let read = |origin: &Documentation| origin.read(&lists, &scratch, &indices, &division);
+    let read = |origin: &Documentation| {
+        tell(format_args!("reading the documentation {}", origin.name));
+        origin.read(&lists, &scratch, &indices, &division)
+    };
     // What an origin adds depends on those added before it, so new origins have to come last.
     let (before, after) = documentation.split_at(usize::from(
         documentation.first().is_some_and(|first| first.name == documentation::LIBREOFFICE),
@@ -186,6 +192,7 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
         add(origin);
     }
     for release in &options.releases {
+        tell(format_args!("reading the translations of {release}"));
         let (other, its_digests) = index::read(&lists, release)?;
         digests.extend(its_digests);
         add(extra::release(release, &other, &indices, &division));
@@ -218,6 +225,7 @@ pub fn build(options: &BuildOptions) -> Result<BuildReport> {
         tasks.insert(*task, report);
     }
 
+    tell("training the tokenizer");
     let tokenizer = tokenizer::train(&training_texts(&splits), options.vocab_size)?;
     tokenizer::save(&tokenizer, &options.out.join("tokenizer.json"))?;
     Ok(BuildReport {

@@ -3,11 +3,13 @@
 pub(crate) mod guarantees;
 pub(crate) mod looks;
 pub(crate) mod quality;
+mod risk;
 
 use std::path::{Path, PathBuf};
 
 use calm_plots::{Error, save};
 
+pub use self::risk::draw_risk;
 use crate::config::Plan;
 use crate::statistics::Results;
 
