@@ -17,7 +17,7 @@ pub(crate) fn read(input: &[u8]) -> anyhow::Result<()> {
     let paper = Paper::parse(path, file.clone(), &overrides);
     let plan = match (comparison, paper) {
         (Ok(Some(comparison)), _) => comparison.tasks.into_iter().next().map(|(_, plan)| plan),
-        (_, Ok(Some(paper))) => Some(paper.first_plan().clone()),
+        (_, Ok(Some(paper))) => paper.tasks().next().map(|(_, plan)| plan.clone()),
         _ => None,
     };
     let plan = plan.map_or_else(|| parse(path, file, &overrides), Ok)?;

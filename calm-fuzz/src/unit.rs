@@ -40,6 +40,7 @@ fn dataset() -> Dataset {
         target: id.to_owned(),
         references: vec![id.to_owned()],
         chat: false,
+        group: None,
     };
     Dataset::new(Split::Test, vec![example("a"), example("b")], 2)
 }
