@@ -38,7 +38,7 @@ impl TokenKeys {
     /// The end tokens of `config.json`; `default` if it leaves the key out.
     pub(crate) fn ends(&mut self, default: Token, vocab_size: i64) -> Result<Vec<Token>, String> {
         match self.eos_token_id.take() {
-            None => Ok(vec![default]),
+            None => Ok(vec![token("eos_token_id", default.into(), vocab_size)?]),
             Some(None) => Ok(Vec::new()),
             Some(Some(ids)) => ids.tokens(vocab_size),
         }

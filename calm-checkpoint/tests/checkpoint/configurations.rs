@@ -66,6 +66,8 @@ fn values_that_no_t5_has_are_refused_with_file_and_key() {
     for key in ["num_layers", "num_decoder_layers"] {
         check(key, 10_001.into(), &format!("{key} is 10001, but must be at most 10000"));
     }
+    // Without the key the token is that of transformers.
+    check("vocab_size", 1.into(), "eos_token_id is 1, but the vocabulary has tokens 0 to 0");
     for epsilon in [0.0, -1e-6, 1e-60] {
         check(
             "layer_norm_epsilon",
