@@ -8,7 +8,7 @@ use calm_calibrate::{CalibrationOptions, LossKind, LossSum, PValue};
 const SHARES: [f64; 4] = [0.0, 0.25, 0.5, 0.75];
 
 /// More examples than this are not looked for.
-const MOST: usize = 1 << 24;
+const MOST: usize = 1_000_000;
 
 /// Writes how many examples certify a threshold with such a mean loss.
 pub(crate) fn write_plan(out: &mut dyn Write, options: &CalibrationOptions) -> io::Result<()> {
@@ -41,17 +41,11 @@ fn examples_needed(mean: f64, p_value: PValue, options: &CalibrationOptions) -> 
         let losses = LossSum::new(sum, examples, options.loss_kind).ok()?;
         Some(p_value.of_sum(losses, options.delta).ok()?.rejected_at(options.epsilon))
     };
-    let mut enough = 1;
-    while !suffice(enough)? {
-        enough *= 2;
-        if enough > MOST {
-            return None;
+    // P-values do not always fall with the number, since some of them round sums up.
+    for examples in 1..=MOST {
+        if suffice(examples)? {
+            return Some(examples);
         }
     }
-    let mut too_few = enough / 2;
-    while enough - too_few > 1 {
-        let middle = too_few + (enough - too_few) / 2;
-        if suffice(middle)? { enough = middle } else { too_few = middle }
-    }
-    Some(enough)
+    None
 }

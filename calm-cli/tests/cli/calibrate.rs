@@ -323,7 +323,7 @@ fn from_a_model_to_generation() {
     let by_hand = [&by_hand[..], &["--threshold", &threshold]].concat();
     let applied = |arguments: &[&str]| {
         let output = generate(model.path(), &[&calibrated[..], arguments].concat(), lines);
-        let said = String::from_utf8(output.stderr).unwrap();
+        let said = notes(&output.stderr);
         let expected = format!("calibration.json: calm-state-{threshold}-tau1, calibrated on 60 examples");
         assert!(output.status.success() && said.contains(&expected) && said.lines().count() == 1, "{said}");
         String::from_utf8(output.stdout).unwrap()

@@ -46,7 +46,9 @@ pub(crate) fn complaint(output: &Output) -> String {
     let error = notes(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(output.stdout.is_empty(), "{:?}", String::from_utf8_lossy(&output.stdout));
-    let mut lines = error.lines();
+    // What a long command has begun may stand before it.
+    let mut lines =
+        error.lines().skip_while(|line| line.starts_with("fetching ") || line.starts_with("reading "));
     let first = lines.next().and_then(|line| line.strip_prefix("error: ")).expect("an error");
     let causes = lines.map(|line| line.strip_prefix("  because: ").expect("a cause"));
     [first].into_iter().chain(causes).collect::<Vec<_>>().join(": ")

@@ -23,7 +23,19 @@ fn sources(task: &str, count: usize) -> String {
 
 fn tokens(model: &Path, input: &str, arguments: &[&str]) -> Vec<Value> {
     let model = model.to_str().unwrap();
-    let common = ["generate", "--device", "cpu", "--model", model, "--input", "-", "--max-tokens", "40"];
+    let common = [
+        "generate",
+        "--device",
+        "cpu",
+        "--model",
+        model,
+        "--input",
+        "-",
+        "--max-tokens",
+        "40",
+        "--max-source-tokens",
+        "80",
+    ];
     let output = printed(calm(common.iter().chain(arguments), input));
     let field = |line: &str| serde_json::from_str::<Value>(line).unwrap()["tokens"].clone();
     output.lines().map(field).collect()

@@ -97,7 +97,7 @@ fn json_lines_columns() {
     check_lines(
         "{\"source\": \"one\", \"target\": \"un\", \"page\": {\"number\": null}}",
         &by_page,
-        Err(":1: column `page.number` holds null instead of a string or an integer"),
+        Err(":1: column `page.number` should be a string or an integer, found null"),
     );
     // Numbers lead into lists.
     let messages = Columns { chat: true, ..columns("messages.0.content", "messages.1.content") };
@@ -167,8 +167,8 @@ fn file_errors() {
             Err(": No such file or directory (os error 2)"),
         );
     }
-    let format = ": expected a file whose name ends in .parquet, .jsonl, .json, .jsonl.gz or .json.gz";
-    for name in ["file.csv", "file", "file.gz", "file.parquet.gz", "json"] {
+    let format = ": expected a file whose name ends in .parquet, .jsonl, .json, .csv or .tsv, or these with .gz or .zst";
+    for name in ["file.txt", "file", "file.gz", "file.parquet.gz", "json"] {
         check(&folder.path().join(name), &Columns::default(), Err(format));
     }
     check(folder.path(), &Columns::default(), Err(format));

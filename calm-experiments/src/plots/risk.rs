@@ -19,8 +19,8 @@ struct Risk {
     chart: Chart,
 }
 
-/// Draws `path` as SVG and PNG, whichever of the two its ending is: the mean loss at each threshold, its upper
-/// bound where there are such, the tolerance, and the certified threshold.
+/// Draws `path` as SVG and PNG, whichever of the two its ending is: the mean loss at each threshold, its
+/// upper bound where there are such, the tolerance, and the certified threshold.
 ///
 /// # Errors
 /// The path has no name, or a file cannot be written.

@@ -45,6 +45,8 @@ fn run() -> &'static Path {
     static RUN: OnceLock<PathBuf> = OnceLock::new();
     RUN.get_or_init(|| {
         let settings = [
+            // Each example by itself, so that as many are taken as are asked for.
+            "data.group=id",
             "data.test_examples=40",
             "data.calibration_examples=160",
             "sweep.measures=[\"softmax\", \"state\", \"agreement\"]",
