@@ -217,7 +217,7 @@ score_trained_model() {
     step "decode-$task" $(($(seconds_left) / tasks)) "$calm" generate --model "$model" --device "$device" \
       --input "$kept/$task-test.jsonl" --output "$kept/$task-outputs.jsonl" --batch-size 128 --max-source-tokens 256
     step "score-$task" 10 "$calm" score --metric "$metric" --hypotheses "$kept/$task-outputs.jsonl" \
-      --references "$kept/$task-test.jsonl" >"$kept/$task-score.json"
+      --references "$kept/$task-test.jsonl" --json "$kept/$task-score.json"
     tasks=$((tasks - 1))
   done < <(config_tasks "$config")
 }
