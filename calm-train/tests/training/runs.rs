@@ -694,7 +694,8 @@ fn inputs_that_cannot_be_used_are_named() {
     check(with_data("empty.jsonl", Some("")), "empty.jsonl: the dataset is empty");
     check(with_data("broken.jsonl", Some("{\"source\": \"a\"\n")), "broken.jsonl:1");
     check(with_data("other.jsonl", Some("{\"text\": \"a\"}\n")), "other.jsonl:1: no column `source`");
-    check(with_data("corpus.csv", Some("a,b\n")), "corpus.csv: expected a file whose name ends in");
+    check(with_data("corpus.csv", Some("a,b\n1,2\n")), "corpus.csv:2: no column `source`");
+    check(with_data("corpus.txt", Some("a b\n")), "corpus.txt: expected a file whose name ends in");
     let long = format!("{{\"source\": \"one\", \"target\": \"{}\"}}\n", "un deux ".repeat(20));
     check(with_data("long.jsonl", Some(&long)), "no training example is left");
     // One example is enough, and then none is held out.
