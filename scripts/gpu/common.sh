@@ -19,8 +19,10 @@ for task in tomllib.load(open(sys.argv[1], "rb"))["data"]["tasks"]:
 
 # Prints, with a zero after each, the files that travel in addition to gpu-pack/: those of git, and new ones
 # that it does not ignore. The weights of the model that is trained there would be most of it and are made
-# anew, and language models are not decoded there; leave these out of the copy.
+# anew, language models are not decoded there, and of the tests those of calm-model and calm-train are run;
+# leave the rest out of the copy.
 files_of_git() {
   git ls-files -z --cached --others --exclude-standard --deduplicate -- . ':!models/bundled/*.safetensors' \
-    ':!models/smollm2-135m' ':!data/prompts' ':!calm-cpu/tests' ':!calm-checkpoint/tests'
+    ':!models/smollm2-135m' ':!data/prompts' ':!docs' ':!calm-fuzz' ':!calm-cpu/tests' \
+    ':!calm-checkpoint/tests' ':!calm-metrics/tests'
 }

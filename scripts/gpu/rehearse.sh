@@ -15,7 +15,7 @@ checkout=$PWD
 
 main() {
   copy_data
-  PACK="$folder/there/gpu-pack" XZ_PRESET=-0 scripts/gpu/pack.sh "$config"
+  PACK="$folder/there/gpu-pack" XZ_PRESET=-2 scripts/gpu/pack.sh "$config"
   files_of_git | tar --null --files-from=- -cf - | tar -C "$folder/there" -xf -
   ./scripts/setup-libtorch.sh
   run_there || { echo "error: the run failed" >&2; exit 1; }
