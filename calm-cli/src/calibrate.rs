@@ -15,7 +15,7 @@ use calm_engine::engine::Engine;
 use calm_engine::limits::{AT_LEAST_ONE, Limit, TOKENS, check_flags};
 use calm_engine::program::EngineArguments;
 use calm_engine::signals;
-use calm_experiments::certify::{Certificate, CertifyPlan, certify, lost_by_writing};
+use calm_experiments::certify::{Certificate, CertifyPlan, certify, lost_by_writing, upper_bounds};
 use calm_experiments::config::{DatasetPlan, Objective, ObjectiveKind, Series, loss_kind};
 use calm_experiments::plots::draw_risk;
 use calm_files::tell;
@@ -207,9 +207,10 @@ impl Arguments {
         if let Some(output) = output {
             calm_files::write_json(output, &calibration)?;
         }
-        let pictures = self.draw(&calibration, &[])?;
+        let bounds = upper_bounds(&file.read_table()?, &options)?;
+        let pictures = self.draw(&calibration, &bounds)?;
         print_table(&[output], |out| {
-            write_calibration(out, &calibration, &[])?;
+            write_calibration(out, &calibration, &bounds, "example")?;
             write_names(out, &pictures)
         })?;
         warn(&calibration);
@@ -239,7 +240,8 @@ impl Arguments {
         certificate.write(&output)?;
         let pictures = self.draw(&certificate.calibration, &certificate.upper_bounds)?;
         print_table(&[Some(&output)], |out| {
-            write_calibration(out, &certificate.calibration, &certificate.upper_bounds)?;
+            let Certificate { calibration, upper_bounds, columns, .. } = &certificate;
+            write_calibration(out, calibration, upper_bounds, columns.exchangeable())?;
             write_certificate(out, &certificate)?;
             writeln!(out, "{}", output.display())?;
             write_names(out, &pictures)
@@ -382,19 +384,24 @@ fn read_graph(path: &Path) -> anyhow::Result<Graph> {
     Ok(calm_files::read_json(path)?)
 }
 
-/// A line for each threshold, with the upper bounds of the losses if these are known.
-fn write_calibration(out: &mut dyn Write, calibration: &Calibration, bounds: &[f64]) -> io::Result<()> {
-    let cell = |text: String| if bounds.is_empty() { String::new() } else { format!("  {text:>11}") };
-    writeln!(out, "{:>9}  {:>9}{}  {:>12}", "threshold", "mean loss", cell("upper bound".to_owned()), "p")?;
-    for (index, threshold) in calibration.thresholds.iter().enumerate() {
+/// A line for each threshold but 1, with the upper bound of its loss. The calibration is on as many
+/// `exchangeable` ones as it says.
+fn write_calibration(
+    out: &mut dyn Write,
+    calibration: &Calibration,
+    bounds: &[f64],
+    exchangeable: &str,
+) -> io::Result<()> {
+    writeln!(out, "{:>9}  {:>9}  {:>11}  {:>12}", "threshold", "mean loss", "upper bound", "p")?;
+    for ((index, threshold), bound) in calibration.thresholds.iter().enumerate().zip(bounds) {
         let mark = if calibration.certified.contains(threshold) { "certified" } else { "" };
         let (loss, p) = (calibration.empirical_losses[index], calibration.p_values[index]);
-        let bound = cell(bounds.get(index).map(|bound| format!("{bound:.5}")).unwrap_or_default());
-        let line = format!("{:>9}  {loss:>9.5}{bound}  {p:>12.4e}  {mark}", threshold.to_string());
+        let threshold = threshold.to_string();
+        let line = format!("{threshold:>9}  {loss:>9.5}  {bound:>11.5}  {p:>12.4e}  {mark}");
         writeln!(out, "{}", line.trim_end())?;
     }
     let Calibration { threshold, examples, delta, epsilon, procedure, p_value, .. } = calibration;
-    let examples = counted(*examples, "example");
+    let examples = counted(*examples, exchangeable);
     writeln!(out, "{examples}, delta {delta}, epsilon {epsilon}, {p_value}, {procedure}")?;
     if calibration.fallback {
         writeln!(out, "no threshold is certified: only the full model (threshold 1) holds the guarantee")

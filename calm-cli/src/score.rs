@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use calm_data::{SegmentFormat, read_segments};
-use calm_files::tell;
+use calm_files::{Progress, tell};
 use calm_metrics::significance::{self, BOOTSTRAP_SAMPLES, RANDOMISATION_TRIALS, SEED};
 use calm_metrics::{Comparison, Interval, Metric, PairedTest, Resampling, Scorer, Smoothing, Tokenizer};
 use calm_names::counted;
@@ -148,10 +148,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let (Some(baseline), Some(path)) = (&baseline, &arguments.baseline) {
         check_counts(&arguments.hypotheses, hypotheses.len(), path, baseline.len())?;
     }
+    let progress = Progress::new("scoring", "metrics", Some(scorers.len()));
     let report = |(&metric, scorer): (&Metric, &Scorer)| {
-        arguments.report(metric, scorer, &hypotheses, &references, baseline.as_deref())
+        let report = arguments.report(metric, scorer, &hypotheses, &references, baseline.as_deref());
+        progress.add(1);
+        report
     };
     let reports = arguments.metric.iter().zip(&scorers).map(report).collect::<anyhow::Result<Vec<_>>>()?;
+    progress.finish();
     if let Some(json) = &arguments.json {
         calm_files::write_json(json, &reports)?;
     }

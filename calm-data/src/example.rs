@@ -125,6 +125,12 @@ pub fn read_examples(paths: impl Into<DatasetPaths>, columns: &Columns) -> Resul
 }
 
 impl Columns {
+    /// What is one of many that resemble each other no more than others do, in the singular: an example, or a
+    /// group of examples.
+    pub fn exchangeable(&self) -> &'static str {
+        if self.group.is_some() { "group" } else { "example" }
+    }
+
     fn needed(&self) -> Vec<&str> {
         let id = self.id.as_deref();
         let texts = [Some(self.source.as_str()), self.context.as_deref(), Some(self.target.as_str())];

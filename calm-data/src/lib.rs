@@ -28,6 +28,6 @@ pub use example::{Columns, Example, WithoutReference, find, read_examples};
 pub use hub_cache::HubCache;
 pub use json_lines::JsonLines;
 pub use parquet_file::{Row, read_rows, write_rows};
-pub use records::{Records, read_records};
+pub use records::{Records, has_lines_of_json, read_records};
 pub use segments::{SegmentFormat, Segments, read_segments};
 pub use text::{open_text, plain_text};

@@ -86,6 +86,12 @@ pub fn read_records(path: &Path) -> Result<Records> {
     open(path, Needed::All)
 }
 
+/// Whether the records of a file are JSON objects, one a line: so are those of a file whose name tells no
+/// other format.
+pub fn has_lines_of_json(path: &Path) -> bool {
+    matches!(RecordFormat::of_name(path), None | Some(RecordFormat::JsonLines))
+}
+
 /// Opens a file in the format that its name's ending tells; see [`RecordFormat::open`].
 pub(crate) fn open(path: &Path, needed: Needed<'_>) -> Result<Records> {
     let format = RecordFormat::of_name(path).ok_or_else(|| Error::UnknownFormat { path: path.to_owned() })?;

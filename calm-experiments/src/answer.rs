@@ -158,7 +158,7 @@ fn notes(plan: &Plan, results: &Results) -> Vec<String> {
              {} of them (up to {} are in keeping with epsilon {}), that on the {} others in at most {}.",
             counted(first.trials, "trial"),
             first.calibration_examples,
-            plan.exchangeable(),
+            plan.calibration.columns.exchangeable(),
             worst(|row| row.pool_violations),
             first.accepted_violations,
             plan.epsilon,

@@ -128,7 +128,7 @@ impl<'p> Prepared<'p> {
     /// As [`decode_missing`] has them, or there is no such unit.
     pub fn decode(&mut self, only: Option<&BTreeSet<String>>) -> anyhow::Result<UnitCounts> {
         if let Some(only) = only {
-            let known: BTreeSet<String> = self.units()?.into_iter().map(|unit| unit.id).collect();
+            let known: BTreeSet<String> = self.known_work()?.iter().flat_map(|work| self.ids(work)).collect();
             if let Some(id) = only.difference(&known).next() {
                 bail!("the run has no unit {id}, or none as long as no thresholds are certified");
             }
@@ -162,6 +162,10 @@ impl<'p> Prepared<'p> {
             Split::Calibration => &self.datasets.calibration,
         };
         &dataset.examples[dataset.shards[key.shard].range.clone()]
+    }
+
+    fn ids(&self, work: &Work<'_>) -> Vec<String> {
+        work.units(&self.decoded.common).map(|(key, _)| key.id()).collect()
     }
 
     fn known_work(&self) -> anyhow::Result<Vec<Work<'_>>> {

@@ -124,12 +124,14 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Opened::new(&config, run)?.print_units(missing)
         }
         Some(Command::Run(PartArguments { config, run, units })) => Opened::new(&config, run)?.decode(&units),
-        Some(Command::Collect(CollectArguments { config, run })) => Opened::new(&config, run)?.collect(),
+        Some(Command::Collect(CollectArguments { config, run })) => {
+            Opened::new(&config, run)?.report(OtherRuns::Keep, true)
+        }
         None => {
             let opened = Opened::new(&config.context("expected a configuration")?, run)?;
             match dry_run {
                 true => opened.estimate(),
-                false => opened.run(if overwrite { OtherRuns::Overwrite } else { OtherRuns::Keep }),
+                false => opened.report(if overwrite { OtherRuns::Overwrite } else { OtherRuns::Keep }, false),
             }
         }
     }
@@ -188,14 +190,8 @@ impl Opened {
         Ok(Self { experiment, out, engine_arguments, options })
     }
 
-    fn run(self, finished_run: OtherRuns) -> anyhow::Result<()> {
-        self.report(finished_run, false)
-    }
-
-    fn collect(self) -> anyhow::Result<()> {
-        self.report(OtherRuns::Keep, true)
-    }
-
+    /// Makes tables, figures and pages, of what is decoded before if that is not there yet and `statistics_only`
+    /// is not set.
     fn report(self, finished_run: OtherRuns, statistics_only: bool) -> anyhow::Result<()> {
         let Self { experiment, out, engine_arguments, options } = self;
         let tasks = RunOptions { engine: options.clone(), finished_run, statistics_only };

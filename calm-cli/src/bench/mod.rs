@@ -18,7 +18,8 @@ use calm_cpu::{Weights, all_cores};
 use calm_engine::decoding::{decode_batches, read_batch};
 use calm_engine::engine::{Engine, EngineOptions};
 use calm_engine::limits::{Limit, REPETITIONS, ROWS, TOKENS, check_flags};
-use calm_files::TemporaryFolder;
+use calm_engine::waiting::seconds_waited;
+use calm_files::{Progress, TemporaryFolder};
 use calm_names::UnknownName;
 
 use self::exit_trace::ExitTrace;
@@ -148,6 +149,8 @@ struct Case<'a> {
     executed_layers: usize,
     /// What the threads did together in the calls that count, if the engine counts it.
     teamwork: Option<Teamwork>,
+    /// Seconds that this thread has waited for a core in whole calls, where the system keeps account of them.
+    waited: Option<f64>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -174,14 +177,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let block = vec![1_u64; READ_BYTES / size_of::<u64>()];
     let (mut memory_rate, mut device_memory_rate) = (0.0_f64, None);
+    let progress = Progress::new("measuring", "calls", Some((arguments.repetitions + 1) * cases.len()));
     for repetition in 0..=arguments.repetitions {
         memory_rate = memory_rate.max(read_rate(&block, threads));
         let on_device = models.iter().find_map(|loaded| loaded.model.model().memory_rate());
         device_memory_rate = on_device.map(|rate| rate.max(device_memory_rate.unwrap_or(0.0)));
         for case in &mut cases {
             case.measure(arguments, repetition > 0)?;
+            progress.add(1);
         }
     }
+    progress.finish();
     let summarise = |case: &mut Case<'_>| {
         let rate = device_memory_rate.filter(|_| case.loaded.device != CPU).unwrap_or(memory_rate);
         case.summarise(arguments, rate)
@@ -307,8 +313,8 @@ fn load_models(arguments: &Arguments, folder: &Path, threads: usize) -> anyhow::
 impl<'a> Case<'a> {
     fn new(loaded: &'a Loaded, spec: PolicySpec, policy: Box<dyn Policy>, batch_size: usize) -> Self {
         let (calls, first, profiles) = (Vec::new(), Vec::new(), Vec::new());
-        let (executed_layers, teamwork) = (0, None);
-        Case { loaded, spec, policy, batch_size, calls, first, profiles, executed_layers, teamwork }
+        let (executed_layers, teamwork, waited) = (0, None, None);
+        Case { loaded, spec, policy, batch_size, calls, first, profiles, executed_layers, teamwork, waited }
     }
 
     fn measure(&mut self, arguments: &Arguments, counts: bool) -> anyhow::Result<()> {
@@ -316,11 +322,16 @@ impl<'a> Case<'a> {
         let source = source_tokens(model.shape().vocab_size, arguments.source_tokens);
         let before = model.teamwork();
         let (_, first) = self.call(&source, 1)?;
+        let waited_before = seconds_waited();
         let (generations, seconds) = self.call(&source, arguments.new_tokens)?;
+        let waited = seconds_waited().zip(waited_before).map(|(after, before)| after - before);
         self.executed_layers = generations.iter().map(|generation| generation.executed_layers).sum();
         if counts {
             self.first.push(first);
             self.calls.push(seconds);
+            if let Some(seconds) = waited {
+                *self.waited.get_or_insert_default() += seconds;
+            }
             if let (Some(before), Some(after)) = (before, model.teamwork()) {
                 let sum = self.teamwork.get_or_insert_default();
                 sum.operations += after.operations - before.operations;
@@ -371,6 +382,7 @@ impl<'a> Case<'a> {
             ms_per_token: 1e3 * step,
             memory_fraction: bytes / step / memory_rate,
             executed_layers,
+            waited: self.waited.map(|seconds| seconds / self.calls.iter().sum::<f64>()),
             with_fewer_threads: self.teamwork.map(|sum| sum.with_fewer as f64 / sum.operations.max(1) as f64),
             profile: CallProfile::new(std::mem::take(&mut self.profiles), call, &output),
         }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use calm_engine::waiting::BUSY;
 use calm_names::counted;
 use serde::Serialize;
 
@@ -40,6 +41,9 @@ pub(super) struct Measured {
     pub(super) memory_fraction: f64,
     /// Layers run for a token.
     pub(super) executed_layers: f64,
+    /// Share of whole calls in which the calling thread waited for a core that other programs had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) waited: Option<f64>,
     /// Share of the operations of the CPU engine that fewer threads did, since the system did not run all of
     /// them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,6 +100,15 @@ impl Report {
                     self.threads
                 )?;
             }
+        }
+        let waited = self.cases.iter().filter_map(|case| case.waited).fold(0.0, f64::max);
+        if waited > BUSY {
+            writeln!(
+                out,
+                "warning: these times mean little: other programs kept the cores busy, and up to {:.0}% of a case's time \
+                 was waiting for one",
+                100.0 * waited
+            )?;
         }
         for case in &self.cases {
             if let Some(profile) = &case.profile {

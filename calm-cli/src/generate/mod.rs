@@ -50,14 +50,14 @@ pub(crate) struct Arguments {
     /// are there
     #[arg(long, value_name = "FILE.jsonl", default_value = "-")]
     output: PathBuf,
+    #[command(flatten)]
+    decoding: DecodingArguments,
     /// Beam search with all layers: so many hypotheses for each source (transformers' num_beams)
     #[arg(long, value_name = "K", conflicts_with_all = ["calibration", "temperature"])]
     beams: Option<usize>,
     /// Scores of hypotheses that have ended are divided by their length to this power
     #[arg(long, value_name = "A", default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
     length_penalty: f64,
-    #[command(flatten)]
-    decoding: DecodingArguments,
 }
 
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {

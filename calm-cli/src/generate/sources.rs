@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use anyhow::ensure;
-use calm_data::{JsonLines, open_text, read_records};
+use calm_data::{JsonLines, has_lines_of_json, open_text, read_records};
 
 use crate::lines::{InputLine, Source, SourceColumns, Texts};
 
@@ -99,13 +99,14 @@ impl Input {
     }
 
     fn lines_of_file(&self) -> anyhow::Result<Box<dyn Iterator<Item = Line>>> {
-        if is_table(&self.path) {
+        if !has_lines_of_json(&self.path) {
             let records = read_records(&self.path)?;
             return Ok(Box::new(records.map(|record| {
                 let (number, value) = record?;
                 Ok((number, serde_json::from_str(&value.to_string())?))
             })));
         }
+        // Carried values stay what they are to the digit.
         let lines = JsonLines::<_, InputLine>::new(open_text(&self.path)?, &self.path);
         Ok(Box::new(lines.map(|line| Ok(line?))))
     }
@@ -144,11 +145,4 @@ fn received(lines: &Receiver<Line>, most: usize) -> Option<Vec<Line>> {
         }
     }
     Some(chunk)
-}
-
-/// Whether a file has records other than lines, whose values stay what they are to the digit.
-fn is_table(path: &Path) -> bool {
-    let name = path.to_string_lossy().to_ascii_lowercase();
-    let stem = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-    [".parquet", ".json", ".csv", ".tsv"].iter().any(|ending| stem.ends_with(ending))
 }

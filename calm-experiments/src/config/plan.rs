@@ -218,11 +218,6 @@ impl Plan {
         }
     }
 
-    /// What guarantees hold for, in the singular: an example, or a group of examples.
-    pub fn exchangeable(&self) -> &'static str {
-        if self.raw.data.group.is_some() { "group" } else { "example" }
-    }
-
     /// The distance of textual consistency.
     pub fn textual_distance(&self) -> Loss {
         self.raw.calibration.textual_distance

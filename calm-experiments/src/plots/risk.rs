@@ -20,7 +20,7 @@ struct Risk {
 }
 
 /// Draws `path` as SVG and PNG, whichever of the two its ending is: the mean loss at each threshold, its
-/// upper bound where there are such, the tolerance, and the certified threshold.
+/// upper bound, the tolerance, and the certified threshold.
 ///
 /// # Errors
 /// The path has no name, or a file cannot be written.
@@ -40,14 +40,16 @@ fn chart(calibration: &Calibration, bounds: &[f64]) -> Chart {
     let least = empirical_losses.iter().copied().fold(0.0, f64::min);
     let x = thresholds.last().map_or(0.0, |least| least - 0.02)..1.02;
     let y = 1.05 * least..1.05 * most;
-    let mut lines = vec![(REFERENCE, vec![Point::new(x.start, delta), Point::new(x.end, delta)])];
-    let mut legend = vec![LegendEntry::new(REFERENCE, format!("delta {delta}"))];
-    if !bounds.is_empty() {
-        lines.push((BOUND, points(bounds)));
-        legend.push(LegendEntry::new(BOUND, format!("upper bound, epsilon {epsilon}")));
-    }
-    lines.push((MEAN, points(empirical_losses)));
-    legend.push(LegendEntry::new(MEAN, "mean loss"));
+    let mut lines = vec![
+        (REFERENCE, vec![Point::new(x.start, delta), Point::new(x.end, delta)]),
+        (BOUND, points(bounds)),
+        (MEAN, points(empirical_losses)),
+    ];
+    let mut legend = vec![
+        LegendEntry::new(REFERENCE, format!("delta {delta}")),
+        LegendEntry::new(BOUND, format!("upper bound, epsilon {epsilon}")),
+        LegendEntry::new(MEAN, "mean loss"),
+    ];
     if !fallback {
         lines.push((CERTIFIED, vec![Point::new(*threshold, y.start), Point::new(*threshold, y.end)]));
         legend.push(LegendEntry::new(CERTIFIED, format!("certified: {threshold}")));

@@ -245,7 +245,7 @@ fn facts(material: &Material<'_>) -> Vec<(&'static str, String)> {
         ("model", format!("{} ({:.12})", plan.model.display(), common.model)),
         ("decoder", counted(results.num_layers, "layer")),
         ("test", counted(test.dataset.examples.len(), "example")),
-        ("calibration", counted(calibration, plan.exchangeable())),
+        ("calibration", counted(calibration, plan.calibration.columns.exchangeable())),
         ("engine", common.device.clone()),
         ("machine", summary.machine()),
         ("workers", workers.join(", ")),
@@ -308,7 +308,7 @@ fn css(calm_plots::RGBColor(red, green, blue): calm_plots::RGBColor) -> String {
 
 fn trial_note(results: &Results, plan: &Plan) -> Option<String> {
     let (_, first) = results.trials.first()?;
-    let what = plan.exchangeable();
+    let what = plan.calibration.columns.exchangeable();
     let worst = results.trials.iter().map(|(_, row)| row.pool_violations).max().unwrap_or(0);
     Some(format!(
         "{}, each calibrated on {} of the calibration {what}s and measured on the other {}. A trial violates its guarantee \
