@@ -97,9 +97,10 @@ struct PartArguments {
     config: PathBuf,
     #[command(flatten)]
     run: RunArguments,
-    /// Names of units [default: all]
-    #[arg(long = "unit", value_name = "ID", num_args = 1..)]
-    units: Vec<String>,
+    /// Names of units, which may be none [default: all]
+    // An argument may have several names, or none, since launchers differ in how they quote a list.
+    #[arg(long = "unit", value_name = "ID", num_args = 0..)]
+    units: Option<Vec<String>>,
 }
 
 #[derive(clap::Args)]
@@ -123,7 +124,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(Command::Units(UnitsArguments { config, run, missing })) => {
             Opened::new(&config, run)?.print_units(missing)
         }
-        Some(Command::Run(PartArguments { config, run, units })) => Opened::new(&config, run)?.decode(&units),
+        Some(Command::Run(PartArguments { config, run, units })) => {
+            let ids: Option<Vec<&str>> =
+                units.as_ref().map(|units| units.iter().flat_map(|names| names.split_whitespace()).collect());
+            Opened::new(&config, run)?.decode(ids.as_deref())
+        }
         Some(Command::Collect(CollectArguments { config, run })) => {
             Opened::new(&config, run)?.report(OtherRuns::Keep, true)
         }
@@ -190,8 +195,8 @@ impl Opened {
         Ok(Self { experiment, out, engine_arguments, options })
     }
 
-    /// Makes tables, figures and pages, of what is decoded before if that is not there yet and `statistics_only`
-    /// is not set.
+    /// Makes tables, figures and pages. What is not decoded yet is decoded first, or is an error if
+    /// `statistics_only` is set.
     fn report(self, finished_run: OtherRuns, statistics_only: bool) -> anyhow::Result<()> {
         let Self { experiment, out, engine_arguments, options } = self;
         let tasks = RunOptions { engine: options.clone(), finished_run, statistics_only };
@@ -232,19 +237,23 @@ impl Opened {
         Ok(calm_files::print(|out| ids.iter().try_for_each(|id| writeln!(out, "{id}")))?)
     }
 
-    fn decode(&self, ids: &[String]) -> anyhow::Result<()> {
+    /// Decodes the units with these names, or all.
+    fn decode(&self, ids: Option<&[&str]>) -> anyhow::Result<()> {
         let plans = self.experiment.plans();
-        let is_known = |id: &&String| plans.iter().any(|(task, _)| strip_task(*task, id).is_some());
-        if let Some(id) = ids.iter().find(|id| !is_known(id)) {
+        let is_known = |id: &&&str| plans.iter().any(|(task, _)| strip_task(*task, id).is_some());
+        if let Some(id) = ids.unwrap_or_default().iter().find(|id| !is_known(id)) {
             bail!("the run has no unit {id}");
         }
+        if ids.is_some_and(|ids| ids.is_empty()) {
+            calm_files::tell(format_args!("--unit names no units: nothing to decode"));
+        }
         for (task, plan) in plans {
-            let only: BTreeSet<String> =
-                ids.iter().filter_map(|id| strip_task(task, id)).map(str::to_owned).collect();
-            if only.is_empty() && !ids.is_empty() {
+            let only: Option<BTreeSet<String>> =
+                ids.map(|ids| ids.iter().filter_map(|id| strip_task(task, id)).map(str::to_owned).collect());
+            if only.as_ref().is_some_and(BTreeSet::is_empty) {
                 continue;
             }
-            let units = self.prepare(task, plan)?.decode((!ids.is_empty()).then_some(&only))?;
+            let units = self.prepare(task, plan)?.decode(only.as_ref())?;
             let (decoded, total) = (units.decoded, counted(units.total, "unit"));
             calm_files::tell(format_args!("decoded {decoded} of {total}"));
         }

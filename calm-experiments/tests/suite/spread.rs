@@ -69,6 +69,23 @@ fn units_may_be_decoded_by_anyone_in_any_order_and_twice() {
     assert_eq!(folder.succeed(&["units", "--out", "pieces", "--missing"]), "");
 }
 
+/// A launcher's list may be empty, and some hand a list on as one word.
+#[test]
+fn a_list_of_units_may_be_empty_or_one_word() {
+    let folder = Folder::new();
+    let missing = || folder.succeed(&["units", "--out", "lists", "--missing"]);
+    let all = missing();
+    let run = |ids: &[&str]| folder.succeed(&[&["run", "--out", "lists", "--unit"], ids].concat());
+    for nothing in [&[][..], &[""], &["", " \n"]] {
+        run(nothing);
+        assert_eq!(missing(), all, "{nothing:?}");
+    }
+    let units = lines(&all);
+    let (first, rest) = units.split_at(4);
+    run(&[&first[..2].join(" "), &(first[2..].join("\n") + "\n")]);
+    assert_eq!(lines(&missing()), rest);
+}
+
 /// Where the test split is decoded at certified thresholds alone, its units are known after those of the
 /// calibration split.
 #[test]
