@@ -15,6 +15,7 @@ mod gguf;
 mod json;
 mod losses;
 mod parquet;
+mod records;
 mod scratch;
 mod tokenizer;
 mod unit;
@@ -47,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "chat", read: chat::read },
     Target { name: "parquet", read: parquet::read },
     Target { name: "json", read: json::read },
+    Target { name: "records", read: records::read },
     Target { name: "losses", read: losses::read },
 ];
 
