@@ -27,6 +27,8 @@ pub struct Progress {
 struct State {
     done: usize,
     last_line: Instant,
+    /// What was done at the last line.
+    written: usize,
 }
 
 /// A line for programs.
@@ -59,7 +61,14 @@ impl Progress {
             )
         });
         let started = Instant::now();
-        Self { doing, things, total, bar, state: Mutex::new(State { done: 0, last_line: started }), started }
+        Self {
+            doing,
+            things,
+            total,
+            bar,
+            state: Mutex::new(State { done: 0, last_line: started, written: 0 }),
+            started,
+        }
     }
 
     /// Some more are done.
@@ -70,6 +79,7 @@ impl Progress {
             bar.set_position(state.done as u64);
         } else if state.last_line.elapsed() >= LINE_INTERVAL {
             state.last_line = Instant::now();
+            state.written = state.done;
             self.write_line(state.done);
         }
     }
@@ -79,7 +89,10 @@ impl Progress {
         let state = self.lock();
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
-            None if state.last_line != self.started || is_json() => self.write_line(state.done),
+            // Where no line was written it took no time worth one, but a program waits for it.
+            None if state.written < state.done && (state.written > 0 || is_json()) => {
+                self.write_line(state.done);
+            }
             None => {}
         }
     }

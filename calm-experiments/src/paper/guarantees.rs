@@ -104,12 +104,13 @@ pub(super) fn trials(
             .collect();
         let worst = rows.iter().map(|(_, row)| row.pool_violations).max().unwrap_or(0);
         let accepted = rows.first().map_or(0, |(_, row)| row.accepted_violations);
+        let exchangeable = task.plan.calibration.columns.exchangeable();
         section.claim(
             format!("{}: the loss stays below the tolerance", task.title()),
             above.is_empty() && worst <= accepted,
             match above.is_empty() {
                 true => format!(
-                    "all {} means are below it; at most {worst} of {} trials exceed it on all examples, {accepted} are in keeping with ε",
+                    "all {} means are below it; at most {worst} of {} trials exceed it on all {exchangeable}s, {accepted} are in keeping with ε",
                     rows.len(),
                     task.plan.trials.trials
                 ),
