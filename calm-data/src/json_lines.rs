@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Length in bytes of the longest line that is read.
 ///
 /// A few hundred kilobytes of compressed text can stand for a line that fills the memory.
-const LONGEST_LINE: usize = 64 << 20;
+pub(crate) const LONGEST_LINE: usize = 64 << 20;
 
 /// Reads JSON Lines (<https://jsonlines.org>) as a stream.
 ///

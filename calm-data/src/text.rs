@@ -35,8 +35,8 @@ impl Compression {
     }
 }
 
-/// Compressed text may always become this long.
-const PLAUSIBLE_LENGTH: u64 = 64 << 20;
+/// Compressed text may always become this long. What is read from a text may need a hundred times its length.
+const PLAUSIBLE_LENGTH: u64 = 4 << 20;
 
 /// Longer text may become this many times longer than what it was compressed to.
 ///
@@ -48,7 +48,7 @@ const PLAUSIBLE_RATIO: u64 = 250;
 ///
 /// # Errors
 /// Fails if the file cannot be opened or read. Reading fails on what is damaged, and on compressed text that
-/// becomes implausibly long: 64 MiB, and 250 times longer than the file.
+/// becomes implausibly long: 4 MiB, and 250 times longer than the file.
 pub fn open_text(path: &Path) -> Result<Box<dyn BufRead>> {
     if path == Path::new("-") {
         return plain_text(io::stdin().lock()).map_err(|error| calm_files::Error::read(path)(error).into());

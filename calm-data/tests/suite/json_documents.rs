@@ -84,11 +84,18 @@ fn compressed_text_has_a_limit() {
     let folder = tempfile::tempdir().unwrap();
     let text = [&b"{\"source\": \""[..], &vec![b'a'; 65 << 20], b"\", \"target\": \"b\"}\n"].concat();
     let compressed = gzipped(&text);
-    let too_long = " compressed bytes become more than 64 MiB, as no text does: decompress it if it is right";
+    let zstd = zstd::encode_all(text.as_slice(), 1).unwrap();
+    // A frame of one empty block, which asks for a window of 2 GiB.
+    let window = [&[0x28, 0xb5, 0x2f, 0xfd][..], &[0, (31 - 10) << 3], &[1, 0, 0]].concat();
+    let too_long = " compressed bytes become more than 4 MiB, as no text does: decompress it if it is right";
     for (name, bytes, words, expected) in [
         ("plain.jsonl", &text, "", ":1: the line is longer than 64 MiB"),
+        ("plain.csv", &text, "cannot read ", ": a row is longer than 64 MiB"),
         ("bomb.jsonl.gz", &compressed, "cannot read ", too_long),
         ("bomb.json.gz", &compressed, "cannot read ", too_long),
+        ("bomb.csv.gz", &compressed, "cannot read ", too_long),
+        ("bomb.tsv.zst", &zstd, "cannot read ", too_long),
+        ("window.csv.zst", &window, "cannot read ", ": Frame requires too much memory for decoding"),
     ] {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
