@@ -81,7 +81,7 @@ pub(crate) enum Needed<'c> {
 ///
 /// # Errors
 /// Fails if the ending of the name tells no format, or the file cannot be opened. A record that cannot be
-/// read is an error of its own, the last item.
+/// read is an error of its own.
 pub fn read_records(path: &Path) -> Result<Records> {
     open(path, Needed::All)
 }

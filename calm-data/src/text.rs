@@ -141,10 +141,11 @@ impl Read for Plausible {
         let read = self.decoder.read(buffer)?;
         self.produced += read as u64;
         let consumed = self.consumed.get();
-        if self.produced > consumed.saturating_mul(PLAUSIBLE_RATIO).max(PLAUSIBLE_LENGTH) {
+        let plausible = consumed.saturating_mul(PLAUSIBLE_RATIO).max(PLAUSIBLE_LENGTH);
+        if self.produced > plausible {
             return Err(io::Error::other(format!(
                 "{consumed} compressed bytes become more than {} MiB, as no text does: decompress it if it is right",
-                self.produced >> 20
+                plausible >> 20
             )));
         }
         Ok(read)
