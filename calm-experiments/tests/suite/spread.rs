@@ -24,9 +24,12 @@ fn leftovers(folder: &Folder, out: &str) -> String {
     String::from_utf8(found.stdout).unwrap()
 }
 
+/// Starts a run that heeds Ctrl-C, even if the tests are a shell's background job, which does not.
 fn start(folder: &Folder, out: &str) -> Child {
-    let mut command = folder.command(&["--threads", "1", "--out", out]);
-    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    let run = folder.command(&["--threads", "1", "--out", out]);
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(run.get_program()).args(run.get_args());
+    command.current_dir(folder.path("")).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Waits until a unit of the oracle, which comes in the middle, is there, or the process has ended.
