@@ -20,7 +20,7 @@ use calm_engine::decoding::{ReadBatch, decode_batches, read_batch};
 use calm_engine::engine::{Engine, SourceForm, TextCodec, encode_source, missing_codec};
 use calm_engine::signals::{Endable, Interrupted};
 use calm_engine::text_stream::token_ends;
-use calm_engine::waiting::seconds_waited;
+use calm_engine::waiting::with_seconds_waited;
 use calm_files::Progress;
 
 use crate::dataset::Split;
@@ -187,10 +187,9 @@ impl Worker<'_> {
             Entry::Vacant(missing) => missing.insert(key.policy.make(&**self.model)?),
         };
         let options = DecodeOptions::new(self.common.max_tokens);
-        let waited_before = seconds_waited();
-        let (generations, profile) = profile::record(|| decode_batches(&shard.read, &**policy, &options));
+        let decode = || profile::record(|| decode_batches(&shard.read, &**policy, &options));
+        let ((generations, profile), waited) = with_seconds_waited(decode);
         let generations = generations?;
-        let waited = seconds_waited().zip(waited_before).map(|(after, before)| after - before);
         let encoder_seconds = shard.read.iter().flat_map(|batch| vec![batch.seconds_per_row; batch.rows]);
         let results = shard.batches.in_input_order(generations.into_iter().zip(encoder_seconds));
         let header = Header {

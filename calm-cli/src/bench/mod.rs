@@ -18,7 +18,7 @@ use calm_cpu::{Weights, all_cores};
 use calm_engine::decoding::{decode_batches, read_batch};
 use calm_engine::engine::{Engine, EngineOptions};
 use calm_engine::limits::{Limit, REPETITIONS, ROWS, TOKENS, check_flags};
-use calm_engine::waiting::seconds_waited;
+use calm_engine::waiting::with_seconds_waited;
 use calm_files::{Progress, TemporaryFolder};
 use calm_names::UnknownName;
 
@@ -322,9 +322,8 @@ impl<'a> Case<'a> {
         let source = source_tokens(model.shape().vocab_size, arguments.source_tokens);
         let before = model.teamwork();
         let (_, first) = self.call(&source, 1)?;
-        let waited_before = seconds_waited();
-        let (generations, seconds) = self.call(&source, arguments.new_tokens)?;
-        let waited = seconds_waited().zip(waited_before).map(|(after, before)| after - before);
+        let (called, waited) = with_seconds_waited(|| self.call(&source, arguments.new_tokens));
+        let (generations, seconds) = called?;
         self.executed_layers = generations.iter().map(|generation| generation.executed_layers).sum();
         if counts {
             self.first.push(first);
